@@ -1,0 +1,28 @@
+"""daemonkit: Django's long-running processes, on healthy database connections."""
+
+from daemonkit.clock import Clock, Moment
+from daemonkit.command import BaseDaemonCommand
+from daemonkit.connections import fresh_connections, release_connections
+from daemonkit.errors import Problem, classify
+from daemonkit.exits import Exit
+from daemonkit.iteration import Iteration
+from daemonkit.retry import Backoff
+from daemonkit.schedules import Cron, Every, Poll, Schedule
+
+__all__ = [
+    "Backoff",
+    "BaseDaemonCommand",
+    "Clock",
+    "Cron",
+    "Every",
+    "Exit",
+    "Iteration",
+    "Moment",
+    "Poll",
+    "Problem",
+    "Schedule",
+    "classify",
+    "fresh_connections",
+    "release_connections",
+]
+__version__ = "0.1.0"

@@ -1,0 +1,91 @@
+"""What can be said of the databases before trouble comes: Django's checks, the servers' word.
+
+A half-open link (a host that is gone, a firewall that forgot, a frozen server) hangs every
+driver's default. daemonkit's own bound is ``tick_timeout``; the driver's come sooner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.checks import CheckMessage, Warning
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from daemonkit.connections import fresh_connections
+from daemonkit.errors import Problem, classify, one_line
+
+TIME_LIMITS: Mapping[str, tuple[str, ...]] = {
+    "mysql": ("connect_timeout", "read_timeout", "write_timeout"),
+    "postgresql": ("connect_timeout", "tcp_user_timeout"),
+}
+"""The options that bound a half-open link. For MySQL a read_timeout must be longer than the longest
+statement: the server goes on with one that it cuts. PostgreSQL's tcp_user_timeout does not see a
+server that is frozen but whose kernel still answers."""
+
+
+def missing_time_limits(wrapper: BaseDatabaseWrapper) -> list[str]:
+    """The options that bound a half-open link and are not set for this connection."""
+    options = wrapper.settings_dict["OPTIONS"]
+    return [name for name in TIME_LIMITS.get(wrapper.vendor, ()) if name not in options]
+
+
+def check_time_limits(**_: Any) -> list[CheckMessage]:
+    """For ``manage.py check --deploy``; asks no server."""
+    return [
+        Warning(
+            f"The database {alias!r} has no {', '.join(missing)} in its OPTIONS.",
+            hint="Without them a half-open link holds a daemon up to its tick_timeout.",
+            id="daemonkit.W001",
+        )
+        for alias in connections
+        if (missing := missing_time_limits(connections[alias]))
+    ]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one database says when it is asked."""
+
+    alias: str
+    ok: bool
+    text: str
+    problem: Problem | None = None
+    advice: tuple[str, ...] = ()
+
+
+def ask_databases() -> Iterator[Answer]:
+    """Connect to every database once, at once, and say what a daemon should know of it."""
+    for alias in connections:
+        wrapper = connections[alias]
+        try:
+            with fresh_connections:
+                text, advice = _ask(wrapper)
+        except Exception as error:
+            yield Answer(alias, False, one_line(error), classify(error))
+        else:
+            yield Answer(alias, True, text, advice=tuple(advice))
+
+
+def _ask(wrapper: BaseDatabaseWrapper) -> tuple[str, list[str]]:
+    wrapper.ensure_connection()
+    version = ".".join(str(part) for part in wrapper.get_database_version())
+    advice = [f"set OPTIONS[{name!r}]" for name in missing_time_limits(wrapper)]
+    idle = _idle_timeout(wrapper)
+    limit = f", drops idle sessions after {idle:g} s" if idle else ""
+    return f"{wrapper.display_name} {version}{limit}", advice
+
+
+def _idle_timeout(wrapper: BaseDatabaseWrapper) -> float | None:
+    """Seconds after which the server drops an idle session, None if never."""
+    if wrapper.vendor == "mysql":
+        query, unit = "SELECT @@session.wait_timeout", 1.0
+    elif wrapper.vendor == "postgresql" and wrapper.get_database_version() >= (14,):
+        query, unit = "SELECT setting FROM pg_settings WHERE name = 'idle_session_timeout'", 0.001
+    else:
+        return None
+    with wrapper.cursor() as cursor:
+        cursor.execute(query)
+        return float(cursor.fetchone()[0]) * unit or None

@@ -1,0 +1,207 @@
+"""The daemon: a management command with one verb, ``tick``, and one life, ``run``."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from types import MappingProxyType
+from typing import Any
+
+from asgiref.sync import async_to_sync
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import autoreload
+
+from daemonkit import signals
+from daemonkit.connections import fresh_connections
+from daemonkit.exits import Exit
+from daemonkit.iteration import Iteration
+from daemonkit.life import Life
+from daemonkit.log import plain_logging
+from daemonkit.options import HANDED_IN, add_daemon_options
+from daemonkit.retry import Backoff, after_failure
+from daemonkit.schedules import Schedule
+from daemonkit.signals import announce
+
+_OURS = ("handle", "run", "wait", "iterate")
+
+
+class BaseDaemonCommand(BaseCommand):
+    """A management command that runs until it is told to stop. Write ``tick()``.
+
+    ``schedule`` must be said; the other attributes are settings with these defaults, in seconds.
+    Options of the same names override them for one run.
+    """
+
+    schedule: Schedule | None = None
+    backoff: Backoff = Backoff()
+    pulse: float = 10.0
+    stop_timeout: float = 25.0
+    tick_timeout: float | None = 3600.0
+    max_failures: int | None = None
+    max_ticks: int | None = None
+    max_seconds: float | None = None
+
+    options: Mapping[str, Any] = MappingProxyType({})
+    """The parsed options, from before ``lifespan`` opens; empty for a bare ``iterate()``."""
+
+    how_to_schedule = (
+        "has no schedule: write schedule = Every(seconds=30) in its class, or say --every 30s"
+    )
+    base_stealth_options = (*BaseCommand.base_stealth_options, *HANDED_IN)
+    _life: Life | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in _OURS:
+            if name in vars(cls):
+                raise TypeError(
+                    f"{cls.__module__}.{cls.__name__} overrides {name}(), which runs its life: "
+                    f"write tick() instead"
+                )
+
+    # What a daemon writes
+
+    def tick(self) -> Any:
+        """One unit of work, inside ``fresh_connections``. It may be ``async``."""
+        raise NotImplementedError("write tick()")
+
+    def lifespan(self) -> AbstractContextManager[Any]:
+        """A context manager that is open for as long as the daemon runs: for sockets, clients."""
+        return contextlib.nullcontext()
+
+    def on_error(self, iteration: Iteration) -> None:
+        """Called after a tick that failed, when it is logged and before the back-off."""
+
+    # What a tick may use
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the daemon has been told to stop: a long tick should then come to an end."""
+        return self._life is not None and self._life.stop.asked
+
+    def wait(self, seconds: float) -> bool:
+        """Wait; True when the time has passed, False as soon as the daemon is told to stop."""
+        life = self.life
+        life.clock.wait(seconds, life.stop.wait)
+        return not life.stop.asked
+
+    def beat(self, message: str = "") -> None:
+        """Prove progress in a long tick: ``tick_timeout``, and while stopping ``stop_timeout``,
+        start anew. The message is for the status: "41 of 90 files"."""
+        if self._life is not None:
+            self._life.stop.beat()
+        announce(signals.daemon_beat, self, message=message)
+
+    # One life
+
+    def run(self) -> Iteration | None:
+        """Tick whenever it is due, until told to stop. The last iteration, if there was one."""
+        life = self.life
+        with life.watched(), life.announced(), life.opened():
+            last = None
+            while life.wait_until_due(last):
+                last = self.iterate(last)
+        return last
+
+    def iterate(self, last: Iteration | None = None) -> Iteration:
+        """One tick, and what it came to. ``last`` is the iteration before it."""
+        life = self.life
+        number = last.number + 1 if last else 1
+        started = life.clock.moment()
+        due = life.due or started
+        announce(signals.iteration_started, self, number=number, due=due)
+        result, error = None, None
+        with life.stop.timing(life.tick_timeout) as timing:
+            try:
+                with fresh_connections:
+                    result = life.tick()
+            except Exception as raised:
+                error = raised
+        seconds = life.clock.moment().monotonic - started.monotonic
+        iteration = Iteration(number, due, started, seconds, result)
+        if error is not None:
+            cut = timing.overdue_since is not None
+            iteration = after_failure(iteration, error, last, self.backoff, cut_by_us=cut)
+        announce(signals.iteration_finished, self, iteration=iteration)
+        life.learn(iteration)
+        return iteration
+
+    @property
+    def life(self) -> Life:
+        """The run under way; for a bare ``iterate()``, one that nobody can stop."""
+        if self._life is None:
+            self._life = Life(self, _written_tick(self), {"once": True})
+        return self._life
+
+    @property
+    def name(self) -> str:
+        """The daemon's name, which is the command's."""
+        return type(self).__module__.rpartition(".")[2]
+
+    # How it is a management command
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        parser = super().create_parser(prog_name, subcommand, **kwargs)
+        add_daemon_options(parser, subcommand)
+        return parser
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        """Django's, but for the checks: they may need a database, and it may be away. The life
+        runs them, and waits."""
+        wanted = bool(self.requires_system_checks) and not options.get("skip_checks")
+        return super().execute(*args, **{**options, "skip_checks": True, "checks": wanted})
+
+    def check_migrations(self) -> None:
+        """Left to the life, like the system checks; Django calls it before ``handle()``."""
+
+    def check_everything(self) -> None:
+        """Run the checks that Django would have run, as its options say."""
+        if self.options.get("checks"):
+            arguments: dict[str, Any] = dict(self.get_check_kwargs(dict(self.options)))  # type: ignore[arg-type]
+            self.check(**arguments)
+        if self.requires_migrations_checks:
+            super().check_migrations()
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Live once. Exit codes are those of ``daemonkit.Exit``."""
+        self.options = MappingProxyType(options)
+        self._life = Life(self, _written_tick(self), options)
+        try:
+            if options.get("reload"):
+                autoreload.run_with_reloader(self._live_under_the_reloader)
+            else:
+                self._live()
+        finally:
+            self._life = None
+
+    def _live(self) -> None:
+        with plain_logging(self.options["verbosity"]), self.life.log.listening():
+            self.run()
+        self.life.conclude()
+
+    def _live_under_the_reloader(self) -> None:
+        try:
+            self._live()
+        except CommandError as error:  # the reloader would print a traceback
+            self.stderr.write(f"CommandError: {error}")
+
+
+def _written_tick(daemon: BaseDaemonCommand) -> Callable[[], Any]:
+    """The daemon's ``tick()`` as a plain function, or one sentence about what is wrong with it."""
+    if sys.platform not in ("linux", "darwin"):
+        raise CommandError(f"daemonkit runs on Linux, and on macOS, but not on {sys.platform}")
+    tick, name = daemon.tick, daemon.name
+    if type(daemon).tick is BaseDaemonCommand.tick:
+        raise _no_daemon(f"{name} has no tick(); write one: it is the daemon's unit of work")
+    if inspect.isgeneratorfunction(tick) or inspect.isasyncgenfunction(tick):
+        raise _no_daemon(f"{name}.tick() is a generator, which returns before it works: no yield")
+    if inspect.isgeneratorfunction(daemon.lifespan):
+        raise _no_daemon(f"{name}.lifespan() is a generator: put @contextmanager above it")
+    return async_to_sync(tick) if inspect.iscoroutinefunction(tick) else tick
+
+
+def _no_daemon(sentence: str) -> CommandError:
+    return CommandError(sentence, returncode=Exit.USAGE)

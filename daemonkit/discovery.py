@@ -1,0 +1,128 @@
+"""Which daemons a project has, and which one a name means.
+
+A daemon is a management command that subclasses ``BaseDaemonCommand``: Django's own discovery
+finds it, and there is no other registry. Any other command, and any callable, becomes one when
+somebody says how often.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.management import call_command, get_commands, load_command_class
+from django.core.management.base import BaseCommand, CommandError
+from django.utils.module_loading import import_string
+
+from daemonkit.command import BaseDaemonCommand
+from daemonkit.errors import one_line
+from daemonkit.exits import Exit
+
+
+@dataclass(frozen=True)
+class Found:
+    """A daemon of the project, or a command that might be one and does not import."""
+
+    name: str
+    app: str
+    daemon: BaseDaemonCommand | None
+    trouble: str = ""
+
+
+def find_daemons() -> Iterator[Found]:
+    """Every daemon of the project by name, and every command that cannot be imported."""
+    for name, app in sorted(get_commands().items()):
+        if isinstance(app, BaseCommand) or app == "django.core" or app.startswith("django.contrib"):
+            continue
+        try:
+            module = importlib.import_module(f"{app}.management.commands.{name}")
+            command = getattr(module, "Command", None)
+            if isinstance(command, type) and issubclass(command, BaseDaemonCommand):
+                yield Found(name, app, command())
+        except (Exception, SystemExit) as error:
+            yield Found(name, app, None, f"does not import: {one_line(error)}")
+
+
+def find_daemon(name: str, arguments: Sequence[str] = ()) -> BaseDaemonCommand:
+    """The daemon that a name means: a command's name or the dotted path of a callable.
+
+    ``arguments`` are handed to a command that is no daemon itself. Raises ``CommandError`` (exit
+    code 2) if there is none.
+    """
+    app = get_commands().get(name)
+    if app is None and "." in name:
+        return CallableDaemon(name, _import_callable(name))
+    if app is None:
+        near = difflib.get_close_matches(name, get_commands())
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise _usage(f"there is no daemon {name!r}; {hint}`manage.py daemons` lists them")
+    try:
+        command = app if isinstance(app, BaseCommand) else load_command_class(app, name)
+    except Exception as error:
+        raise _usage(f"{name} of {app} cannot be imported: {one_line(error)}") from error
+    if not isinstance(command, BaseDaemonCommand):
+        return CommandDaemon(name, command, arguments)
+    if arguments:
+        raise _usage(f"{name} is a daemon: write its options behind its name, without --")
+    return command
+
+
+class _Borrowed(BaseDaemonCommand):
+    """Something that is no daemon, run as one."""
+
+    how_to_schedule = (
+        "is no daemon of its own: say how often, with --every 1h or --cron '0 3 * * *'"
+    )
+
+    def __init__(self, name: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+
+class CommandDaemon(_Borrowed):
+    """Any management command, as a daemon."""
+
+    def __init__(self, name: str, command: BaseCommand, arguments: Sequence[str]) -> None:
+        super().__init__(name)
+        self.help = command.help
+        self._command, self._arguments = command, arguments
+
+    def tick(self) -> Any:
+        try:
+            return call_command(self._command, *self._arguments) or None
+        except SystemExit as end:  # how a command says that it failed, not that we should end
+            if end.code not in (None, 0):
+                raise CommandError(f"{self.name} exited with {end.code}") from end
+
+
+class CallableDaemon(_Borrowed):
+    """Any callable without arguments, as a daemon."""
+
+    def __init__(self, path: str, work: Any) -> None:
+        super().__init__(path)
+        self.help = (work.__doc__ or "").strip().partition("\n")[0]
+        self._work = work
+
+    def tick(self) -> Any:
+        return self._work()
+
+
+def _import_callable(path: str) -> Any:
+    try:
+        work = import_string(path)
+    except Exception as error:
+        raise _usage(f"{path} cannot be imported: {one_line(error)}") from error
+    if not callable(work):
+        raise _usage(f"{path} is not callable; name a function")
+    return work
+
+
+def _usage(sentence: str) -> CommandError:
+    return CommandError(sentence, returncode=Exit.USAGE)

@@ -1,0 +1,261 @@
+"""One life of a daemon: what holds for one run, from the first signal handler to the exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import CommandError
+
+from daemonkit import signals
+from daemonkit.clock import Moment
+from daemonkit.connections import (
+    close_idle,
+    cut_connections,
+    fresh_connections,
+    kept_between_units,
+)
+from daemonkit.errors import Problem, classify, one_line
+from daemonkit.exits import Exit
+from daemonkit.iteration import Iteration
+from daemonkit.log import Log, logger
+from daemonkit.options import Settings
+from daemonkit.retry import PROVEN_AFTER, next_due
+from daemonkit.signals import announce
+from daemonkit.stopping import Stop, Tick, on_signals
+
+if TYPE_CHECKING:
+    from daemonkit.command import BaseDaemonCommand
+
+_WAITED_FOR = (Problem.UNREACHABLE, Problem.LOST, Problem.MISCONFIGURED, Problem.READ_ONLY)
+
+
+class Life:
+    """A daemon's run under its settings, and what the watcher watches.
+
+    Raises ``CommandError`` (exit code 2) for an option or a setting that makes no sense.
+    """
+
+    def __init__(
+        self, daemon: BaseDaemonCommand, tick: Callable[[], Any], options: Mapping[str, Any]
+    ) -> None:
+        self.daemon = daemon
+        self.tick = tick
+        self.settings = settings = Settings.of(daemon, options)
+        self.schedule, self.clock = settings.schedule, settings.clock
+        self.pulse = settings.pulse
+        self.stop_timeout, self.tick_timeout = settings.stop_timeout, settings.tick_timeout
+        self.log = Log(daemon, verbosity=options.get("verbosity", 1))
+        self.stop = Stop()
+        self.begun = self.clock.moment()
+        self.due: Moment | None = None
+        self.outcome = ""
+        self._end: CommandError | None = None
+        self._last: Iteration | None = None
+        self._ever_well = False
+        self._refused_since: float | None = None
+
+    # The with-blocks of a life
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Under the watcher: signals and deadlines hold from here."""
+        with on_signals(self) as watcher:
+            self.stop = watcher.stop
+            yield
+
+    @contextlib.contextmanager
+    def announced(self) -> Iterator[None]:
+        announce(signals.daemon_started, self.daemon)
+        try:
+            yield
+        finally:
+            reason = self.stop.reason or self.outcome or "an exception"
+            announce(signals.daemon_stopped, self.daemon, reason=reason)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """Checks done and ``lifespan()`` open, however long the database takes to answer."""
+        with kept_between_units(), ExitStack() as stack:
+            if self._wait_for_the_database(lambda: self._open(stack)):
+                announce(signals.daemon_ready, self.daemon)
+            yield
+
+    def _open(self, stack: ExitStack) -> None:
+        with fresh_connections:
+            self.daemon.check_everything()
+            lifespan = self.daemon.lifespan()
+            lifespan.__enter__()
+            stack.push(_fresh_exit(lifespan))
+
+    # The loop's questions
+
+    def wait_until_due(self, last: Iteration | None) -> bool:
+        """Wait for the next tick, in slices of at most a pulse. False when there is none to come.
+
+        Both clocks are asked anew in each slice: the wall clock may be set while we wait.
+        """
+        waiting = False
+        while self._goes_on(last):
+            announce(signals.daemon_pulse, self.daemon)
+            now = self.clock.moment()
+            self.due = next_due(self.schedule, last, self.begun, now)
+            seconds = self._until(self.due, now)
+            if seconds <= 0:
+                return True
+            if not waiting:
+                waiting = True
+                close_idle(seconds)
+                announce(signals.daemon_waiting, self.daemon, due=self.due)
+            self.clock.wait(min(seconds, self.pulse, self._left(now)), self.stop.wait)
+        return False
+
+    def _until(self, due: Moment, now: Moment) -> float:
+        if self._refused_since is not None:  # no later than when the refusal is proven
+            return min(due.monotonic, self._refused_since + PROVEN_AFTER) - now.monotonic
+        return due.monotonic - now.monotonic
+
+    def _left(self, now: Moment) -> float:
+        if self.settings.max_seconds is None:
+            return float("inf")
+        return self.begun.monotonic + self.settings.max_seconds - now.monotonic
+
+    def _goes_on(self, last: Iteration | None) -> bool:
+        settings = self.settings
+        if self.stop.asked or self._end is not None:
+            return False
+        if last is not None and settings.max_ticks and last.number >= settings.max_ticks:
+            self.outcome = f"max_ticks of {settings.max_ticks} reached"
+        elif settings.max_seconds and self._left(self.clock.moment()) <= 0:
+            self.outcome = f"max_seconds of {settings.max_seconds:g} reached"
+        else:
+            return True
+        return False
+
+    # What the life learns
+
+    def learn(self, iteration: Iteration) -> None:
+        """Note what a tick came to: whether its failure ends this life."""
+        self._last = iteration
+        error = iteration.error
+        if error is None:
+            self._ever_well, self._refused_since = True, None
+            return
+        try:
+            with fresh_connections:
+                self.daemon.on_error(iteration)
+        except Exception:
+            logger.exception("%s on_error() failed", self.daemon.name)
+        self._note_refusal(error, iteration.problem)
+        most = self.settings.max_failures
+        if most is not None and iteration.failures - iteration.outages >= most:
+            self._end_with(
+                Exit.MAX_FAILURES, f"failed {most} times in a row, the last time with", error
+            )
+
+    def conclude(self) -> None:
+        """Raise what the process should end with, if that is not 0."""
+        if self.stop.forced:  # by what was asked, not by how the tick ended
+            raise SystemExit(Exit.FORCED)
+        if self.settings.once and self._last is not None and self._last.error is not None:
+            self._fail_at_once(self._last.error, self._last.problem, logged=True)
+        if self._end is not None:
+            raise self._end
+
+    def _wait_for_the_database(self, open_everything: Callable[[], None]) -> bool:
+        """Try until it succeeds; False if told to stop before. Errors that are not about the
+        database being away pass through."""
+        tries = 0
+        while not self.stop.asked:
+            try:
+                open_everything()
+                self._refused_since = None
+                return True
+            except ImproperlyConfigured as error:
+                raise CommandError(one_line(error), returncode=Exit.MISCONFIGURED) from error
+            except Exception as error:
+                problem = classify(error)
+                if problem not in _WAITED_FOR:
+                    raise
+                if self.settings.once:
+                    self._fail_at_once(error, problem)
+                tries += 1
+                self._note_refusal(error, problem)
+                if self._end is not None:
+                    raise self._end from error
+                self._wait_to_try_again(error, self.daemon.backoff.pause(tries))
+        return False
+
+    def _wait_to_try_again(self, error: Exception, seconds: float) -> None:
+        again = self.clock.moment().later(seconds)
+        announce(signals.database_awaited, self.daemon, error=error, seconds=seconds)
+        close_idle(seconds)
+        while not self.stop.asked:
+            now = self.clock.moment()
+            left = self._until(again, now)
+            if left <= 0:
+                return
+            announce(signals.daemon_pulse, self.daemon)
+            self.clock.wait(min(left, self.pulse), self.stop.wait)
+
+    def _note_refusal(self, error: Exception, problem: Problem | None) -> None:
+        """The server calls our settings wrong. If it never took them, and goes on refusing them,
+        then they are; passwords that are changed under a running daemon are waited for."""
+        if problem is not Problem.MISCONFIGURED or self._ever_well:
+            self._refused_since = None
+            return
+        now = self.clock.moment().monotonic
+        if self._refused_since is None:
+            self._refused_since = now
+        elif now - self._refused_since >= PROVEN_AFTER:
+            self._end_with(
+                Exit.MISCONFIGURED,
+                f"was refused by the database for {PROVEN_AFTER:g} s; mend DATABASES:",
+                error,
+            )
+
+    def _end_with(self, code: Exit, what: str, error: Exception) -> None:
+        self.outcome = f"{what} {one_line(error)}"
+        self._end = CommandError(f"{self.daemon.name} {self.outcome}", returncode=code)
+
+    def _fail_at_once(
+        self, error: Exception, problem: Problem | None, *, logged: bool = False
+    ) -> None:
+        """What ``--once`` does with a failure: a program gets the error, a shell the code."""
+        if not getattr(self.daemon, "_called_from_command_line", False):
+            raise error
+        code = Exit.MISCONFIGURED if problem is Problem.MISCONFIGURED else Exit.TICK_FAILED
+        if logged:
+            raise SystemExit(code)
+        raise CommandError(f"{self.daemon.name}: {one_line(error)}", returncode=code)
+
+    # What the watcher tells us; from other threads
+
+    def on_asked(self, reason: str) -> None:
+        announce(signals.daemon_stopping, self.daemon, reason=reason)
+
+    def on_overdue(self, tick: Tick) -> None:
+        frame = sys._current_frames().get(tick.thread)
+        stack = "".join(traceback.format_stack(frame)) if frame else ""
+        announce(signals.tick_overdue, self.daemon, seconds=tick.timeout, stack=stack)
+
+    def on_forced(self, reason: str) -> None:
+        announce(signals.daemon_forced, self.daemon, reason=reason)
+
+    def cut(self, threads: set[int], *, for_good: bool) -> None:
+        cut_connections(threads, for_good=for_good)
+
+
+def _fresh_exit(manager: AbstractContextManager[Any]) -> Callable[..., bool | None]:
+    """Leave a context manager as a unit of work: its connections may have died while it stood."""
+
+    def leave(*error: Any) -> bool | None:
+        with fresh_connections:
+            return manager.__exit__(*error)
+
+    return leave

@@ -1,0 +1,250 @@
+"""One link: what we know of one thread's connection to one database, and how to drop or cut it.
+
+Drivers differ only in here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import socket
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from django.db import OperationalError
+
+Wrapper: TypeAlias = Any
+"""A ``BaseDatabaseWrapper``. Django's type stubs know only half of it."""
+
+ALIVE_BYPASS = 0.5
+"""Seconds after its last good query for which a connection is asked by a look at its descriptor
+alone. HikariCP calls the idea the alive bypass window, and has the same default."""
+
+
+class Link:
+    """The raw connection behind one of Django's wrappers, while it stands.
+
+    It sits in the wrapper's ``execute_wrappers`` as the witness of its queries, and in the place
+    of the wrapper's ``is_usable``, which Django calls before the first query of a unit of work.
+    """
+
+    def __init__(self, wrapper: Wrapper, validates: Callable[[], bool]) -> None:
+        self._wrapper = weakref.ref(wrapper)
+        self._validates = validates
+        wrapper.execute_wrappers.insert(0, self)  # first: others take theirs off by pop()
+        wrapper.is_usable = self.is_usable
+        self.connected()
+
+    @property
+    def wrapper(self) -> Wrapper | None:
+        return self._wrapper()
+
+    def connected(self) -> None:
+        """Look at a raw connection that was just made."""
+        wrapper = self._wrapper()
+        assert wrapper is not None
+        self.raw = wrapper.connection
+        self.proven = time.monotonic()
+        self.suspect = self.begun = False
+        self.callers = False
+        self.descriptor, self._inode = descriptor_of(self.raw)
+        self._poll = select.poll()
+        if self.descriptor is not None:
+            self._poll.register(self.descriptor, select.POLLIN)
+
+    def __call__(
+        self,
+        execute: Callable[..., Any],
+        sql: Any,
+        params: Any,
+        many: bool,
+        context: dict[str, Any],
+    ) -> Any:
+        """Witness one query: an execute wrapper, as ``connection.execute_wrapper()`` takes them."""
+        if not _PLAIN(sql) or ";" in sql:
+            self._heard(sql)
+        result = execute(sql, params, many, context)
+        self.proven = time.monotonic()
+        return result
+
+    def _heard(self, sql: Any) -> None:
+        """A statement that may leave a transaction open, or the session changed, when it is raw."""
+        self.suspect = True
+        if _OPENS(str(sql)):
+            self.begun = True
+        elif _CLOSES(str(sql)):
+            self.begun = False
+
+    def is_usable(self) -> bool:
+        """Django's ``is_usable()``, without its round trip when the session answered just now."""
+        wrapper = self._wrapper()
+        assert wrapper is not None
+        if self._validates() and not wrapper.errors_occurred and self.answered_lately():
+            return True
+        usable: bool = type(wrapper).is_usable(wrapper)
+        if usable:
+            self.proven = time.monotonic()
+        return usable
+
+    def is_pooled(self) -> bool:
+        """Whether psycopg's pool has lent it."""
+        return getattr(self.raw, "_pool", None) is not None
+
+    def was_used(self) -> bool:
+        """Whether the unit of work asked for a cursor or began a transaction, going by what Django
+        notes when it validates a connection; it does not do that for a pooled one."""
+        wrapper = self._wrapper()
+        return wrapper is not None and (
+            wrapper.health_check_done or wrapper.errors_occurred or self.is_pooled()
+        )
+
+    def answered_lately(self) -> bool:
+        """Whether a query went well a moment ago and the server has said nothing since.
+
+        A server that hangs up makes the descriptor readable. So do a notice or a TLS record, and
+        then the round trip is made after all.
+        """
+        if self.descriptor is None or time.monotonic() - self.proven > ALIVE_BYPASS:
+            return False
+        return not self._poll.poll(0)
+
+    def left_open(self) -> str | None:
+        """What a unit of work has left behind in the session or the wrapper, in words."""
+        wrapper = self._wrapper()
+        if wrapper is None:
+            return None
+        if wrapper.in_atomic_block or wrapper.savepoint_ids or wrapper.closed_in_transaction:
+            return "it left an atomic() block open"
+        if wrapper.connection is None:
+            return None
+        if wrapper.autocommit != wrapper.settings_dict["AUTOCOMMIT"]:
+            return "it left autocommit off"
+        if wrapper.settings_dict["AUTOCOMMIT"] and self._transaction_open():
+            return "it left a transaction open"
+        return None
+
+    def _transaction_open(self) -> bool:
+        """Whether the session is in a transaction that Django knows nothing of: a raw BEGIN."""
+        raw: Any = self.raw
+        if hasattr(raw, "info") and hasattr(raw.info, "transaction_status"):  # psycopg
+            return bool(raw.info.transaction_status != 0)
+        if hasattr(raw, "in_transaction"):  # sqlite3
+            return bool(raw.in_transaction)
+        if not self.suspect:
+            return False
+        # MySQL's client library does not tell. BEGIN without its end is a transaction; after
+        # anything else that may have opened one (a CALL, two statements in one) a ROLLBACK costs
+        # half a query, and a SET autocommit shows in the status that came with its answer.
+        if self.begun:
+            return True
+        raw.rollback()
+        self.suspect = False
+        return not raw.get_autocommit()
+
+    def drop(self) -> None:
+        """Close the socket and reset the wrapper, whatever state they are in. Never raises.
+
+        Hard: the server sees an end of file and rolls back. Nothing polite is sent, because
+        politeness to a peer that is gone can wait for ever.
+        """
+        wrapper = self._wrapper()
+        if wrapper is None:
+            return
+        raw: Any = wrapper.connection
+        if _is_in_memory(wrapper):  # to close it would be to destroy the database
+            with contextlib.suppress(Exception):
+                raw.rollback()
+        elif raw is not None:
+            wrapper.connection = None
+            self.cut()
+            with contextlib.suppress(Exception):
+                raw.close()
+            if pool := getattr(raw, "_pool", None):  # psycopg's: it counts what it lent
+                with contextlib.suppress(Exception):
+                    pool.putconn(raw)
+        _reset(wrapper)
+
+    def cut(self) -> None:
+        """End the session from outside, even in the middle of a query. Any thread may call it.
+
+        ``shutdown`` works on the socket, not on the descriptor, so it wakes a read in C code that
+        runs without the GIL. SQLite has no socket; its ``interrupt()`` ends the statement.
+        """
+        if self.descriptor is not None:
+            cut_socket(self.descriptor, self._inode)  # a no-op if it was closed since
+        elif hasattr(self.raw, "interrupt"):
+            with contextlib.suppress(Exception):
+                self.raw.interrupt()
+
+    def refuse(self) -> None:
+        """Let no statement and no COMMIT through any more, for the rest of the process."""
+        wrapper = self._wrapper()
+        if wrapper is not None:
+            wrapper.execute_wrappers.append(_refuse)
+            wrapper._commit = _refuse
+        self.cut()
+
+
+# Statements that cannot open a transaction, when autocommit is on and no second one follows.
+_PLAIN = re.compile(
+    r"\s*(?:SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH|SHOW|EXPLAIN|SAVEPOINT|RELEASE)\b",
+    re.IGNORECASE,
+).match
+_OPENS = re.compile(r"(?:.*;)?\s*(?:BEGIN|START\s+TRANSACTION)\b", re.I | re.S).match
+_CLOSES = re.compile(r"(?:.*;)?\s*(?:COMMIT|ROLLBACK)\b(?!.*\bTO\b)", re.I | re.S).match
+
+
+def descriptor_of(raw: Any) -> tuple[int | None, int]:
+    """The socket's descriptor and inode, asked when it is new: mysqlclient refuses to say later,
+    from another thread, while a query runs. (None, 0) where there is no socket."""
+    try:
+        descriptor = raw._sock.fileno() if hasattr(raw, "_sock") else raw.fileno()
+        return descriptor, os.fstat(descriptor).st_ino
+    except Exception:
+        return None, 0
+
+
+def cut_socket(descriptor: int | None, inode: int) -> None:
+    """``shutdown()`` of a socket, if the descriptor still means it.
+
+    The descriptor may have been closed and given to another file since: so take a duplicate,
+    which nobody else can close, and compare the inodes of that.
+    """
+    if descriptor is None:
+        return
+    try:
+        duplicate = os.dup(descriptor)
+    except OSError:
+        return
+    if os.fstat(duplicate).st_ino != inode:
+        os.close(duplicate)
+        return
+    with socket.socket(fileno=duplicate) as handle, contextlib.suppress(OSError):
+        handle.shutdown(socket.SHUT_RDWR)
+
+
+def _refuse(*_: object) -> None:
+    raise OperationalError("daemonkit has cut this connection: the process is being stopped")
+
+
+def _is_in_memory(wrapper: Wrapper) -> bool:
+    return wrapper.vendor == "sqlite" and bool(wrapper.is_in_memory_db())
+
+
+def _reset(wrapper: Wrapper) -> None:
+    """What ``connect()`` resets, and what it does not: a wrapper whose ``atomic()`` was entered and
+    never left would refuse every later connection, and run its old ``on_commit``."""
+    wrapper.in_atomic_block = False
+    wrapper.savepoint_ids = []
+    wrapper.atomic_blocks = []
+    wrapper.needs_rollback = False
+    wrapper.rollback_exc = None
+    wrapper.closed_in_transaction = False
+    wrapper.errors_occurred = False
+    wrapper.run_on_commit = []
+    wrapper.run_commit_hooks_on_set_autocommit_on = False
+    wrapper.autocommit = wrapper.settings_dict["AUTOCOMMIT"]

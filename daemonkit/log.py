@@ -1,0 +1,141 @@
+"""The log: a listener that writes a daemon's life in lines."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from django.dispatch import Signal
+
+from daemonkit import signals
+from daemonkit.errors import Problem, one_line
+from daemonkit.iteration import Iteration
+from daemonkit.schedules import duration_text
+
+if TYPE_CHECKING:
+    from daemonkit.command import BaseDaemonCommand
+
+logger = logging.getLogger("daemonkit")
+
+_SELF_EXPLAINING = (Problem.UNREACHABLE, Problem.MISCONFIGURED)
+"""What the server's own sentence says in full: no traceback adds to it."""
+
+
+class Log:
+    """The listener that writes the log."""
+
+    def __init__(self, daemon: BaseDaemonCommand, *, verbosity: int) -> None:
+        self.daemon = daemon
+        self.name = daemon.name
+        self.tick_level = logging.INFO if verbosity > 1 else logging.DEBUG
+        self._moments: dict[Signal, Callable[..., None]] = {
+            signals.daemon_started: self.started,
+            signals.database_awaited: self.awaited,
+            signals.iteration_finished: self.finished,
+            signals.daemon_beat: self.beat,
+            signals.tick_overdue: self.overdue,
+            signals.daemon_stopping: self.stopping,
+            signals.daemon_forced: self.forced,
+            signals.daemon_stopped: self.stopped,
+        }
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Write the log of this daemon while the block runs."""
+        sender = type(self.daemon)
+        for signal, write in self._moments.items():
+            signal.connect(write, sender=sender, weak=False)
+        try:
+            yield
+        finally:
+            for signal, write in self._moments.items():
+                signal.disconnect(write, sender=sender)
+
+    def started(self, **_: Any) -> None:
+        logger.info("%s started: %s", self.name, self.daemon.life.schedule)
+
+    def awaited(self, error: Exception, seconds: float, **_: Any) -> None:
+        logger.error(
+            "%s waits for the database, next try in %.1f s: %s",
+            self.name,
+            seconds,
+            one_line(error),
+        )
+
+    def finished(self, iteration: Iteration, **_: Any) -> None:
+        if iteration.error is not None:
+            self._failed(iteration, iteration.error)
+        elif logger.isEnabledFor(self.tick_level):
+            result = f": {iteration.result}" if iteration.result else ""
+            logger.log(
+                self.tick_level,
+                "%s tick %d took %s%s",
+                self.name,
+                iteration.number,
+                duration_text(iteration.seconds),
+                result,
+            )
+
+    def _failed(self, iteration: Iteration, error: Exception) -> None:
+        meaning = f" ({iteration.problem.value})" if iteration.problem else ""
+        logger.error(
+            "%s tick %d failed after %s%s, %d in a row, back-off %s: %s",
+            self.name,
+            iteration.number,
+            duration_text(iteration.seconds),
+            meaning,
+            iteration.failures,
+            f"{iteration.pause:.1f} s" if iteration.pause else "none",
+            one_line(error),
+            exc_info=None if iteration.problem in _SELF_EXPLAINING else error,
+        )
+
+    def beat(self, message: str, **_: Any) -> None:
+        if message:
+            logger.log(self.tick_level, "%s %s", self.name, message)
+
+    def overdue(self, seconds: float, stack: str, **_: Any) -> None:
+        logger.error(
+            "%s tick is past its tick_timeout of %s; its database connections are cut. "
+            "It stands at:\n%s",
+            self.name,
+            duration_text(seconds),
+            stack,
+        )
+
+    def stopping(self, reason: str, **_: Any) -> None:
+        logger.info("%s stops: %s", self.name, reason)
+
+    def forced(self, reason: str, **_: Any) -> None:
+        logger.critical(
+            "%s forced to end: %s. Its database connections were cut; a statement or COMMIT that "
+            "was on the wire has an unknown outcome",
+            self.name,
+            reason,
+        )
+
+    def stopped(self, reason: str, **_: Any) -> None:
+        logger.info("%s stopped: %s", self.name, reason)
+
+
+@contextlib.contextmanager
+def plain_logging(verbosity: int) -> Iterator[None]:
+    """Write daemonkit's log to stderr while the block runs, in a project that has configured none
+    for it. ``verbosity`` 0 is warnings only."""
+    if logger.hasHandlers():
+        yield
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S")
+    handler.setFormatter(formatter)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO if verbosity else logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

@@ -1,0 +1,151 @@
+"""A daemon's settings for one run: its class attributes, overridden by options of the same name."""
+
+from __future__ import annotations
+
+from argparse import ArgumentError
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from django.core.management.base import CommandError, CommandParser
+
+from daemonkit.clock import Clock
+from daemonkit.exits import Exit
+from daemonkit.schedules import Cron, Every, Schedule, parse_duration
+
+if TYPE_CHECKING:
+    from daemonkit.command import BaseDaemonCommand
+
+HANDED_IN = ("schedule", "clock")
+"""Options that ``call_command`` takes and the command line does not: they are objects."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What holds for one run. Times are in seconds; None means no bound."""
+
+    schedule: Schedule
+    pulse: float
+    stop_timeout: float
+    tick_timeout: float | None
+    max_failures: int | None
+    max_ticks: int | None
+    max_seconds: float | None
+    once: bool = False
+    clock: Clock = field(default_factory=Clock)
+
+    @classmethod
+    def of(cls, daemon: BaseDaemonCommand, options: Mapping[str, Any]) -> Settings:
+        """The settings of a daemon under these options.
+
+        Raises ``CommandError`` (exit code 2), in one sentence, for whatever does not fit.
+        """
+        once = bool(options.get("once"))
+
+        def said(name: str) -> Any:
+            value = options.get(name)
+            return getattr(daemon, name) if value is None else value
+
+        return cls(
+            schedule=_schedule(daemon, options, once=once),
+            pulse=_seconds("pulse", said("pulse")),
+            stop_timeout=_seconds("stop_timeout", said("stop_timeout")),
+            tick_timeout=_seconds_or_none("tick_timeout", said("tick_timeout")),
+            max_failures=_count("max_failures", said("max_failures")),
+            max_ticks=1 if once else _count("max_ticks", said("max_ticks")),
+            max_seconds=_seconds_or_none("max_seconds", said("max_seconds")),
+            once=once,
+            clock=options.get("clock") or Clock(),
+        )
+
+
+def add_daemon_options(parser: CommandParser, name: str) -> None:
+    """Add the options that every daemon has. Values are read by ``Settings.of``, so that a bad
+    one is one sentence. Raises ``CommandError`` if one clashes with the daemon's own."""
+    own = {action.dest for action in parser._actions}
+    group = parser.add_argument_group("daemon options")
+    for flag, details in _OPTIONS.items():
+        destination = flag.lstrip("-").replace("-", "_")
+        try:
+            if destination in own:
+                raise ArgumentError(None, destination)
+            group.add_argument(flag, **details)
+        except ArgumentError:
+            raise CommandError(
+                f"{name} has an option of its own that clashes with daemonkit's {flag}; "
+                f"give yours another name",
+                returncode=Exit.USAGE,
+            ) from None
+
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "--every": {"metavar": "TIME", "help": "Run every so often: 30s, 5m, 1h30m."},
+    "--cron": {"metavar": "STRING", "help": 'Run at these times: "0 3 * * mon-fri".'},
+    "--once": {"action": "store_true", "help": "Run one tick; exit with 1 if it failed."},
+    "--max-ticks": {"metavar": "N", "help": "End after so many ticks."},
+    "--max-seconds": {"metavar": "TIME", "help": "Start no tick after this time; end then."},
+    "--max-failures": {"metavar": "N", "help": "End with 75 after so many failures in a row."},
+    "--tick-timeout": {"metavar": "TIME", "help": "Cut a tick that takes longer; none: never."},
+    "--stop-timeout": {"metavar": "TIME", "help": "Time for the tick in flight when stopping."},
+    "--pulse": {"metavar": "TIME", "help": "Longest time between two signs of life."},
+    "--reload": {"action": "store_true", "help": "In development: restart on a code change."},
+}
+
+
+def _schedule(daemon: BaseDaemonCommand, options: Mapping[str, Any], *, once: bool) -> Schedule:
+    every, cron = options.get("every"), options.get("cron")
+    if every is not None and cron is not None:
+        raise _usage("say --every or --cron, not both")
+    if every is not None:
+        return Every(_seconds("every", every))
+    if cron is not None:
+        try:
+            return Cron(cron)
+        except ValueError as error:
+            raise _usage(f"--cron: {error}") from None
+    schedule = options.get("schedule") or daemon.schedule
+    if isinstance(schedule, Schedule):
+        return schedule
+    if schedule is None and once:
+        return Every(days=1)  # of one tick, which is due at once
+    if schedule is not None:
+        raise _usage(f"{daemon.name}: schedule must be Every(...), Cron(...) or Poll(...), "
+                     f"not {schedule!r}")  # fmt: skip
+    hint = " (interval is not a setting)" if hasattr(daemon, "interval") else ""
+    raise _usage(f"{daemon.name} {daemon.how_to_schedule}{hint}")
+
+
+def _seconds(name: str, value: Any) -> float:
+    seconds = _seconds_or_none(name, value)
+    if seconds is None:
+        raise _usage(f"{_said(name)} needs a time; it cannot be none")
+    return seconds
+
+
+def _seconds_or_none(name: str, value: Any) -> float | None:
+    if value is None or value == "none":
+        return None
+    try:
+        seconds = parse_duration(value)
+    except ValueError as error:
+        raise _usage(f"{_said(name)} takes {error}") from None
+    if seconds <= 0:
+        raise _usage(f"{_said(name)} must be above zero, not {value}")
+    return seconds
+
+
+def _count(name: str, value: Any) -> int | None:
+    if value is None or value == "none":
+        return None
+    if not str(value).isascii() or not str(value).isdigit() or int(value) < 1:
+        raise _usage(f"{_said(name)} takes a whole number above zero, not {value!r}")
+    return int(value)
+
+
+def _said(name: str) -> str:
+    flag = f"--{name.replace('_', '-')}"
+    return flag if name == "every" else f"{name} ({flag})"
+
+
+def _usage(sentence: str) -> CommandError:
+    return CommandError(sentence, returncode=Exit.USAGE)

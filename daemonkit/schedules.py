@@ -1,0 +1,191 @@
+"""When the next tick is due. A schedule is a value: frozen, comparable, printable."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cronsim import CronSim, CronSimError
+from django.utils import timezone
+
+from daemonkit.clock import Moment
+from daemonkit.iteration import Iteration
+
+
+class Schedule(ABC):
+    """Says when the next tick is due, from the last one and from both clocks as they now stand."""
+
+    @abstractmethod
+    def due(self, last: Iteration | None, begun: Moment, now: Moment) -> Moment:
+        """The next due moment; it may lie in the past, and then the tick is due at once.
+
+        ``last`` is the last iteration, None before the first; ``begun`` is when the daemon's life
+        began. The loop asks again in every slice of its wait, because the wall clock may be set.
+        """
+
+    @property
+    def zone(self) -> tzinfo:
+        """The time zone in which people think of this schedule: Django's, unless it has its own."""
+        return timezone.get_default_timezone()
+
+    def upcoming(self, now: Moment) -> Iterator[datetime]:
+        """The due times to come of a daemon started now whose ticks take no time."""
+        last = None
+        while True:
+            due = self.due(last, now, now if last is None else last.due)
+            yield due.utc.astimezone(self.zone)
+            last = Iteration(number=1, due=due, started=due, seconds=0.0)
+
+
+@dataclass(frozen=True, init=False)
+class Every(Schedule):
+    """Every so many seconds, from start to start, the first time at once.
+
+    Runs on the monotonic clock, without drift. A tick that takes longer than the interval is
+    followed at once by the next; turns missed meanwhile are not made up.
+    """
+
+    seconds: float
+
+    def __init__(
+        self, seconds: float = 0, *, minutes: float = 0, hours: float = 0, days: float = 0
+    ) -> None:
+        total = seconds + 60 * minutes + 3600 * hours + 86400 * days
+        if not 0 < total < float("inf"):
+            raise ValueError(
+                f"Every() needs an interval above zero, such as Every(seconds=30), not {total:g} s"
+            )
+        object.__setattr__(self, "seconds", float(total))
+
+    def __str__(self) -> str:
+        return f"every {duration_text(self.seconds)}"
+
+    def due(self, last: Iteration | None, begun: Moment, now: Moment) -> Moment:
+        if last is None:
+            return begun
+        due = last.due.monotonic + self.seconds
+        # After an overlong tick: at once, and counted from there.
+        return now.at_monotonic(max(due, last.ended.monotonic))
+
+
+@dataclass(frozen=True)
+class Poll(Schedule):
+    """Again at once while ``tick()`` returns something true, else after ``idle`` seconds."""
+
+    idle: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.idle < float("inf"):
+            raise ValueError(f"Poll() needs an idle time above zero seconds, not {self.idle!r}")
+
+    def __str__(self) -> str:
+        return f"poll, idle {duration_text(self.idle)}"
+
+    def due(self, last: Iteration | None, begun: Moment, now: Moment) -> Moment:
+        if last is None:
+            return begun
+        pause = 0.0 if last.result else self.idle
+        return now.at_monotonic(last.ended.monotonic + pause)
+
+
+_NICKNAMES = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}  # crontab(5)
+
+
+@dataclass(frozen=True)
+class Cron(Schedule):
+    """At the times of a cron expression of five fields, by the rules of Debian's cron(8).
+
+    0 and 7 are Sunday; names, ranges, lists and steps work. In the night when the clock goes back
+    a fixed time fires once, in the night when it goes forward one that is skipped fires once.
+    ``timezone`` is a name such as "Asia/Shanghai"; without it Django's TIME_ZONE holds.
+    """
+
+    expression: str
+    timezone: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.expression, str):
+            raise ValueError(f"Cron() takes a string such as '0 3 * * *', not {self.expression!r}")
+        fields = len(self._fields.split())
+        if fields != 5:
+            raise ValueError(
+                f"a cron string has five fields (minute hour day month weekday), "
+                f"{self.expression!r} has {fields}"
+            )
+        try:
+            zone = ZoneInfo(self.timezone) if self.timezone else UTC
+        except (ZoneInfoNotFoundError, ValueError, OSError, TypeError):
+            raise ValueError(
+                f"{self.timezone!r} is no time zone; write a name such as 'Europe/Berlin'"
+            ) from None
+        try:
+            next(CronSim(self._fields, datetime(2024, 1, 1, tzinfo=zone)))
+        except CronSimError as error:
+            raise ValueError(f"{self.expression!r} is no cron string: {error}") from None
+        except StopIteration:
+            raise ValueError(f"the cron string {self.expression!r} never comes due") from None
+
+    @property
+    def _fields(self) -> str:
+        return _NICKNAMES.get(self.expression.strip().lower(), self.expression)
+
+    @property
+    def zone(self) -> tzinfo:
+        return ZoneInfo(self.timezone) if self.timezone else super().zone
+
+    def __str__(self) -> str:
+        return f"cron {self.expression}" + (f" ({self.timezone})" if self.timezone else "")
+
+    def due(self, last: Iteration | None, begun: Moment, now: Moment) -> Moment:
+        # From the later of due and started: a wait that ended a millisecond early must not find
+        # the same time due again, and turns that were missed must not come in a burst.
+        after = begun.wall if last is None else max(last.due.wall, last.started.wall)
+        if after > now.wall + 1.0:  # the wall clock was set back: go by what it says now
+            after = now.wall
+        return now.at_wall(self._next(after))
+
+    def _next(self, after: float) -> float:
+        # CronSim, started inside the repeated hour of an autumn night, begins with times that
+        # have been: pass over them.
+        for candidate in CronSim(self._fields, datetime.fromtimestamp(after, self.zone)):
+            if candidate.timestamp() > after:
+                return candidate.timestamp()
+        raise ValueError(f"the cron string {self.expression!r} never comes due again")
+
+
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd]))+|\d+(?:\.\d+)?")
+
+
+def parse_duration(text: str | float) -> float:
+    """Seconds of "30", "30s", "5m", "1h30m" or "500ms". Raises ``ValueError`` for anything else."""
+    if not _DURATION.fullmatch(str(text).strip()):
+        raise ValueError(f"a duration such as 30s, 5m, 1h30m or 500ms, not {str(text)!r}")
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smhd]?)", str(text))
+    return float(sum(float(number) * _UNITS[unit or "s"] for number, unit in parts))
+
+
+def duration_text(seconds: float) -> str:
+    """The shortest text that ``parse_duration`` reads back: 5400 is "1h30m", 0.5 is "500ms"."""
+    if seconds < 1:
+        return f"{seconds * 1000:.3g}ms"
+    whole, fraction = divmod(round(seconds, 3), 1)
+    minutes, second = divmod(int(whole), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    parts = [f"{days}d" * bool(days), f"{hour}h" * bool(hour), f"{minute}m" * bool(minute)]
+    if second or fraction:
+        parts.append(f"{second + fraction:g}s")
+    return "".join(parts)

@@ -1,0 +1,321 @@
+"""Being told to stop, waiting without missing it, and insisting.
+
+The first SIGTERM or SIGINT asks: the tick in flight finishes. The second one, or ``stop_timeout``
+running out, insists: the tick's connections are cut, and the process ends. All of it is decided
+in one thread, the watcher, because Python runs no signal handler while the main thread sits in a
+driver's C code; the C-level handler does write to ``signal.set_wakeup_fd`` even then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import logging
+import math
+import os
+import select
+import signal
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Protocol
+
+from daemonkit.exits import Exit
+
+UNWINDING = 2.0
+"""Seconds for ``finally`` blocks and context managers, after the cut and before the end."""
+
+SAME_BURST = 0.05
+"""A second signal that follows this fast (seconds) is the first one delivered twice, to the
+process and to its group, as ``timeout(1)`` and some supervisors do."""
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stop:
+    """Whether a life is to end, and waiting that ends as soon as it is.
+
+    A pipe holds one byte from the moment somebody asks: every wait of every thread, present and
+    to come, finds it readable.
+    """
+
+    def __init__(self) -> None:
+        self._reader, self._writer = _pipe()
+        self.close = weakref.finalize(self, _close_pipe, self._reader, self._writer)
+        self.reason: str | None = None
+        self.forced: str | None = None
+        self.asked_at = math.inf
+        self.touched = -math.inf
+        self.ticks: dict[int, Tick] = {}
+
+    @property
+    def asked(self) -> bool:
+        return self.reason is not None
+
+    def ask(self, reason: str) -> None:
+        """Ask to stop, from any thread. Only the first reason counts."""
+        if self.reason is None:
+            self.reason, self.asked_at = reason, time.monotonic()
+            os.write(self._writer, b".")
+
+    def wait(self, seconds: float) -> bool:
+        """Wait; True if the time passed, False at once when told to stop."""
+        poll = select.poll()
+        poll.register(self._reader, select.POLLIN)
+        return not poll.poll(min(max(0.0, seconds), 86400.0) * 1000)
+
+    def beat(self) -> None:
+        """Proof of progress: ``tick_timeout`` and, while stopping, ``stop_timeout`` start anew."""
+        self.touched = time.monotonic()
+        if tick := self.ticks.get(threading.get_ident()):
+            tick.touched = self.touched
+
+    @contextlib.contextmanager
+    def timing(self, timeout: float | None) -> Iterator[Tick]:
+        """Hold a unit of work of this thread to a time limit, in seconds, while the block runs."""
+        thread = threading.get_ident()
+        outer = self.ticks.get(thread)
+        tick = self.ticks[thread] = Tick(thread, timeout, time.monotonic())
+        try:
+            yield tick
+        finally:
+            if outer is None:
+                del self.ticks[thread]
+            else:
+                self.ticks[thread] = outer
+
+
+@dataclass(slots=True)
+class Tick:
+    """A unit of work that is running, as the watcher sees it."""
+
+    thread: int
+    timeout: float | None
+    touched: float
+    """When it began or last proved progress, on the monotonic clock."""
+    overdue_since: float | None = None
+
+
+class Watched(Protocol):
+    """What the watcher has to know of a life, and tells it. Its calls come from other threads."""
+
+    stop_timeout: float
+    tick_timeout: float | None
+    pulse: float
+
+    def on_asked(self, reason: str) -> None: ...
+    def on_overdue(self, tick: Tick) -> None: ...
+    def on_forced(self, reason: str) -> None: ...
+    def cut(self, threads: set[int], *, for_good: bool) -> None: ...
+
+
+@dataclass
+class Unattended:
+    """What is watched before a daemon's class is even imported: a signal is kept for it."""
+
+    stop_timeout: float = 25.0
+    tick_timeout: float | None = None
+    pulse: float = 10.0
+
+    def on_asked(self, reason: str) -> None: ...
+    def on_overdue(self, tick: Tick) -> None: ...
+    def on_forced(self, reason: str) -> None: ...
+    def cut(self, threads: set[int], *, for_good: bool) -> None: ...
+
+
+@dataclass
+class Watcher:
+    """The one thread of ours: it counts signals, minds the deadlines, and cuts."""
+
+    stop: Stop
+    watched: Watched = field(default_factory=Unattended)
+    _leave_at: float = math.inf
+    _closing: bool = False
+
+    def __post_init__(self) -> None:
+        self._reader, self._writer = _pipe()
+        self._home = threading.get_ident()
+        self._thread = threading.Thread(target=self._watch, name="daemonkit-watcher", daemon=True)
+
+    @property
+    def wakeup_descriptor(self) -> int:
+        return self._writer
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread; but not once it insists: then it is what ends the process."""
+        if self.stop.forced:
+            return
+        self._closing = True
+        self.look_again()
+        self._thread.join()
+        _close_pipe(self._reader, self._writer)
+
+    def look_again(self) -> None:
+        """Have the deadlines read anew, after something that the watcher sleeps by has changed."""
+        with contextlib.suppress(BlockingIOError):  # full: it is awake already
+            os.write(self._writer, b"\0")
+
+    def _watch(self) -> None:
+        poll = select.poll()
+        poll.register(self._reader, select.POLLIN)
+        while not self._closing:
+            if poll.poll(self._patience() * 1000):
+                for signum in os.read(self._reader, 4096):
+                    if signum in _STOP_SIGNALS:
+                        self._received(signal.Signals(signum).name)
+            self._mind_the_deadlines(time.monotonic())
+
+    def _patience(self) -> float:
+        """Seconds to sleep: to the next deadline, or so short that no tick that starts meanwhile
+        can pass its own unseen."""
+        watched, now = self.watched, time.monotonic()
+        idle = min(watched.pulse, watched.tick_timeout or math.inf)
+        deadlines = [self._stop_deadline(), self._leave_at, now + idle]
+        deadlines += [self._tick_deadline(tick) for tick in list(self.stop.ticks.values())]
+        return max(0.0, min(deadlines) - now)
+
+    def _received(self, name: str) -> None:
+        if not self.stop.asked:
+            self.stop.ask(name)
+            _aside(self.watched.on_asked, name)
+        elif time.monotonic() - self.stop.asked_at > SAME_BURST:
+            self._force(f"a second signal, {name}")
+
+    def _stop_deadline(self) -> float:
+        if not self.stop.asked or self.stop.forced:
+            return math.inf
+        return max(self.stop.asked_at, self.stop.touched) + self.watched.stop_timeout
+
+    def _tick_deadline(self, tick: Tick) -> float:
+        if tick.overdue_since is not None:
+            return tick.overdue_since + self.watched.pulse
+        if tick.timeout is None:
+            return math.inf
+        return tick.touched + tick.timeout
+
+    def _mind_the_deadlines(self, now: float) -> None:
+        if now >= self._leave_at:
+            self._leave()
+        if now >= self._stop_deadline():
+            self._force(f"stop_timeout of {self.watched.stop_timeout:g} s ran out")
+        for tick in list(self.stop.ticks.values()):
+            if now < self._tick_deadline(tick) or self.stop.forced:
+                continue
+            if tick.overdue_since is None:
+                tick.overdue_since = now
+                _aside(self.watched.on_overdue, tick)
+                self.watched.cut({tick.thread}, for_good=False)
+            else:
+                self._force("a tick past its tick_timeout did not return when it was cut")
+                self._leave_at = now
+
+    def _force(self, reason: str) -> None:
+        if self.stop.forced:
+            return
+        self.stop.forced = reason
+        self.stop.ask(reason)
+        self._leave_at = time.monotonic() + UNWINDING
+        self.watched.cut({self._home, *list(self.stop.ticks)}, for_good=True)
+        _aside(self.watched.on_forced, reason)
+
+    def _leave(self) -> None:
+        _aside(_flush)
+        os._exit(Exit.FORCED)
+
+
+def _pipe() -> tuple[int, int]:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    return reader, writer
+
+
+def _close_pipe(reader: int, writer: int) -> None:
+    os.close(reader)
+    os.close(writer)
+
+
+def _aside(work: Callable[..., None], *arguments: object) -> None:
+    """Do it in a thread of its own and wait a moment for it.
+
+    It may log, and the thread that we watch may hang with the log's lock in its hands.
+    """
+    thread = threading.Thread(target=work, args=arguments, daemon=True)
+    with contextlib.suppress(RuntimeError):  # the interpreter is ending, and starts no thread
+        thread.start()
+        thread.join(0.5)
+
+
+def _flush() -> None:
+    for handler in logging.root.handlers:
+        handler.flush()
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+_standing: Watcher | None = None
+
+
+@contextlib.contextmanager
+def on_signals(watched: Watched | None = None) -> Iterator[Watcher]:
+    """Take SIGTERM and SIGINT for the block, and mind the deadlines of what is ``watched``.
+
+    A block inside another shares its watcher, so that a signal stops both. Off the main thread,
+    where Python allows no signal handlers (autoreload, some tests), only the deadlines remain.
+    Handlers, wake-up descriptor and SIGUSR1 are put back as they were.
+    """
+    global _standing
+    watched = watched or Unattended()
+    if _standing is not None and threading.current_thread() is threading.main_thread():
+        outer, _standing.watched = _standing.watched, watched
+        _standing.look_again()
+        try:
+            yield _standing
+        finally:
+            if not _standing.stop.forced:
+                _standing.watched = outer
+        return
+    stop = Stop()
+    watcher = Watcher(stop, watched)
+    try:
+        with contextlib.ExitStack() as restored:
+            if threading.current_thread() is threading.main_thread():
+                _standing = watcher
+                _take_signals(watcher.wakeup_descriptor, restored)
+            watcher.start()
+            yield watcher
+    finally:
+        if _standing is watcher:
+            _standing = None
+        watcher.close()
+        if not stop.forced:
+            stop.close()
+
+
+def _take_signals(wakeup_descriptor: int, restored: contextlib.ExitStack) -> None:
+    previous = signal.set_wakeup_fd(wakeup_descriptor, warn_on_full_buffer=False)
+    restored.callback(signal.set_wakeup_fd, previous)
+    for signum in _STOP_SIGNALS:
+        # getsignal() is None for a handler that C code installed; there is no way back to it.
+        handler = signal.getsignal(signum)
+        signal.signal(signum, _leave_it_to_the_watcher)
+        restored.callback(signal.signal, signum, handler or signal.SIG_DFL)
+    # In C, so that it answers even from within a driver's call that never returns.
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # stderr without a descriptor
+        faulthandler.register(signal.SIGUSR1, file=sys.__stderr__.fileno(), all_threads=True)  # type: ignore[union-attr]
+        restored.callback(faulthandler.unregister, signal.SIGUSR1)
+
+
+def _leave_it_to_the_watcher(signum: int, frame: FrameType | None) -> None:
+    """Python must have a handler, or the C-level one would not write to the wake-up descriptor.
+
+    It does nothing and raises nothing: an exception out of the blue leaves database wrappers in
+    states that Django takes for healthy.
+    """
