@@ -24,7 +24,7 @@ from django.db.backends.signals import connection_created
 from django.db.transaction import TransactionManagementError
 
 from daemonkit.errors import chain
-from daemonkit.links import Link, Wrapper, cut_socket, descriptor_of
+from daemonkit.links import Link, Wrapper
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +136,6 @@ def cut_connections(threads: set[int], *, for_good: bool) -> None:
         thread = _threads.get(ident)
         if thread is None:
             continue
-        cut_socket(*thread.probing)
         for link in list(thread.links):
             link.refuse() if for_good else link.cut()
 
@@ -153,7 +152,6 @@ class _Thread:
         self.depth = 0
         self.keeps = False
         self.links: list[Link] = []
-        self.probing: tuple[int | None, int] = (None, 0)
 
     def begin(self) -> None:
         """Before the outermost unit of work: clean by Django's rules, and distrust what is kept."""
@@ -285,24 +283,28 @@ def _on_connection_created(connection: Wrapper, **_: Any) -> None:
         _refusing_connect(connection)
     thread = _this_thread()
     thread.connected(connection)
-    pool: Any = getattr(connection.connection, "_pool", None)
-    if pool is not None and thread.depth:
-        _have_the_pool_validate(pool)
+    if thread.depth and getattr(connection.connection, "_pool", None) is not None:
+        _replace_the_stale(connection, thread)
 
 
-def _have_the_pool_validate(pool: Any) -> None:
-    """Django has psycopg's pool test what it hands out only where CONN_HEALTH_CHECKS is on."""
-    if getattr(pool, "_check", None) in (None, type(pool).check_connection):
-        pool._check = _probe
+def _replace_the_stale(wrapper: Wrapper, thread: _Thread) -> None:
+    """Exchange what psycopg's pool has lent until it is alive.
 
-
-def _probe(raw: Any) -> None:
-    thread = _this_thread()
-    thread.probing = descriptor_of(raw)  # so that it can be cut while it waits for the answer
-    try:
-        raw._pool.check_connection(raw)
-    finally:
-        thread.probing = (None, 0)
+    Django has the pool test what it hands out only where CONN_HEALTH_CHECKS is on; and then the
+    pool pauses for seconds between two tries, and its test cannot be cut.
+    """
+    pool = wrapper.connection._pool
+    if (check := getattr(pool, "_check", None)) is type(pool).check_connection:
+        pool._check = lambda raw: None if _this_thread().depth else check(raw)
+    for _ in range(pool.max_size + 1):
+        if type(wrapper).is_usable(wrapper):
+            return
+        wrapper.connection.close()
+        pool.putconn(wrapper.connection)
+        wrapper.connection = None
+        wrapper.connection = wrapper.get_new_connection(wrapper.get_connection_params())
+        wrapper.set_autocommit(wrapper.settings_dict["AUTOCOMMIT"])
+        thread.connected(wrapper)
 
 
 _connect = BaseDatabaseWrapper.connect

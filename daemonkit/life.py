@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
@@ -57,6 +58,7 @@ class Life:
         self.outcome = ""
         self._end: CommandError | None = None
         self._last: Iteration | None = None
+        self._announced_stopping = threading.Event()
         self._ever_well = False
         self._refused_since: float | None = None
 
@@ -69,12 +71,18 @@ class Life:
             self.stop = watcher.stop
             yield
 
+    def _told(self) -> None:
+        """Have "stopping" announced before "stopped": another thread may be about to."""
+        if self.stop.reason is not None and not self._announced_stopping.wait(0.5):
+            self.on_asked(self.stop.reason)
+
     @contextlib.contextmanager
     def announced(self) -> Iterator[None]:
         announce(signals.daemon_started, self.daemon)
         try:
             yield
         finally:
+            self._told()
             reason = self.stop.reason or self.outcome or "an exception"
             announce(signals.daemon_stopped, self.daemon, reason=reason)
 
@@ -238,6 +246,7 @@ class Life:
 
     def on_asked(self, reason: str) -> None:
         announce(signals.daemon_stopping, self.daemon, reason=reason)
+        self._announced_stopping.set()
 
     def on_overdue(self, tick: Tick) -> None:
         frame = sys._current_frames().get(tick.thread)

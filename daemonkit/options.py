@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from daemonkit.clock import Clock
+from daemonkit.clock import Clock, Moment
 from daemonkit.exits import Exit
+from daemonkit.iteration import Iteration
 from daemonkit.schedules import Cron, Every, Schedule, parse_duration
 
 if TYPE_CHECKING:
@@ -92,6 +93,16 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+class _AtOnce(Schedule):
+    """The schedule of ``--once``."""
+
+    def __str__(self) -> str:
+        return "once"
+
+    def due(self, last: Iteration | None, begun: Moment, now: Moment) -> Moment:
+        return begun
+
+
 def _schedule(daemon: BaseDaemonCommand, options: Mapping[str, Any], *, once: bool) -> Schedule:
     every, cron = options.get("every"), options.get("cron")
     if every is not None and cron is not None:
@@ -103,11 +114,11 @@ def _schedule(daemon: BaseDaemonCommand, options: Mapping[str, Any], *, once: bo
             return Cron(cron)
         except ValueError as error:
             raise _usage(f"--cron: {error}") from None
+    if once:
+        return _AtOnce()
     schedule = options.get("schedule") or daemon.schedule
     if isinstance(schedule, Schedule):
         return schedule
-    if schedule is None and once:
-        return Every(days=1)  # of one tick, which is due at once
     if schedule is not None:
         raise _usage(f"{daemon.name}: schedule must be Every(...), Cron(...) or Poll(...), "
                      f"not {schedule!r}")  # fmt: skip

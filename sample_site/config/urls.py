@@ -1,0 +1,9 @@
+from django.urls import path
+from shop import views
+
+urlpatterns = [
+    path("prices/", views.price_list),
+    path("prices/<str:sku>/", views.price_detail),
+]
+
+handler404 = "shop.views.not_found"

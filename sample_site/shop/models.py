@@ -1,0 +1,112 @@
+"""What the shop knows: products and their prices, baskets, and a report a day."""
+
+from django.db import models
+from django.utils import timezone
+
+CURRENCY = "EUR"  # the shop sells in one currency; a price in another is a mistake
+AMOUNT = {"max_digits": 10, "decimal_places": 2}
+
+
+class Supplier(models.Model):
+    """Known by the code that all its SKUs begin with: ACME sells ACME-00042."""
+
+    code = models.CharField(max_length=20, unique=True)
+    average_price = models.DecimalField(**AMOUNT, null=True)
+
+    def __str__(self) -> str:
+        return self.code
+
+
+class Product(models.Model):
+    sku = models.CharField(max_length=40, unique=True)
+    name = models.CharField(max_length=200)
+    supplier = models.ForeignKey(Supplier, on_delete=models.PROTECT, related_name="products")
+    in_stock = models.PositiveIntegerField(default=0, help_text="Pieces that no basket holds.")
+
+    def __str__(self) -> str:
+        return self.sku
+
+
+class PriceFile(models.Model):
+    """A price file that was imported. The constraint is what makes it "never twice"."""
+
+    name = models.CharField(max_length=255)
+    digest = models.CharField(max_length=64, help_text="SHA-256 of the content.")
+    prices = models.PositiveIntegerField()
+    imported_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["name", "digest"], name="price_file_imported_once"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Price(models.Model):
+    """What a product costs now."""
+
+    product = models.OneToOneField(Product, on_delete=models.CASCADE, primary_key=True)
+    amount = models.DecimalField(**AMOUNT)
+    valid_from = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return str(self.amount)
+
+
+class PriceChange(models.Model):
+    """What a product cost, and which file changed it."""
+
+    product = models.ForeignKey(Product, on_delete=models.CASCADE, related_name="price_changes")
+    file = models.ForeignKey(PriceFile, on_delete=models.PROTECT, related_name="changes")
+    old_amount = models.DecimalField(**AMOUNT, null=True)
+    amount = models.DecimalField(**AMOUNT)
+    changed_at = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return f"{self.old_amount} to {self.amount}"
+
+
+class Basket(models.Model):
+    """Open until it is ordered or expires. While it is open, its lines hold stock back."""
+
+    class State(models.TextChoices):
+        OPEN = "open"
+        ORDERED = "ordered"
+        EXPIRED = "expired"
+
+    state = models.CharField(max_length=10, choices=State, default=State.OPEN)
+    touched_at = models.DateTimeField(default=timezone.now)
+    closed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["state", "touched_at"], name="basket_touched"),
+            models.Index(fields=["state", "closed_at"], name="basket_closed"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.state} basket {self.pk}"
+
+
+class BasketLine(models.Model):
+    basket = models.ForeignKey(Basket, on_delete=models.CASCADE, related_name="lines")
+    product = models.ForeignKey(Product, on_delete=models.PROTECT, related_name="+")
+    quantity = models.PositiveIntegerField()
+    unit_price = models.DecimalField(**AMOUNT)
+
+    def __str__(self) -> str:
+        return f"{self.quantity} at {self.unit_price}"
+
+
+class DailyReport(models.Model):
+    day = models.DateField(unique=True)
+    orders = models.PositiveIntegerField()
+    revenue = models.DecimalField(max_digits=12, decimal_places=2)
+    baskets_expired = models.PositiveIntegerField()
+    price_changes = models.PositiveIntegerField()
+    written_at = models.DateTimeField(auto_now=True)
+
+    def __str__(self) -> str:
+        return f"{self.day}: {self.orders} orders, {self.revenue}"

@@ -1,0 +1,92 @@
+"""Prices come in files. Nothing in here knows about daemons, or about folders."""
+
+from collections.abc import Collection
+from decimal import Decimal
+from hashlib import sha256
+
+from django.db import connections, transaction
+from django.db.models import Avg, OuterRef, Subquery
+from django.db.models.functions import Round
+
+from shop.models import Price, PriceChange, PriceFile, Product, Supplier
+from shop.price_files import read_prices, supplier_code
+
+
+def import_prices(name: str, content: bytes) -> int | None:
+    """Import a price file wholly or not at all: how many prices it has, None if it was in before.
+
+    The record of the file and its prices are committed together. Of two processes with the same
+    file one waits for the other's commit and then finds the record. Raises BadPriceFile.
+    """
+    prices = read_prices(content)
+    with transaction.atomic():
+        file, is_new = PriceFile.objects.get_or_create(
+            name=name, digest=sha256(content).hexdigest(), defaults={"prices": len(prices)}
+        )
+        if not is_new:
+            return None
+        set_prices(prices, file)
+    return len(prices)
+
+
+def set_prices(amounts: dict[str, Decimal], file: PriceFile) -> None:
+    products = known_products(amounts.keys())
+    current = Price.objects.select_for_update().in_bulk([each.pk for each in products.values()])
+    changes = []
+    for sku, amount in amounts.items():
+        old = current.get(products[sku].pk)
+        if old is None or old.amount != amount:
+            changes.append(
+                PriceChange(
+                    product=products[sku],
+                    file=file,
+                    old_amount=old and old.amount,
+                    amount=amount,
+                    changed_at=file.imported_at,
+                )
+            )
+    PriceChange.objects.bulk_create(changes)
+    apply_changes(changes)
+
+
+def apply_changes(changes: list[PriceChange]) -> None:
+    features = connections[Price.objects.db].features
+    Price.objects.bulk_create(
+        [
+            Price(product_id=each.product_id, amount=each.amount, valid_from=each.changed_at)
+            for each in changes
+        ],
+        update_conflicts=True,
+        update_fields=["amount", "valid_from"],
+        # PostgreSQL and SQLite must be told which constraint is meant, MySQL must not be.
+        unique_fields=["product"] if features.supports_update_conflicts_with_target else None,
+    )
+
+
+def known_products(skus: Collection[str]) -> dict[str, Product]:
+    """The product of each SKU. One that the shop has never heard of is a new product."""
+    products = Product.objects.in_bulk(skus, field_name="sku")
+    missing = sorted(set(skus) - products.keys())
+    if missing:
+        suppliers = known_suppliers({supplier_code(sku) for sku in missing})
+        Product.objects.bulk_create(
+            [Product(sku=sku, name=sku, supplier=suppliers[supplier_code(sku)]) for sku in missing],
+            ignore_conflicts=True,
+        )
+        products |= Product.objects.in_bulk(missing, field_name="sku")
+    return products
+
+
+def known_suppliers(codes: Collection[str]) -> dict[str, Supplier]:
+    Supplier.objects.bulk_create(
+        [Supplier(code=code) for code in sorted(codes)], ignore_conflicts=True
+    )
+    return Supplier.objects.in_bulk(codes, field_name="code")
+
+
+def refresh() -> str:
+    """Work out every supplier's average price anew: `run_daemon shop.prices.refresh --every 30s`"""
+    prices = Price.objects.filter(product__supplier=OuterRef("pk"))
+    average = prices.values("product__supplier").annotate(average=Round(Avg("amount"), 2))
+    refreshed = Supplier.objects.update(average_price=Subquery(average.values("average")))
+    return f"averages of {refreshed} suppliers"

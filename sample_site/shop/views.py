@@ -1,0 +1,62 @@
+"""A REST view of the prices, on the same models that the daemons write."""
+
+from typing import Any
+
+from django.core.paginator import InvalidPage, Paginator
+from django.http import HttpRequest, JsonResponse
+from django.views.decorators.http import require_GET
+
+from shop.models import CURRENCY, Price, Supplier
+
+PAGE = 50
+
+
+@require_GET
+def price_detail(request: HttpRequest, sku: str) -> JsonResponse:
+    price = Price.objects.select_related("product__supplier").filter(product__sku=sku).first()
+    if price is None:
+        return problem(f"nothing with the SKU {sku} has a price")
+    changes = price.product.price_changes.order_by("-changed_at", "-pk")[:10]
+    history = [{"amount": each.amount, "since": each.changed_at} for each in changes]
+    return JsonResponse({**as_json(price), "history": history})
+
+
+@require_GET
+def price_list(request: HttpRequest) -> JsonResponse:
+    prices = Price.objects.select_related("product__supplier").order_by("product__sku")
+    if code := request.GET.get("supplier"):
+        if not Supplier.objects.filter(code=code).exists():
+            return problem(f"there is no supplier {code}")
+        prices = prices.filter(product__supplier__code=code)
+    try:
+        page = Paginator(prices, PAGE).page(request.GET.get("page", 1))
+    except InvalidPage as error:
+        return problem(str(error))
+    return JsonResponse(
+        {
+            "count": page.paginator.count,
+            "page": page.number,
+            "pages": page.paginator.num_pages,
+            "prices": [as_json(price) for price in page],
+        }
+    )
+
+
+def as_json(price: Price) -> dict[str, Any]:
+    return {
+        "sku": price.product.sku,
+        "name": price.product.name,
+        "supplier": price.product.supplier.code,
+        "amount": price.amount,
+        "currency": CURRENCY,
+        "since": price.valid_from,
+        "in_stock": price.product.in_stock,
+    }
+
+
+def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
+    return problem(f"there is nothing at {request.path}")
+
+
+def problem(sentence: str) -> JsonResponse:
+    return JsonResponse({"error": sentence}, status=404)

@@ -1,0 +1,6 @@
+"""The sample site's settings, on a database in memory. Servers come from the fixture ``alias``."""
+
+from config.settings import *  # noqa: F403
+
+SECRET_KEY = "only-for-tests"
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
