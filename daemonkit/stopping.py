@@ -290,7 +290,12 @@ def on_signals(watched: Watched | None = None) -> Iterator[Watcher]:
                 _standing = watcher
                 _take_signals(watcher.wakeup_descriptor, restored)
             watcher.start()
-            yield watcher
+            try:
+                yield watcher
+            finally:
+                if stop.forced:
+                    restored.pop_all()
+                    _ignore_signals()
     finally:
         if _standing is watcher:
             _standing = None
@@ -311,6 +316,14 @@ def _take_signals(wakeup_descriptor: int, restored: contextlib.ExitStack) -> Non
     with contextlib.suppress(AttributeError, ValueError, OSError):  # stderr without a descriptor
         faulthandler.register(signal.SIGUSR1, file=sys.__stderr__.fileno(), all_threads=True)  # type: ignore[union-attr]
         restored.callback(faulthandler.unregister, signal.SIGUSR1)
+
+
+def _ignore_signals() -> None:
+    """Let no third signal change the exit code. The interpreter, as it ends, gives every signal
+    back to the system, except those that are ignored."""
+    if threading.current_thread() is threading.main_thread():
+        for signum in _STOP_SIGNALS:
+            signal.signal(signum, signal.SIG_IGN)
 
 
 def _leave_it_to_the_watcher(signum: int, frame: FrameType | None) -> None:

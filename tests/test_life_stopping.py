@@ -1,0 +1,227 @@
+"""Lives that are told to stop: real processes, real signals, and what the server shows."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Manage
+from tests.processes import ROOT, Daemon, child_environment
+from tests.servers import Server
+from tests.waiting import eventually
+
+LIVES = ROOT / "tests" / "lives" / "manage.py"
+Notes = Callable[[], list[str]]
+
+
+@pytest.fixture
+def live(manage: Manage) -> Callable[..., Daemon]:
+    """``live("slow", "--seconds", "2", server=...)``: a daemon of tests/lives, as a process."""
+
+    def start(*arguments: str, server: Server | None = None, **env: str | None) -> Daemon:
+        database = {"DATABASE_URL": server.url} if server else {}
+        return manage("run_daemon", *arguments, manage_py=LIVES, env={**database, **env})
+
+    return start
+
+
+@pytest.fixture(params=["mariadb", "postgres", "sqlite"])
+def database(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> tuple[dict[str, Server | str | None], Notes]:
+    """Arguments for ``live()``, and the notes that are in its database."""
+    if request.param != "sqlite":
+        server: Server = request.getfixturevalue(request.param)
+        return {"server": server}, lambda: notes(server)
+    path = tmp_path / "entries.sqlite3"
+    with sqlite3.connect(path) as made:
+        made.execute("CREATE TABLE entry (id INTEGER PRIMARY KEY, note TEXT)")
+    made.close()
+
+    def read() -> list[str]:
+        connection = sqlite3.connect(path)
+        rows = connection.execute("SELECT note FROM entry ORDER BY id").fetchall()
+        connection.close()
+        return [row[0] for row in rows]
+
+    return {"DATABASE_URL": f"sqlite:///{path}"}, read
+
+
+def notes(server: Server) -> list[str]:
+    return [row[0] for row in server.execute("SELECT note FROM entry ORDER BY id")]
+
+
+Live = Callable[..., Daemon]
+Database = tuple[dict[str, Server | str | None], Notes]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_an_idle_daemon_ends_at_once_with_0_and_closes_its_lifespan(
+    live: Live, signum: int
+) -> None:
+    daemon = live("steady", "--every", "1h")
+    daemon.wait_for("session")
+    assert daemon.stop(signum, within=5) == 0
+    assert daemon.stdout.splitlines() == ["opened", "session 0", "closed"]
+    assert f"steady stopped: {signal.Signals(signum).name}" in daemon.stderr
+
+
+def test_sigterm_during_a_tick_lets_it_finish_and_commit(live: Live, database: Database) -> None:
+    arguments, read = database
+    daemon = live("slow", **arguments)
+    daemon.wait_for("in the middle")
+    assert daemon.stop() == 0
+    assert read() == ["begun", "done"]
+    assert daemon.stdout.splitlines() == ["in the middle", "committed"]
+
+
+def test_a_second_signal_cuts_the_tick_and_rolls_it_back(live: Live, server: Server) -> None:
+    daemon = live("slow", "--seconds", "60", server=server)
+    daemon.wait_for("in the middle")
+    daemon.signal(signal.SIGTERM)
+    daemon.wait_for("slow stops: SIGTERM")
+    assert daemon.process.poll() is None
+    eventually(lambda: "sleep(60" in str(server.session_rows()).lower())
+    outlasts_the_burst(daemon)
+    assert daemon.wait(within=10) == 70
+    assert "unknown outcome" in daemon.stderr
+    server.kill_sessions()  # the server itself notices when the minute is over
+    assert notes(server) == []
+
+
+def outlasts_the_burst(daemon: Daemon) -> None:
+    """Signal again until it is taken for a second signal, and not for the first one's echo."""
+
+    def forced() -> bool:
+        if daemon.is_running:
+            daemon.signal(signal.SIGTERM)
+        return "forced to end" in daemon.stderr or not daemon.is_running
+
+    eventually(forced, every=0.1)
+
+
+def test_a_signal_that_comes_twice_at_once_is_one(live: Live) -> None:
+    """timeout(1) and some supervisors signal the process and then its group."""
+    daemon = live("slow", "--seconds", "1", "--python", DATABASE_URL="sqlite://:memory:")
+    daemon.wait_for("tick")
+    daemon.signal(signal.SIGTERM)
+    daemon.signal_group(signal.SIGTERM)
+    assert daemon.wait() == 0
+
+
+def test_stop_timeout_that_runs_out_cuts_the_tick(live: Live, server: Server) -> None:
+    daemon = live("slow", "--seconds", "60", "--stop-timeout", "300ms", server=server)
+    daemon.wait_for("in the middle")
+    eventually(lambda: "sleep(60" in str(server.session_rows()).lower())
+    assert daemon.stop() == 70
+    assert "stop_timeout of 0.3 s ran out" in daemon.stderr
+    server.kill_sessions()
+    assert notes(server) == []
+
+
+def test_beat_while_stopping_starts_stop_timeout_anew(live: Live, server: Server) -> None:
+    arguments = ["--seconds", "3", "--beats", "--stop-timeout", "1s"]
+    daemon = live("slow", *arguments, server=server)
+    daemon.wait_for("in the middle")
+    assert daemon.stop() == 0
+    assert notes(server) == ["begun", "done"]
+
+
+def test_after_the_cut_no_statement_gets_through_though_the_tick_catches_every_error(
+    live: Live, database: Database
+) -> None:
+    arguments, read = database
+    daemon = live("stubborn", "--stop-timeout", "200ms", **arguments)
+    daemon.wait_for("wrote 20")
+    assert daemon.stop(within=10) == 70
+    daemon.wait_for("refused")
+    lines = daemon.stdout.splitlines()
+    first_refusal = next(number for number, line in enumerate(lines) if "refused" in line)
+    assert not [line for line in lines[first_refusal:] if line.startswith("wrote")]
+    said = sum(line.startswith("wrote") for line in lines)
+    assert said <= len(read()) <= said + 1  # the one on the wire may have taken effect
+
+
+def test_a_tick_that_ignores_everything_ends_with_the_process(live: Live) -> None:
+    daemon = live("hanging", "--stop-timeout", "200ms")
+    daemon.wait_for("hanging now")
+    assert daemon.stop(within=10) == 70
+
+
+def test_sigterm_while_the_daemons_module_is_imported_is_kept(live: Live) -> None:
+    daemon = live("late_import")
+    daemon.wait_for("importing")
+    assert daemon.stop() == 0
+    assert "imported" in daemon.stdout
+    assert "ticked" not in daemon.stdout
+
+
+def test_sigusr1_shows_where_every_thread_stands(live: Live, mariadb: Server) -> None:
+    daemon = live("slow", "--seconds", "60", server=mariadb)
+    daemon.wait_for("in the middle")
+    eventually(lambda: "sleep(60" in str(mariadb.session_rows()).lower())
+    daemon.signal(signal.SIGUSR1)
+    daemon.wait_for("in pass_time")
+    daemon.wait_for("stopping.py")
+    mariadb.kill_sessions()
+
+
+def test_as_pid_1_it_can_be_stopped(live: Live) -> None:
+    if not shutil.which("unshare") or subprocess.run(["unshare", "-pf", "true"]).returncode:
+        pytest.skip("unshare(1) may not make a PID namespace here")
+    command = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, str(LIVES)]
+    environment = child_environment({"DATABASE_URL": "sqlite://:memory:"})
+    daemon = Daemon([*command, "run_daemon", "steady"], env=environment)
+    try:
+        daemon.wait_for("session")
+        (inner,) = [process for process in daemon.family() if process.pid != daemon.pid]
+        inner.send_signal(signal.SIGTERM)
+        assert daemon.wait() == 0
+        assert "steady stopped: SIGTERM" in daemon.stderr
+    finally:
+        daemon.end()
+
+
+def test_reload_restarts_on_a_change_of_code(manage: Manage, tmp_path: Path) -> None:
+    """The autoreloader runs the daemon off the main thread, where Python takes no signals."""
+    package = tmp_path / "changing"
+    (package / "management" / "commands").mkdir(parents=True)
+    for folder in (package, package / "management", package / "management" / "commands"):
+        (folder / "__init__.py").touch()
+    code = package / "management" / "commands" / "changing.py"
+    code.write_text(CHANGING.format(word="before"))
+    settings = "from tests.lives.settings import *\nINSTALLED_APPS += ['changing']\n"
+    (tmp_path / "changing_settings.py").write_text(settings)
+    site = f"{tmp_path}:{ROOT}:{ROOT / 'sample_site'}"
+    daemon = manage(
+        *("run_daemon", "changing", "--reload", "--settings", "changing_settings"),
+        manage_py=LIVES,
+        env={"PYTHONPATH": site, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    daemon.wait_for("before")
+
+    def changed() -> bool:  # the reloader notes the times of files when it starts to look
+        code.write_text(CHANGING.format(word="after"))
+        return "after" in daemon.stdout
+
+    eventually(changed, within=15, every=0.5)
+    daemon.signal_group(signal.SIGINT)
+    assert daemon.wait() == 0
+
+
+CHANGING = """
+from daemonkit import BaseDaemonCommand, Every
+
+class Command(BaseDaemonCommand):
+    schedule = Every(seconds=0.1)
+
+    def tick(self):
+        print("{word}", flush=True)
+"""
