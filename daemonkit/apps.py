@@ -20,9 +20,9 @@ class DaemonkitConfig(AppConfig):
             _refuse_a_missing_driver()
 
     def ready(self) -> None:
-        from daemonkit import checks, connections
+        from daemonkit import checks, threads
 
-        connections.install()
+        threads.install()
         register(checks.check_time_limits, "database", deploy=True)
 
 

@@ -15,12 +15,7 @@ from django.core.management.base import CommandError
 
 from daemonkit import signals
 from daemonkit.clock import Moment
-from daemonkit.connections import (
-    close_idle,
-    cut_connections,
-    fresh_connections,
-    kept_between_units,
-)
+from daemonkit.connections import close_idle, fresh_connections, kept_between_units
 from daemonkit.errors import Problem, classify, one_line
 from daemonkit.exits import Exit
 from daemonkit.iteration import Iteration
@@ -29,6 +24,7 @@ from daemonkit.options import Settings
 from daemonkit.retry import PROVEN_AFTER, next_due
 from daemonkit.signals import announce
 from daemonkit.stopping import Stop, Tick, on_signals
+from daemonkit.threads import cut_connections
 
 if TYPE_CHECKING:
     from daemonkit.command import BaseDaemonCommand

@@ -54,6 +54,9 @@ class Every(Schedule):
     def __init__(
         self, seconds: float = 0, *, minutes: float = 0, hours: float = 0, days: float = 0
     ) -> None:
+        for value in (seconds, minutes, hours, days):
+            if not isinstance(value, int | float):
+                raise ValueError(f"Every() takes numbers, as in Every(seconds=30), not {value!r}")
         total = seconds + 60 * minutes + 3600 * hours + 86400 * days
         if not 0 < total < float("inf"):
             raise ValueError(
@@ -79,7 +82,7 @@ class Poll(Schedule):
     idle: float = 5.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.idle < float("inf"):
+        if not isinstance(self.idle, int | float) or not 0 < self.idle < float("inf"):
             raise ValueError(f"Poll() needs an idle time above zero seconds, not {self.idle!r}")
 
     def __str__(self) -> str:
@@ -179,7 +182,7 @@ def parse_duration(text: str | float) -> float:
 
 def duration_text(seconds: float) -> str:
     """The shortest text that ``parse_duration`` reads back: 5400 is "1h30m", 0.5 is "500ms"."""
-    if seconds < 1:
+    if round(seconds, 3) < 1:
         return f"{seconds * 1000:.3g}ms"
     whole, fraction = divmod(round(seconds, 3), 1)
     minutes, second = divmod(int(whole), 60)

@@ -16,7 +16,8 @@ from django.test import TestCase
 from django.test.utils import CaptureQueriesContext
 
 from daemonkit import fresh_connections, release_connections
-from daemonkit.connections import close_idle, cut_connections, kept_between_units
+from daemonkit.connections import close_idle, kept_between_units
+from daemonkit.threads import cut_connections
 from tests.conftest import MakeAlias
 from tests.servers import MariaDB, PostgreSQL, Server
 from tests.waiting import eventually
