@@ -20,9 +20,10 @@ class DaemonkitConfig(AppConfig):
             _refuse_a_missing_driver()
 
     def ready(self) -> None:
-        from daemonkit import checks, threads
+        from daemonkit import checks, forking, threads
 
         threads.install()
+        forking.install()
         register(checks.check_time_limits, "database", deploy=True)
 
 

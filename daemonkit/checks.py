@@ -16,6 +16,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from daemonkit.connections import fresh_connections
 from daemonkit.errors import Problem, classify, one_line
+from daemonkit.links import idle_timeout
 
 TIME_LIMITS: Mapping[str, tuple[str, ...]] = {
     "mysql": ("connect_timeout", "read_timeout", "write_timeout"),
@@ -73,19 +74,6 @@ def _ask(wrapper: BaseDatabaseWrapper) -> tuple[str, list[str]]:
     wrapper.ensure_connection()
     version = ".".join(str(part) for part in wrapper.get_database_version())
     advice = [f"set OPTIONS[{name!r}]" for name in missing_time_limits(wrapper)]
-    idle = _idle_timeout(wrapper)
+    idle = idle_timeout(wrapper)
     limit = f", drops idle sessions after {idle:g} s" if idle else ""
     return f"{wrapper.display_name} {version}{limit}", advice
-
-
-def _idle_timeout(wrapper: BaseDatabaseWrapper) -> float | None:
-    """Seconds after which the server drops an idle session, None if never."""
-    if wrapper.vendor == "mysql":
-        query, unit = "SELECT @@session.wait_timeout", 1.0
-    elif wrapper.vendor == "postgresql" and wrapper.get_database_version() >= (14,):
-        query, unit = "SELECT setting FROM pg_settings WHERE name = 'idle_session_timeout'", 0.001
-    else:
-        return None
-    with wrapper.cursor() as cursor:
-        cursor.execute(query)
-        return float(cursor.fetchone()[0]) * unit or None

@@ -107,21 +107,17 @@ def one_line(error: BaseException) -> str:
 
 
 def _meaning(error: BaseException) -> Problem | None:
-    if hasattr(error, "sqlstate"):
+    if type(error).__module__.partition(".")[0] in ("MySQLdb", "pymysql"):
+        problem = _mysql_meaning(error)
+    elif hasattr(error, "sqlstate"):  # which PyMySQL's errors have, too
         problem = _postgresql_meaning(error)
-    elif _is_mysql(error):
+    elif isinstance(error, Error):  # Django's, with MySQL's number up front: others have text there
         problem = _mysql_meaning(error)
     else:
         return None
     if problem is Problem.LOST and _happened_while_connecting(error):
         return Problem.UNREACHABLE  # lost in the handshake: no statement was ever sent
     return problem
-
-
-def _is_mysql(error: BaseException) -> bool:
-    """A driver's own error, or Django's with a number up front: SQLite's have text there."""
-    module = type(error).__module__.partition(".")[0]
-    return module in ("MySQLdb", "pymysql") or isinstance(error, Error)
 
 
 def _mysql_meaning(error: BaseException) -> Problem | None:

@@ -10,10 +10,12 @@ import os
 import re
 import select
 import socket
+import sys
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from types import FrameType
+from typing import Any, Protocol, TypeAlias
 
 from django.db import OperationalError
 
@@ -25,6 +27,13 @@ ALIVE_BYPASS = 0.5
 alone. HikariCP calls the idea the alive bypass window, and has the same default."""
 
 
+class Holder(Protocol):
+    """The thread that holds a link: how deep it is in units of work, and since when."""
+
+    depth: int
+    began: float
+
+
 class Link:
     """The raw connection behind one of Django's wrappers, while it stands.
 
@@ -32,9 +41,9 @@ class Link:
     of the wrapper's ``is_usable``, which Django calls before the first query of a unit of work.
     """
 
-    def __init__(self, wrapper: Wrapper, validates: Callable[[], bool]) -> None:
+    def __init__(self, wrapper: Wrapper, holder: Holder) -> None:
         self._wrapper = weakref.ref(wrapper)
-        self._validates = validates
+        self._holder = holder
         wrapper.execute_wrappers.insert(0, self)  # first: others take theirs off by pop()
         wrapper.is_usable = self.is_usable
         self.connected()
@@ -51,6 +60,8 @@ class Link:
         self.proven = time.monotonic()
         self.suspect = self.begun = False
         self.callers = False
+        self.pause = 0.0
+        self.site, self._site_noted = "", 0.0
         self.descriptor, self._inode = descriptor_of(self.raw)
         self._poll = select.poll()
         if self.descriptor is not None:
@@ -67,9 +78,17 @@ class Link:
         """Witness one query: an execute wrapper, as ``connection.execute_wrapper()`` takes them."""
         if not _PLAIN(sql) or ";" in sql:
             self._heard(sql)
+        now = time.monotonic()
+        if now - self._site_noted > 1.0:  # rarely enough to cost nothing
+            self._site_noted, self.site = now, _site_of(sys._getframe(1))
+            self.pause = max(self.pause, self.unused_for(now))
         result = execute(sql, params, many, context)
         self.proven = time.monotonic()
         return result
+
+    def unused_for(self, now: float) -> float:
+        """Seconds since its last good query or the start of the unit of work."""
+        return now - max(self.proven, self._holder.began)
 
     def _heard(self, sql: Any) -> None:
         """A statement that may leave a transaction open, or the session changed, when it is raw."""
@@ -83,7 +102,7 @@ class Link:
         """Django's ``is_usable()``, without its round trip when the session answered just now."""
         wrapper = self._wrapper()
         assert wrapper is not None
-        if self._validates() and not wrapper.errors_occurred and self.answered_lately():
+        if self._holder.depth and not wrapper.errors_occurred and self.answered_lately():
             return True
         usable: bool = type(wrapper).is_usable(wrapper)
         if usable:
@@ -117,7 +136,7 @@ class Link:
         wrapper = self._wrapper()
         if wrapper is None:
             return None
-        if wrapper.in_atomic_block or wrapper.savepoint_ids or wrapper.closed_in_transaction:
+        if wrapper.in_atomic_block or wrapper.savepoint_ids:
             return "it left an atomic() block open"
         if wrapper.connection is None:
             return None
@@ -155,7 +174,7 @@ class Link:
         if wrapper is None:
             return
         raw: Any = wrapper.connection
-        if _is_in_memory(wrapper):  # to close it would be to destroy the database
+        if is_in_memory(wrapper):  # to close it would be to destroy the database
             with contextlib.suppress(Exception):
                 raw.rollback()
         elif raw is not None:
@@ -187,6 +206,30 @@ class Link:
             wrapper.execute_wrappers.append(_refuse)
             wrapper._commit = _refuse
         self.cut()
+
+
+def idle_timeout(wrapper: Wrapper) -> float | None:
+    """Seconds after which the server drops an idle session, None if never. Asks the server."""
+    if wrapper.vendor == "mysql":
+        query, unit = "SELECT @@session.wait_timeout", 1.0
+    elif wrapper.vendor == "postgresql":
+        query, unit = "SELECT setting FROM pg_settings WHERE name = 'idle_session_timeout'", 0.001
+    else:
+        return None
+    with wrapper.temporary_connection() as cursor:
+        cursor.execute(query)
+        row = cursor.fetchone()  # PostgreSQL before 14 has no such setting
+    return float(row[0]) * unit or None if row else None
+
+
+def _site_of(frame: FrameType | None) -> str:
+    """The file and line of the first frame that is neither Django's nor ours."""
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "").partition(".")[0]
+        if module not in ("django", "daemonkit"):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "somewhere"
 
 
 # Statements that cannot open a transaction, when autocommit is on and no second one follows.
@@ -231,7 +274,16 @@ def _refuse(*_: object) -> None:
     raise OperationalError("daemonkit has cut this connection: the process is being stopped")
 
 
-def _is_in_memory(wrapper: Wrapper) -> bool:
+def forget(wrapper: Wrapper) -> None:
+    """Have a wrapper connect anew at its next query, without a word to the connection it has."""
+    wrapper.connection = None
+    _reset(wrapper)
+    for witness in wrapper.execute_wrappers:
+        if isinstance(witness, Link):
+            witness.pause = 0.0
+
+
+def is_in_memory(wrapper: Wrapper) -> bool:
     return wrapper.vendor == "sqlite" and bool(wrapper.is_in_memory_db())
 
 

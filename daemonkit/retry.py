@@ -28,6 +28,12 @@ class Backoff:
     factor: float = 2.0
     cap: float = 60.0
 
+    def __post_init__(self) -> None:
+        if not (self.first > 0 and self.factor >= 1 and self.cap > 0):
+            raise ValueError(
+                f"Backoff() needs first and cap above zero and a factor of 1 or more, not {self}"
+            )
+
     def pause(self, failures: int) -> float:
         """Seconds to wait after so many failures in a row (1 or more)."""
         exponent = min(failures - 1, 64)  # 2.0 ** 1024 is an OverflowError, months into an outage

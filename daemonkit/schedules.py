@@ -155,9 +155,18 @@ class Cron(Schedule):
         # From the later of due and started: a wait that ended a millisecond early must not find
         # the same time due again, and turns that were missed must not come in a burst.
         after = begun.wall if last is None else max(last.due.wall, last.started.wall)
-        if after > now.wall + 1.0:  # the wall clock was set back: go by what it says now
-            after = now.wall
+        then = begun if last is None else last.started
+        set_by = (now.wall - now.monotonic) - (then.wall - then.monotonic)
+        if set_by < -1 and (last is None or not self._would_repeat(-set_by)):
+            after += set_by  # the clock was set back: what it would have said then
         return now.at_wall(self._next(after))
+
+    def _would_repeat(self, set_back: float) -> bool:
+        """Whether a tick is not to be run again when the clock was set back by so many seconds:
+        a correction of less than a minute repeats none, one of less than three hours, as in
+        cron(8), none whose minute and hour are fixed."""
+        minute, hour = self._fields.split()[:2]
+        return set_back < 60 or (set_back < 3 * 3600 and "*" not in minute[0] + hour[0])
 
     def _next(self, after: float) -> float:
         # CronSim, started inside the repeated hour of an autumn night, begins with times that

@@ -62,6 +62,12 @@ class Stop:
             self.reason, self.asked_at = reason, time.monotonic()
             os.write(self._writer, b".")
 
+    def part(self) -> None:
+        """In a forked child: what it asks from now on, it asks itself alone."""
+        _replace_pipe(self._reader, self._writer)
+        if self.asked:
+            os.write(self._writer, b".")
+
     def wait(self, seconds: float) -> bool:
         """Wait; True if the time passed, False at once when told to stop."""
         poll = select.poll()
@@ -133,6 +139,8 @@ class Watcher:
 
     stop: Stop
     watched: Watched = field(default_factory=Unattended)
+    restored: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    """Puts the signals back as they were found."""
     _leave_at: float = math.inf
     _closing: bool = False
 
@@ -144,6 +152,11 @@ class Watcher:
     @property
     def wakeup_descriptor(self) -> int:
         return self._writer
+
+    def part(self) -> None:
+        """In a forked child, which has no such thread: tell the parent nothing by its pipes."""
+        _replace_pipe(self._reader, self._writer)
+        self.stop.part()
 
     def start(self) -> None:
         self._thread.start()
@@ -237,6 +250,14 @@ def _pipe() -> tuple[int, int]:
     return reader, writer
 
 
+def _replace_pipe(reader: int, writer: int) -> None:
+    """Put a new pipe behind the same two descriptors."""
+    pipe = _pipe()
+    os.dup2(pipe[0], reader, inheritable=False)
+    os.dup2(pipe[1], writer, inheritable=False)
+    _close_pipe(*pipe)
+
+
 def _close_pipe(reader: int, writer: int) -> None:
     os.close(reader)
     os.close(writer)
@@ -261,6 +282,7 @@ def _flush() -> None:
 
 
 _standing: Watcher | None = None
+_here = threading.local()
 
 
 @contextlib.contextmanager
@@ -273,19 +295,20 @@ def on_signals(watched: Watched | None = None) -> Iterator[Watcher]:
     """
     global _standing
     watched = watched or Unattended()
-    if _standing is not None and threading.current_thread() is threading.main_thread():
-        outer, _standing.watched = _standing.watched, watched
-        _standing.look_again()
+    standing = _standing
+    if standing is not None and threading.current_thread() is threading.main_thread():
+        outer, standing.watched = standing.watched, watched
+        standing.look_again()
         try:
-            yield _standing
+            yield standing
         finally:
-            if not _standing.stop.forced:
-                _standing.watched = outer
+            if not standing.stop.forced:
+                standing.watched = outer
         return
     stop = Stop()
     watcher = Watcher(stop, watched)
     try:
-        with contextlib.ExitStack() as restored:
+        with watcher.restored as restored:
             if threading.current_thread() is threading.main_thread():
                 _standing = watcher
                 _take_signals(watcher.wakeup_descriptor, restored)
@@ -316,6 +339,33 @@ def _take_signals(wakeup_descriptor: int, restored: contextlib.ExitStack) -> Non
     with contextlib.suppress(AttributeError, ValueError, OSError):  # stderr without a descriptor
         faulthandler.register(signal.SIGUSR1, file=sys.__stderr__.fileno(), all_threads=True)  # type: ignore[union-attr]
         restored.callback(faulthandler.unregister, signal.SIGUSR1)
+
+
+# A forked child is no daemon: a signal to it must end it, and must not wake its parent's watcher by
+# the descriptor that both have. Nor may one that comes before it has forgotten its parent's ways.
+
+
+def hold_signals() -> None:
+    """Before a fork: have stop signals to this thread, and to the child, wait."""
+    if _standing is not None:
+        _here.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+
+
+def forget_in_child() -> None:
+    """In a forked child: signals mean what they meant before ``on_signals``."""
+    global _standing
+    watcher, _standing = _standing, None
+    if watcher is not None:
+        watcher.restored.close()
+        signal.set_wakeup_fd(-1)
+        watcher.part()
+
+
+def let_signals_through() -> None:
+    """After a fork, in both: what has waited takes its effect."""
+    mask, _here.mask = getattr(_here, "mask", None), None
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _ignore_signals() -> None:

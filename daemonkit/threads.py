@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import time
 import weakref
 from typing import Any
 
@@ -17,7 +18,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from daemonkit.errors import chain
-from daemonkit.links import Link, Wrapper
+from daemonkit.links import Link, Wrapper, idle_timeout
 
 logger = logging.getLogger(__name__)
 
@@ -27,12 +28,14 @@ class HeldConnections:
 
     def __init__(self) -> None:
         self.depth = 0
+        self.began = 0.0
         self.keeps = False
         self.overlapped: BaseException | None = None
         self.links: list[Link] = []
 
     def begin(self) -> None:
         """Before the outermost unit of work: clean by Django's rules, and distrust what is kept."""
+        self.began = time.monotonic()
         for link in self.links:
             wrapper = link.wrapper
             if wrapper is None:
@@ -53,13 +56,18 @@ class HeldConnections:
             wrapper = link.wrapper
             if wrapper is None or link.callers:
                 continue
+            pause, link.pause = link.pause, 0.0
+            if wrapper.connection is not None and link.was_used():
+                pause = max(pause, link.unused_for(time.monotonic()))
             why = _doubt(link, wrapper, error)
             if why is not None:
                 link.drop()
                 logger.warning("connection %r dropped: the unit of work %s", wrapper.alias, why)
             elif wrapper.connection is not None:
                 self._clean(link, wrapper)
-                wrapper.health_check_enabled = wrapper.settings_dict["CONN_HEALTH_CHECKS"]
+            if pause > 1.0:
+                _warn_of_pause(link, wrapper, pause)
+            wrapper.health_check_enabled = wrapper.settings_dict["CONN_HEALTH_CHECKS"]
         if _has_caches():
             close_caches()
 
@@ -69,10 +77,6 @@ class HeldConnections:
             wrapper = link.wrapper
             if wrapper is not None and not is_in_transaction(wrapper):
                 wrapper.health_check_enabled, wrapper.health_check_done = True, False
-
-    def validates(self) -> bool:
-        """Whether a unit of work is under way: outside of one, Django's own rules hold."""
-        return self.depth > 0
 
     def adopt(self) -> None:
         """Link every open connection of this thread that has no link yet."""
@@ -90,7 +94,7 @@ class HeldConnections:
                     link.connected()
                 return
         self.links = [link for link in self.links if link.wrapper is not None]
-        self.links.append(Link(wrapper, self.validates))
+        self.links.append(Link(wrapper, self))
 
     def _clean(self, link: Link, wrapper: Wrapper) -> None:
         """Django's ``close_if_unusable_or_obsolete``, which may itself raise on a dead handle."""
@@ -172,6 +176,37 @@ def _doubt(link: Link, wrapper: Wrapper, error: BaseException | None) -> str | N
         return link.left_open()
     except Exception as trouble:
         return f"left it in an unknown state ({type(trouble).__name__})"
+
+
+_HOUR = 3600.0
+_limits: dict[str, tuple[float, float | None]] = {}
+_warned: dict[str, float] = {}
+
+
+def _warn_of_pause(link: Link, wrapper: Wrapper, pause: float) -> None:
+    """A unit of work left its connection unused for so many seconds: say so, once an hour, if that
+    is longer than the server bears with an idle session."""
+    now, alias, site = time.monotonic(), wrapper.alias, link.site
+    if now - _warned.get(alias, -_HOUR) < _HOUR:
+        return
+    try:
+        asked, limit = _limits.get(alias, (-_HOUR, None))
+        if now - asked >= _HOUR:
+            wrapper.health_check_enabled, wrapper.health_check_done = True, False
+            _limits[alias] = now, idle_timeout(wrapper)
+            limit = _limits[alias][1]
+    except Exception:
+        return  # the database is away; that has a louder voice
+    if limit is not None and pause > limit:
+        _warned[alias] = now
+        logger.warning(
+            "connection %r was held unused for %.0f s by a unit of work, near %s, and the server "
+            "drops a session that is idle for %.0f s: call release_connections() before the pause",
+            alias,
+            pause,
+            site,
+            limit,
+        )
 
 
 def close(link: Link) -> None:

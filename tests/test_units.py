@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -13,7 +14,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.db import OperationalError, connections, transaction
 from django.dispatch import Signal
 
-from daemonkit import fresh_connections
+from daemonkit import fresh_connections, release_connections, threads
 from tests.conftest import MakeAlias
 from tests.servers import Server
 from tests.test_connections import is_gone, kill, kill_all, note, notes, session
@@ -275,3 +276,53 @@ def test_each_thread_is_between_signals_of_its_own(server: Server, alias: MakeAl
 def test_between_takes_signals_only() -> None:
     with pytest.raises(TypeError, match=r"takes two django.dispatch.Signal, not 'started'"):
         fresh_connections.between("started", Signal())  # type: ignore[arg-type]
+
+
+# A pause that the server does not bear
+
+
+@pytest.fixture
+def unwarned() -> Iterator[None]:
+    """Nobody has been warned within the hour, nor any server asked."""
+    for memory in (threads._warned, threads._limits):
+        memory.clear()
+    yield
+    for memory in (threads._warned, threads._limits):
+        memory.clear()
+
+
+@pytest.mark.usefixtures("unwarned")
+@pytest.mark.parametrize("queries_again", [True, False])
+def test_a_connection_held_unused_for_longer_than_the_server_bears_is_named_once_an_hour(
+    server: Server, alias: MakeAlias, caplog: pytest.LogCaptureFixture, queries_again: bool
+) -> None:
+    probe = alias(server, CONN_MAX_AGE=None)
+    server.set_idle_timeout(1)
+    for _ in range(2):
+        with contextlib.suppress(OperationalError), fresh_connections:
+            first = session(probe)
+            eventually(is_gone(server, first), within=5)
+            threading.Event().wait(0.2)  # past the second, not only at it
+            if queries_again:
+                session(probe)
+    warnings = [record.getMessage() for record in caplog.records if "unused" in record.getMessage()]
+    assert len(warnings) == 1
+    assert "test_connections.py:" in warnings[0]  # where session() is
+    assert "idle for 1 s: call release_connections()" in warnings[0]
+
+
+@pytest.mark.usefixtures("unwarned")
+def test_a_connection_that_was_released_before_the_pause_is_not_named(
+    server: Server, alias: MakeAlias, caplog: pytest.LogCaptureFixture
+) -> None:
+    probe = alias(server, CONN_MAX_AGE=None)
+    server.set_idle_timeout(1)
+    other = alias(server, "other")
+    with fresh_connections:
+        session(probe)
+        release_connections()
+        held = session(other)
+        eventually(is_gone(server, held), within=5)
+        release_connections()
+        session(probe)
+    assert "unused" not in caplog.text
