@@ -136,14 +136,14 @@ class Link:
         wrapper = self._wrapper()
         if wrapper is None:
             return None
-        if wrapper.in_atomic_block or wrapper.savepoint_ids:
-            return "it left an atomic() block open"
+        if wrapper.in_atomic_block or wrapper.savepoint_ids or wrapper.closed_in_transaction:
+            return "left an atomic() block open"
         if wrapper.connection is None:
             return None
         if wrapper.autocommit != wrapper.settings_dict["AUTOCOMMIT"]:
-            return "it left autocommit off"
+            return "left autocommit off"
         if wrapper.settings_dict["AUTOCOMMIT"] and self._transaction_open():
-            return "it left a transaction open"
+            return "left a transaction open"
         return None
 
     def _transaction_open(self) -> bool:

@@ -358,7 +358,9 @@ def test_an_atomic_block_that_was_never_left_does_not_poison_later_units(
 
 
 @pytest.mark.usefixtures("between")
-def test_autocommit_left_off_is_rolled_back(setup: Setup) -> None:
+def test_autocommit_left_off_is_rolled_back_and_named(
+    setup: Setup, caplog: pytest.LogCaptureFixture
+) -> None:
     server, alias = setup(CONN_MAX_AGE=None)
     with fresh_connections:
         transaction.set_autocommit(False, using=alias)
@@ -366,6 +368,7 @@ def test_autocommit_left_off_is_rolled_back(setup: Setup) -> None:
     with fresh_connections:
         note(alias, "kept")
     assert notes(server) == ["kept"]
+    assert f"connection {alias!r} dropped: the unit of work left autocommit off" in caplog.text
 
 
 def test_an_interrupt_costs_the_connection(server: Server, alias: MakeAlias) -> None:

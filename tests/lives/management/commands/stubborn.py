@@ -23,4 +23,17 @@ class Command(BaseDaemonCommand):
                 if refused < 4:
                     say(f"refused: {type(error).__name__}: {error}")
                 connection.close()  # as people do who have read a blog post
+                self.try_another(number)
             time.sleep(0.01)
+
+    def try_another(self, number):
+        """On a connection that nobody has seen yet."""
+        other = connection.copy()
+        try:
+            with other.cursor() as cursor:
+                cursor.execute("INSERT INTO entry (note) VALUES (%s)", [f"again {number}"])
+            say(f"wrote {number} after all")
+        except Error:
+            pass
+        finally:
+            other.close()

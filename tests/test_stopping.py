@@ -1,0 +1,97 @@
+"""Being told to stop, and waiting without missing it, inside one process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+from daemonkit.stopping import Stop, Watcher, on_signals
+from tests.waiting import eventually
+
+
+def test_a_wait_passes_if_nobody_asks() -> None:
+    assert Stop().wait(0.001)
+
+
+def test_every_wait_of_every_thread_ends_once_somebody_asked() -> None:
+    stop, ended = Stop(), []
+    threads = [threading.Thread(target=lambda: ended.append(stop.wait(60))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    stop.ask("enough")
+    for thread in threads:
+        thread.join(5)
+    assert ended == [False, False, False]
+    assert not stop.wait(60)  # and those to come
+
+
+def test_only_the_first_reason_counts() -> None:
+    stop = Stop()
+    stop.ask("first")
+    stop.ask("second")
+    assert stop.reason == "first"
+
+
+def test_a_signal_wakes_the_wait_of_the_main_thread() -> None:
+    with on_signals() as watcher:
+        timer = threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        timer.start()
+        began = time.monotonic()
+        assert not watcher.stop.wait(60)
+        assert time.monotonic() - began < 30
+        timer.join()
+    assert watcher.stop.reason == "SIGTERM"
+
+
+def test_a_signal_during_a_wait_is_never_lost() -> None:
+    """A wait on an event that its own handler sets deadlocks now and then; a queue loses some."""
+    for _ in range(50):
+        with on_signals() as watcher:
+            signal.raise_signal(signal.SIGTERM)
+            assert not watcher.stop.wait(60)
+
+
+def test_the_same_signal_twice_within_a_moment_is_no_second_one() -> None:
+    """timeout(1), and a supervisor that signals the process and then its group, do that."""
+    stop = Stop()
+    watcher = Watcher(stop)
+    watcher._received("SIGTERM")
+    watcher._received("SIGTERM")
+    assert stop.reason == "SIGTERM"
+    assert not stop.forced
+
+
+def test_a_block_inside_another_shares_its_watcher() -> None:
+    with on_signals() as outer:
+        with on_signals() as inner:
+            signal.raise_signal(signal.SIGINT)
+            eventually(lambda: inner.stop.asked)
+        assert outer.stop.reason == "SIGINT"
+
+
+def test_a_wake_up_descriptor_of_somebody_else_is_put_back() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer)
+    try:
+        with on_signals():
+            pass
+        assert signal.set_wakeup_fd(before) == writer
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(reader)
+        os.close(writer)
+
+
+def test_no_descriptor_and_no_thread_is_left_behind() -> None:
+    with on_signals():
+        pass
+    before = len(list(Path("/dev/fd").iterdir()))
+    for _ in range(20):
+        with on_signals():
+            pass
+    assert len(list(Path("/dev/fd").iterdir())) == before
+    assert not [thread for thread in threading.enumerate() if "daemonkit" in thread.name]
