@@ -24,11 +24,11 @@ class Moment(NamedTuple):
 
     def at_monotonic(self, monotonic: float) -> Moment:
         """The moment when the monotonic clock shows this, seen from now."""
-        return self.later(monotonic - self.monotonic)
+        return Moment(monotonic, self.wall + monotonic - self.monotonic)
 
     def at_wall(self, wall: float) -> Moment:
         """The moment when the wall clock shows this, seen from now."""
-        return self.later(wall - self.wall)
+        return Moment(self.monotonic + wall - self.wall, wall)
 
     @property
     def utc(self) -> datetime:

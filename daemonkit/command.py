@@ -110,7 +110,7 @@ class BaseDaemonCommand(BaseCommand):
         """One tick, and what it came to. ``last`` is the iteration before it."""
         life = self.life
         number = last.number + 1 if last else 1
-        started = life.clock.moment()
+        started = life.now or life.clock.moment()
         due = life.due or started
         announce(signals.iteration_started, self, number=number, due=due)
         result, error = None, None
@@ -126,6 +126,8 @@ class BaseDaemonCommand(BaseCommand):
             cut = timing.overdue_since is not None
             iteration = after_failure(iteration, error, last, self.backoff, cut_by_us=cut)
         announce(signals.iteration_finished, self, iteration=iteration)
+        if error is not None:
+            announce(signals.iteration_failed, self, iteration=iteration)
         life.learn(iteration)
         return iteration
 
@@ -145,7 +147,13 @@ class BaseDaemonCommand(BaseCommand):
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         parser = super().create_parser(prog_name, subcommand, **kwargs)
-        add_daemon_options(parser, subcommand)
+        try:
+            add_daemon_options(parser, subcommand)
+        except CommandError as error:
+            if not getattr(self, "_called_from_command_line", False):
+                raise
+            self.stderr.write(f"CommandError: {error}")  # Django would print a traceback
+            sys.exit(error.returncode)
         return parser
 
     def execute(self, *args: Any, **options: Any) -> str | None:

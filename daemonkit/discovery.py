@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from asgiref.sync import async_to_sync
 from django.core.management import call_command, get_commands, load_command_class
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.module_loading import import_string
@@ -61,7 +63,7 @@ def find_daemon(name: str, arguments: Sequence[str] = ()) -> BaseDaemonCommand:
         raise _usage(f"there is no daemon {name!r}; {hint}`manage.py daemons` lists them")
     try:
         command = app if isinstance(app, BaseCommand) else load_command_class(app, name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _usage(f"{name} of {app} cannot be imported: {one_line(error)}") from error
     if not isinstance(command, BaseDaemonCommand):
         return CommandDaemon(name, command, arguments)
@@ -108,7 +110,7 @@ class CallableDaemon(_Borrowed):
     def __init__(self, path: str, work: Any) -> None:
         super().__init__(path)
         self.help = (work.__doc__ or "").strip().partition("\n")[0]
-        self._work = work
+        self._work = async_to_sync(work) if inspect.iscoroutinefunction(work) else work
 
     def tick(self) -> Any:
         return self._work()
@@ -117,10 +119,12 @@ class CallableDaemon(_Borrowed):
 def _import_callable(path: str) -> Any:
     try:
         work = import_string(path)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _usage(f"{path} cannot be imported: {one_line(error)}") from error
     if not callable(work):
         raise _usage(f"{path} is not callable; name a function")
+    if inspect.isgeneratorfunction(work) or inspect.isasyncgenfunction(work):
+        raise _usage(f"{path} is a generator, which returns before it works; name a function")
     return work
 
 

@@ -8,10 +8,11 @@ them, whichever thread opened it, and opens sessions of its own when it has some
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
-import stat
 import socket
+import stat
 import sys
 import threading
 import weakref
@@ -199,8 +200,7 @@ def _is_socket(descriptor: int, inode: int) -> bool:
 def _part(wrapper: Wrapper) -> None:
     """Let a wrapper open a connection of the child's own when it is next used.
 
-    The child is in none of its parent's transactions. Where it stands inside ``atomic()``, it
-    leaves the block as Django leaves one whose connection was closed: nothing is sent.
+    The child is in none of its parent's transactions, even where it stands inside ``atomic()``.
     """
     if wrapper.connection is None and not wrapper.in_atomic_block:
         return
@@ -208,9 +208,16 @@ def _part(wrapper: Wrapper) -> None:
         if is_in_memory(wrapper):  # a copy, and the child's own
             return
         _part_from_sqlite(wrapper)
-    inside = wrapper.in_atomic_block
+    if wrapper.in_atomic_block:
+        wrapper.set_autocommit = functools.partial(_set_autocommit, wrapper)
     forget(wrapper)
-    wrapper.closed_in_transaction = inside
+
+
+def _set_autocommit(wrapper: Wrapper, autocommit: bool, *arguments: Any, **named: Any) -> None:
+    """Django's, which ``atomic()`` calls last: the child that leaves its parent's block, perhaps on
+    its way to its end, need not connect for that."""
+    if wrapper.connection is not None or wrapper.in_atomic_block or not autocommit:
+        type(wrapper).set_autocommit(wrapper, autocommit, *arguments, **named)
 
 
 def _part_from_pools(held: _Held) -> None:
@@ -241,6 +248,11 @@ def _part_from_sqlite(wrapper: Wrapper) -> None:
     raw, name = wrapper.connection, str(wrapper.settings_dict["NAME"])
     is_ours = wrapper._thread_ident == threading.get_ident()
     if is_ours and not raw.in_transaction:
+        for cursor in gc.get_referrers(raw):
+            if issubclass(
+                type(cursor), wrapper.Database.Cursor
+            ):  # an open one would keep the file open
+                cursor.close()
         raw.close()
     elif raw.in_transaction or Path(f"{name}-shm").exists():
         _barred.add(name)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from daemonkit.clock import Moment
 from daemonkit.errors import Problem
 
 
-@dataclass(frozen=True, slots=True)
-class Iteration:
-    """One tick, as schedules, listeners, status and tests see it.
+class Iteration(NamedTuple):
+    """One tick, as schedules, listeners, status and tests see it. A value: nobody can change it.
 
     ``seconds``
         How long the tick took, on the monotonic clock.

@@ -51,6 +51,7 @@ class Life:
         self.stop = Stop()
         self.begun = self.clock.moment()
         self.due: Moment | None = None
+        self.now: Moment | None = None
         self.outcome = ""
         self._end: CommandError | None = None
         self._last: Iteration | None = None
@@ -107,7 +108,7 @@ class Life:
         waiting = False
         while self._goes_on(last):
             announce(signals.daemon_pulse, self.daemon)
-            now = self.clock.moment()
+            now = self.now = self.clock.moment()
             self.due = next_due(self.schedule, last, self.begun, now)
             seconds = self._until(self.due, now)
             if seconds <= 0:

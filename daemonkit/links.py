@@ -61,6 +61,9 @@ class Link:
         self.suspect = self.begun = False
         self.callers = False
         self.pause = 0.0
+        self.pooled = getattr(self.raw, "_pool", None) is not None  # psycopg's pool has lent it
+        info = getattr(self.raw, "info", None)
+        self._tells = hasattr(info, "transaction_status") or hasattr(self.raw, "in_transaction")
         self.site, self._site_noted = "", 0.0
         self.descriptor, self._inode = descriptor_of(self.raw)
         self._poll = select.poll()
@@ -76,14 +79,14 @@ class Link:
         context: dict[str, Any],
     ) -> Any:
         """Witness one query: an execute wrapper, as ``connection.execute_wrapper()`` takes them."""
-        if not _PLAIN(sql) or ";" in sql:
+        if not self._tells and (not _PLAIN(sql) or ";" in sql):
             self._heard(sql)
         now = time.monotonic()
         if now - self._site_noted > 1.0:  # rarely enough to cost nothing
             self._site_noted, self.site = now, _site_of(sys._getframe(1))
             self.pause = max(self.pause, self.unused_for(now))
         result = execute(sql, params, many, context)
-        self.proven = time.monotonic()
+        self.proven = now
         return result
 
     def unused_for(self, now: float) -> float:
@@ -109,17 +112,10 @@ class Link:
             self.proven = time.monotonic()
         return usable
 
-    def is_pooled(self) -> bool:
-        """Whether psycopg's pool has lent it."""
-        return getattr(self.raw, "_pool", None) is not None
-
-    def was_used(self) -> bool:
+    def was_used(self, wrapper: Wrapper) -> bool:
         """Whether the unit of work asked for a cursor or began a transaction, going by what Django
         notes when it validates a connection; it does not do that for a pooled one."""
-        wrapper = self._wrapper()
-        return wrapper is not None and (
-            wrapper.health_check_done or wrapper.errors_occurred or self.is_pooled()
-        )
+        return bool(wrapper.health_check_done or wrapper.errors_occurred or self.pooled)
 
     def answered_lately(self) -> bool:
         """Whether a query went well a moment ago and the server has said nothing since.
@@ -130,6 +126,23 @@ class Link:
         if self.descriptor is None or time.monotonic() - self.proven > ALIVE_BYPASS:
             return False
         return not self._poll.poll(0)
+
+    def is_calm(self, wrapper: Wrapper, now: float, *, keeps: bool) -> bool:
+        """Whether nothing at all is to be done about it, before or after a unit of work: what
+        Django's ``close_if_unusable_or_obsolete`` and ``left_open`` ask, in one look."""
+        settings = wrapper.settings_dict
+        close_at = wrapper.close_at
+        return (
+            wrapper.connection is self.raw
+            and not wrapper.in_atomic_block
+            and wrapper.autocommit == settings["AUTOCOMMIT"]
+            and not wrapper.errors_occurred
+            and not wrapper.savepoint_ids
+            and not self.suspect
+            and not self.pooled
+            and not (self._tells and self._transaction_open())
+            and (close_at is None or now < close_at or (keeps and settings["CONN_MAX_AGE"] == 0))
+        )
 
     def left_open(self) -> str | None:
         """What a unit of work has left behind in the session or the wrapper, in words."""

@@ -34,13 +34,16 @@ class Log:
         self._moments: dict[Signal, Callable[..., None]] = {
             signals.daemon_started: self.started,
             signals.database_awaited: self.awaited,
-            signals.iteration_finished: self.finished,
+            signals.iteration_failed: self.failed,
             signals.daemon_beat: self.beat,
             signals.tick_overdue: self.overdue,
             signals.daemon_stopping: self.stopping,
             signals.daemon_forced: self.forced,
             signals.daemon_stopped: self.stopped,
         }
+
+        if logger.isEnabledFor(self.tick_level) or verbosity > 1:
+            self._moments[signals.iteration_finished] = self.finished
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -66,9 +69,7 @@ class Log:
         )
 
     def finished(self, iteration: Iteration, **_: Any) -> None:
-        if iteration.error is not None:
-            self._failed(iteration, iteration.error)
-        elif logger.isEnabledFor(self.tick_level):
+        if iteration.error is None:
             result = f": {iteration.result}" if iteration.result else ""
             logger.log(
                 self.tick_level,
@@ -79,7 +80,7 @@ class Log:
                 result,
             )
 
-    def _failed(self, iteration: Iteration, error: Exception) -> None:
+    def failed(self, iteration: Iteration, **_: Any) -> None:
         meaning = f" ({iteration.problem.value})" if iteration.problem else ""
         logger.error(
             "%s tick %d failed after %s%s, %d in a row, back-off %s: %s",
@@ -89,8 +90,8 @@ class Log:
             meaning,
             iteration.failures,
             f"{iteration.pause:.1f} s" if iteration.pause else "none",
-            one_line(error),
-            exc_info=None if iteration.problem in _SELF_EXPLAINING else error,
+            one_line(iteration.error) if iteration.error else "",
+            exc_info=None if iteration.problem in _SELF_EXPLAINING else iteration.error,
         )
 
     def beat(self, message: str, **_: Any) -> None:

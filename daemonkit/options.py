@@ -48,7 +48,7 @@ class Settings:
             return getattr(daemon, name) if value is None else value
 
         return cls(
-            schedule=_schedule(daemon, options, once=once),
+            schedule=schedule_of(daemon, options, once=once),
             pulse=_seconds("pulse", said("pulse")),
             stop_timeout=_seconds("stop_timeout", said("stop_timeout")),
             tick_timeout=_seconds_or_none("tick_timeout", said("tick_timeout")),
@@ -103,7 +103,10 @@ class _AtOnce(Schedule):
         return begun
 
 
-def _schedule(daemon: BaseDaemonCommand, options: Mapping[str, Any], *, once: bool) -> Schedule:
+def schedule_of(
+    daemon: BaseDaemonCommand, options: Mapping[str, Any], *, once: bool = False
+) -> Schedule:
+    """The schedule of a daemon under these options. Raises ``CommandError`` if it has none."""
     every, cron = options.get("every"), options.get("cron")
     if every is not None and cron is not None:
         raise _usage("say --every or --cron, not both")

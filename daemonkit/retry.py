@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from daemonkit.clock import Moment
 from daemonkit.errors import Problem, classify
@@ -74,8 +74,7 @@ def after_failure(
     outages = (problem is Problem.UNREACHABLE) + (last.outages if last else 0)
     at_once = problem is Problem.LOST and failures == 1 and not cut_by_us
     pause = 0.0 if at_once else backoff.pause(failures)
-    return replace(
-        iteration,
+    return iteration._replace(
         error=error,
         problem=problem,
         failures=failures,

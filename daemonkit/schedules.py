@@ -72,7 +72,7 @@ class Every(Schedule):
             return begun
         due = last.due.monotonic + self.seconds
         # After an overlong tick: at once, and counted from there.
-        return now.at_monotonic(max(due, last.ended.monotonic))
+        return now.at_monotonic(max(due, last.started.monotonic + last.seconds))
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Poll(Schedule):
         if last is None:
             return begun
         pause = 0.0 if last.result else self.idle
-        return now.at_monotonic(last.ended.monotonic + pause)
+        return now.at_monotonic(last.started.monotonic + last.seconds + pause)
 
 
 _NICKNAMES = {

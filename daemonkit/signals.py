@@ -15,45 +15,50 @@ from django.dispatch import Signal
 if TYPE_CHECKING:
     from daemonkit.command import BaseDaemonCommand
 
-daemon_started = Signal()
+daemon_started = Signal(use_caching=True)
 """A life begins; nothing is open yet."""
 
-database_awaited = Signal()
+database_awaited = Signal(use_caching=True)
 """``error``, ``seconds``: the database is away, or refuses us, before the daemon could open; the
 next try is so many seconds ahead."""
 
-daemon_ready = Signal()
+daemon_ready = Signal(use_caching=True)
 """``lifespan()`` is open."""
 
-daemon_waiting = Signal()
+daemon_waiting = Signal(use_caching=True)
 """``due``: the loop begins to wait for this ``Moment``."""
 
-daemon_pulse = Signal()
+daemon_pulse = Signal(use_caching=True)
 """The loop is alive: between ticks, and while it waits at least once every ``pulse`` seconds."""
 
-iteration_started = Signal()
+iteration_started = Signal(use_caching=True)
 """``number``, ``due``: a tick begins."""
 
-iteration_finished = Signal()
+iteration_finished = Signal(use_caching=True)
 """``iteration``: a tick came to this."""
 
-daemon_beat = Signal()
+iteration_failed = Signal(use_caching=True)
+"""``iteration``: the same, sent besides when the tick has failed. For those to whom the thousands
+that went well are nothing."""
+
+daemon_beat = Signal(use_caching=True)
 """``message``: a tick that takes long has made progress."""
 
-tick_overdue = Signal()
+tick_overdue = Signal(use_caching=True)
 """``seconds``, ``stack``: a tick is past its ``tick_timeout``; its connections are being cut.
 Sent from another thread."""
 
-daemon_stopping = Signal()
+daemon_stopping = Signal(use_caching=True)
 """``reason``: somebody told the daemon to stop. May be sent from another thread."""
 
-daemon_forced = Signal()
+daemon_forced = Signal(use_caching=True)
 """``reason``: the tick in flight would not end, and was cut. Sent from another thread."""
 
-daemon_stopped = Signal()
+daemon_stopped = Signal(use_caching=True)
 """``reason``: the life is over."""
 
 
 def announce(signal: Signal, daemon: BaseDaemonCommand, **details: Any) -> None:
     """Send a signal about a daemon, robustly."""
-    signal.send_robust(type(daemon), daemon=daemon, **details)
+    if signal.receivers:  # most have none, and a loop may tick ten thousand times a second
+        signal.send_robust(type(daemon), daemon=daemon, **details)

@@ -80,30 +80,31 @@ class Stop:
         if tick := self.ticks.get(threading.get_ident()):
             tick.touched = self.touched
 
-    @contextlib.contextmanager
-    def timing(self, timeout: float | None) -> Iterator[Tick]:
-        """Hold a unit of work of this thread to a time limit, in seconds, while the block runs."""
-        thread = threading.get_ident()
-        outer = self.ticks.get(thread)
-        tick = self.ticks[thread] = Tick(thread, timeout, time.monotonic())
-        try:
-            yield tick
-        finally:
-            if outer is None:
-                del self.ticks[thread]
-            else:
-                self.ticks[thread] = outer
+    def timing(self, timeout: float | None) -> Tick:
+        """Hold a unit of work of this thread to a time limit, in seconds: a ``with`` block."""
+        return Tick(self.ticks, timeout)
 
 
-@dataclass(slots=True)
 class Tick:
     """A unit of work that is running, as the watcher sees it."""
 
-    thread: int
-    timeout: float | None
-    touched: float
-    """When it began or last proved progress, on the monotonic clock."""
-    overdue_since: float | None = None
+    def __init__(self, running: dict[int, Tick], timeout: float | None) -> None:
+        self.thread = threading.get_ident()
+        self.timeout = timeout
+        self.touched = time.monotonic()  # when it began or last proved progress
+        self.overdue_since: float | None = None
+        self._running = running
+        self._outer = running.get(self.thread)
+
+    def __enter__(self) -> Tick:
+        self._running[self.thread] = self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._outer is None:
+            del self._running[self.thread]
+        else:
+            self._running[self.thread] = self._outer
 
 
 class Watched(Protocol):

@@ -35,41 +35,48 @@ class HeldConnections:
 
     def begin(self) -> None:
         """Before the outermost unit of work: clean by Django's rules, and distrust what is kept."""
-        self.began = time.monotonic()
+        self.began = now = time.monotonic()
         for link in self.links:
             wrapper = link.wrapper
             if wrapper is None:
                 continue
-            link.callers = is_in_transaction(wrapper)
-            if link.callers or wrapper.connection is None:
-                continue
+            if not link.is_calm(wrapper, now, keeps=self.keeps):
+                link.callers = is_in_transaction(wrapper)
+                if link.callers or wrapper.connection is None:
+                    continue
+                self._clean(link, wrapper)
+            link.callers = False
             if wrapper.queries_log and not wrapper.force_debug_cursor:
                 wrapper.queries_log.clear()
-            self._clean(link, wrapper)
-            wrapper.health_check_enabled = True
+            wrapper.health_check_enabled, wrapper.health_check_done = True, False
 
     def end(self, error: BaseException | None) -> None:
         """After the outermost unit of work: drop what is in doubt, keep the rest as Django says."""
         if error is not None:
             self.adopt()  # a connection that broke while it was being made announced itself nowhere
+        now = time.monotonic()
         for link in self.links:
             wrapper = link.wrapper
             if wrapper is None or link.callers:
                 continue
             pause, link.pause = link.pause, 0.0
-            if wrapper.connection is not None and link.was_used():
-                pause = max(pause, link.unused_for(time.monotonic()))
-            why = _doubt(link, wrapper, error)
-            if why is not None:
-                link.drop()
-                logger.warning("connection %r dropped: the unit of work %s", wrapper.alias, why)
-            elif wrapper.connection is not None:
-                self._clean(link, wrapper)
+            if wrapper.connection is not None and link.was_used(wrapper):
+                pause = max(pause, link.unused_for(now))
+            if error is not None or not link.is_calm(wrapper, now, keeps=self.keeps):
+                self._settle(link, wrapper, error)
             if pause > 1.0:
                 _warn_of_pause(link, wrapper, pause)
             wrapper.health_check_enabled = wrapper.settings_dict["CONN_HEALTH_CHECKS"]
         if _has_caches():
             close_caches()
+
+    def _settle(self, link: Link, wrapper: Wrapper, error: BaseException | None) -> None:
+        why = _doubt(link, wrapper, error)
+        if why is not None:
+            link.drop()
+            logger.warning("connection %r dropped: the unit of work %s", wrapper.alias, why)
+        elif wrapper.connection is not None:
+            self._clean(link, wrapper)
 
     def distrust(self) -> None:
         """Have every connection validated before its next query, in the middle of a unit."""
@@ -102,7 +109,7 @@ class HeldConnections:
             wrapper.close_at = None
         try:
             wrapper.close_if_unusable_or_obsolete()
-            if link.is_pooled() and not link.answered_lately():
+            if link.pooled and not link.answered_lately():
                 wrapper.close()  # the pool validates a connection when it hands it out, not Django
         except Exception:
             link.drop()
@@ -148,14 +155,20 @@ def install() -> None:
     connection_created.connect(_on_connection_created, dispatch_uid="daemonkit.connections")
 
 
+_cache_backends: tuple[object, set[str]] = (None, set())
+
+
 def _has_caches() -> bool:
     """Whether any cache can have been opened: Django imports a backend when it is first used.
 
     ``close_caches()`` alone would cost as much as all the rest of an empty unit of work.
     """
-    return any(
-        cache["BACKEND"].rpartition(".")[0] in sys.modules for cache in caches.settings.values()
-    )
+    global _cache_backends
+    known, modules = _cache_backends
+    if known is not caches.settings:
+        modules = {cache["BACKEND"].rpartition(".")[0] for cache in caches.settings.values()}
+        _cache_backends = caches.settings, modules
+    return not sys.modules.keys().isdisjoint(modules)
 
 
 def is_in_transaction(wrapper: Wrapper) -> bool:
@@ -166,7 +179,7 @@ def is_in_transaction(wrapper: Wrapper) -> bool:
 
 def _doubt(link: Link, wrapper: Wrapper, error: BaseException | None) -> str | None:
     """Why a connection cannot be kept after a unit of work, or None if it can."""
-    if error is not None and wrapper.connection is not None and link.was_used():
+    if error is not None and wrapper.connection is not None and link.was_used(wrapper):
         if not isinstance(error, Exception):
             return f"was interrupted by {type(error).__name__}"
         kinds = (Error, wrapper.Database.Error)  # some errors reach us in the driver's own class

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import sys
-from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -15,6 +15,7 @@ from daemonkit.clock import Clock
 from daemonkit.discovery import Found, find_daemon, find_daemons
 from daemonkit.errors import Problem
 from daemonkit.exits import Exit
+from daemonkit.options import schedule_of
 from daemonkit.schedules import Poll
 
 MOST = 200
@@ -26,15 +27,15 @@ class Command(BaseCommand):
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
-        _add_format(parser)
+        _add_format(parser, default="text")
         actions = parser.add_subparsers(dest="action", metavar="ACTION")
-        actions.add_parser("list", help="the daemons there are (the default)")
+        listing = actions.add_parser("list", help="the daemons there are (the default)")
         upcoming = actions.add_parser("next", help="the due times to come of one daemon")
         upcoming.add_argument("name")
         upcoming.add_argument("--hours", type=float, default=24.0)
         check = actions.add_parser("check", help="ask every database, and say what is missing")
-        for action in (upcoming, check):
-            _add_format(action)
+        for action in (listing, upcoming, check):
+            _add_format(action, default=argparse.SUPPRESS)  # or it would undo what stood before
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -56,15 +57,12 @@ class Command(BaseCommand):
             self.stdout.write("No daemons: no command subclasses daemonkit.BaseDaemonCommand.")
 
     def print_next(self, *, name: str, hours: float, **options: Any) -> None:
-        daemon = find_daemon(name)
-        schedule = daemon.schedule
-        if schedule is None:
-            raise CommandError(f"{name} {daemon.how_to_schedule}", returncode=Exit.USAGE)
+        schedule = schedule_of(find_daemon(name), {})
         if not hours > 0:
             raise CommandError("--hours must be above zero", returncode=Exit.USAGE)
         now = Clock().moment()
-        until = now.utc + timedelta(hours=hours)
-        upcoming = itertools.takewhile(lambda due: due <= until, schedule.upcoming(now))
+        until = now.wall + hours * 3600
+        upcoming = itertools.takewhile(lambda due: due.timestamp() <= until, schedule.upcoming(now))
         times = [due.isoformat(" ", "seconds") for due in itertools.islice(upcoming, MOST + 1)]
         if options["format"] == "json":
             self._print_json({"name": name, "schedule": str(schedule), "due": times[:MOST]})
@@ -106,8 +104,8 @@ class Command(BaseCommand):
         self.stdout.write(json.dumps(value, indent=2, default=str))
 
 
-def _add_format(parser: Any) -> None:
-    parser.add_argument("--format", choices=["text", "json"], default="text")
+def _add_format(parser: Any, *, default: str) -> None:
+    parser.add_argument("--format", choices=["text", "json"], default=default)
 
 
 def _as_row(found: Found) -> tuple[str, str, str, str]:

@@ -27,6 +27,7 @@ class Command(BaseCommand):
         )
 
     def run_from_argv(self, argv: list[str]) -> None:
+        self._called_from_command_line = True  # a usage error is then no traceback
         own, arguments = _split(argv)
         parser = self.create_parser(own[0], own[1])
         said = parser.parse_args(own[2:])

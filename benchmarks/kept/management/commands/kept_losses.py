@@ -1,0 +1,44 @@
+"""daemonkit's real loop, with a clock in whose waits the session is lost."""
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from django.core.management import call_command
+from django.core.management.base import BaseCommand
+
+from benchmarks.work import Losses, answer, close, use
+from daemonkit import BaseDaemonCommand, Clock, Every
+
+
+class Ticks(BaseDaemonCommand):
+    schedule = Every(seconds=0.001)
+
+    def __init__(self, losses: Losses) -> None:
+        super().__init__()
+        self.losses = losses
+
+    def tick(self) -> None:
+        self.losses.tick()
+
+
+class LossyClock(Clock):
+    def __init__(self, losses: Losses) -> None:
+        self.losses = losses
+
+    def wait(self, seconds: float, told_to_stop: Callable[[float], bool]) -> None:
+        if not self.losses.pause():
+            signal.raise_signal(signal.SIGTERM)
+            told_to_stop(60)
+
+
+class Command(BaseCommand):
+    def handle(self, **options: Any) -> None:
+        def life(**settings: Any) -> int:
+            use(**settings)
+            losses = Losses()
+            call_command(Ticks(losses), clock=LossyClock(losses))
+            close()
+            return losses.failed
+
+        answer(life)
