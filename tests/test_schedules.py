@@ -73,19 +73,22 @@ def test_a_schedule_prints_itself(schedule: Schedule, text: str, code: str) -> N
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: Every(), r"Every\(\) needs an interval above zero, .*Every\(seconds=30\), not 0 s"),
+        (
+            lambda: Every(),
+            r"Every\(\) needs an interval above zero, .*Every\(seconds=30\), not 0 s",
+        ),
         (lambda: Every(seconds=-1), r"above zero, .* not -1 s"),
         (lambda: Every(minutes=1, seconds=-60), r"above zero, .* not 0 s"),
         (lambda: Every(float("inf")), r"above zero, .* not inf s"),
         (lambda: Every(float("nan")), r"above zero, .* not nan s"),
-        (lambda: Every("30s"), r"such as Every\(seconds=30\), not '30s'"),
-        (lambda: Every(minutes=None), r"such as Every\(seconds=30\), not None"),
+        (lambda: Every("30s"), r"takes numbers, as in Every\(seconds=30\), not '30s'"),
+        (lambda: Every(minutes=None), r"takes numbers, as in Every\(seconds=30\), not None"),
         (lambda: Poll(0), r"Poll\(\) needs an idle time above zero seconds, not 0"),
         (lambda: Poll(idle=-5), r"above zero seconds, not -5"),
         (lambda: Poll("5s"), r"above zero seconds, not '5s'"),
         (lambda: Cron(None), r"Cron\(\) takes a string such as '0 3 \* \* \*', not None"),
         (lambda: Cron(""), r"five fields \(minute hour day month weekday\), '' has 0"),
-        (lambda: Cron("0 3 * *"), r"five fields .*, '0 3 \* \* \*' has 4"),
+        (lambda: Cron("0 3 * *"), r"five fields .*, '0 3 \* \*' has 4"),
         (lambda: Cron("0 0 3 * * *"), r"five fields .* has 6"),
         (lambda: Cron("@reboot"), r"five fields .*, '@reboot' has 1"),
         (lambda: Cron("61 * * * *"), r"'61 \* \* \* \*' is no cron string: Bad minute"),
@@ -103,7 +106,7 @@ def test_a_schedule_prints_itself(schedule: Schedule, text: str, code: str) -> N
     ],
 )
 def test_a_bad_value_is_refused_with_the_mend(make: Callable[[], Any], sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence.replace(r"'0 3 \* \* \*' has 4", r".* has 4")):
+    with pytest.raises(ValueError, match=sentence):
         make()
 
 
@@ -227,7 +230,9 @@ def test_a_poller_waits_from_the_end_of_its_tick() -> None:
 # Cron: Debian's rules, on the wall clock
 
 
-def upcoming(expression: str, after: str, count: int, zone: str = "UTC", fold: int = 0) -> list[str]:
+def upcoming(
+    expression: str, after: str, count: int, zone: str = "UTC", fold: int = 0
+) -> list[str]:
     """The next times of a cron string: "Fri 2024-09-13 00:00"."""
     now = Moment(0.0, wall(after, zone, fold))
     due = Cron(expression, timezone=zone).upcoming(now)
@@ -322,7 +327,12 @@ def test_cron_times_missed_during_an_overlong_tick_are_one_tick_not_many() -> No
     clock = FakeClock(wall("2024-09-12 00:00"))
     lengths = iter([0, 3.5 * HOUR, 0, 0])
     iterations = live(Cron("0 * * * *"), clock, 4, lambda: clock.advance(next(lengths)))
-    assert times(iterations) == ["Thu 01:00+0000", "Thu 02:00+0000", "Thu 05:30+0000", "Thu 06:00+0000"]
+    assert times(iterations) == [
+        "Thu 01:00+0000",
+        "Thu 02:00+0000",
+        "Thu 05:30+0000",
+        "Thu 06:00+0000",
+    ]
 
 
 # The nights in which the clocks change: in Berlin on 2024-10-27 at 03:00, back, and on 2024-03-31
@@ -386,19 +396,18 @@ def test_a_daemon_started_inside_the_repeated_hour_neither_bursts_nor_fires_agai
 def test_a_wait_that_ends_a_millisecond_early_fires_once() -> None:
     class Hasty(FakeClock):
         def wait(self, seconds: float, told_to_stop: Callable[[float], bool]) -> None:
-            super().wait(seconds - 0.001 if seconds > 0.001 else seconds, told_to_stop)
+            super().wait(seconds - 0.001 if seconds > 0.01 else seconds, told_to_stop)
 
     for schedule in (Cron("0 * * * *"), Every(HOUR)):
-        clock = Hasty(wall("2024-09-12 11:59:00"))
-        hours = live(schedule, clock, 3)
-        assert [round(after - before) for before, after in itertools.pairwise(starts(hours))] == [
-            HOUR,
-            HOUR,
-        ]
+        begun = starts(live(schedule, Hasty(wall("2024-09-12 11:59:00")), 3))
+        assert [round(after - before) for before, after in itertools.pairwise(begun)] == [HOUR] * 2
 
 
 def test_a_tick_that_started_a_millisecond_early_is_not_due_again() -> None:
-    due, early = Moment(60.0, wall("2024-09-12 12:00")), Moment(59.999, wall("2024-09-12 12:00") - 0.001)
+    due, early = (
+        Moment(60.0, wall("2024-09-12 12:00")),
+        Moment(59.999, wall("2024-09-12 12:00") - 0.001),
+    )
     last = Iteration(number=1, due=due, started=early, seconds=0.0001)
     again = Cron("0 * * * *").due(last, early, early)
     assert again.wall == wall("2024-09-12 13:00")
@@ -408,7 +417,9 @@ def test_a_tick_that_started_a_millisecond_early_is_not_due_again() -> None:
 def test_a_clock_set_back_an_hour_silences_nothing(expression: str) -> None:
     clock = SetClock(wall("2024-09-12 12:00"), after=25 * 60, by=-HOUR)
     ticks = live(Cron(expression), clock, 6)
-    assert times(ticks) == [f"Thu {time}+0000" for time in ("12:10", "12:20", "11:30", "11:40", "11:50", "12:00")]
+    assert times(ticks) == [
+        f"Thu {time}+0000" for time in ("12:10", "12:20", "11:30", "11:40", "11:50", "12:00")
+    ]
     assert starts(ticks) == [600.0 * number for number in range(1, 7)]
 
 
@@ -423,7 +434,9 @@ def test_a_clock_set_back_by_months_silences_nothing(expression: str) -> None:
 def test_a_clock_set_forward_an_hour_is_one_tick_at_once_and_no_burst() -> None:
     clock = SetClock(wall("2024-09-12 12:00"), after=25 * 60, by=HOUR)
     ticks = live(Cron("*/10 * * * *"), clock, 5)
-    assert times(ticks) == [f"Thu {time}+0000" for time in ("12:10", "12:20", "13:25", "13:30", "13:40")]
+    assert times(ticks) == [
+        f"Thu {time}+0000" for time in ("12:10", "12:20", "13:25", "13:30", "13:40")
+    ]
 
 
 def test_a_fixed_time_that_a_clock_set_forward_jumps_over_fires_once_at_once() -> None:
@@ -437,6 +450,12 @@ def test_a_fixed_time_is_not_run_twice_because_the_clock_is_corrected(by: float)
     clock = SetClock(wall("2024-09-12 02:59"), after=62, by=by)
     ticks = live(Cron("0 3 * * *"), clock, max_seconds=30 * HOUR)
     assert times(ticks) == ["Thu 03:00+0000", "Fri 03:00+0000"]
+
+
+def test_a_correction_of_seconds_repeats_nothing_at_all() -> None:
+    clock = SetClock(wall("2024-09-12 12:00"), after=601, by=-5)
+    ticks = live(Cron("*/10 * * * *"), clock, 3)
+    assert times(ticks) == [f"Thu {time}+0000" for time in ("12:10", "12:20", "12:30")]
 
 
 def test_but_a_clock_that_was_wrong_when_the_daemon_began_hides_no_time_of_the_right_one() -> None:

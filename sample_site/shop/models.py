@@ -56,10 +56,10 @@ class Price(models.Model):
 
 
 class PriceChange(models.Model):
-    """What a product cost, and which file changed it."""
+    """What a product cost, and which file changed it; none if it was set by itself."""
 
     product = models.ForeignKey(Product, on_delete=models.CASCADE, related_name="price_changes")
-    file = models.ForeignKey(PriceFile, on_delete=models.PROTECT, related_name="changes")
+    file = models.ForeignKey(PriceFile, null=True, on_delete=models.PROTECT, related_name="changes")
     old_amount = models.DecimalField(**AMOUNT, null=True)
     amount = models.DecimalField(**AMOUNT)
     changed_at = models.DateTimeField(db_index=True)

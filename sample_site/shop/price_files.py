@@ -55,11 +55,16 @@ def read_line(line: list[str]) -> tuple[str, Decimal]:
     sku, amount, currency = line
     if not SKU.fullmatch(sku) or len(sku) > LONGEST_SKU:
         raise ValueError(f"{sku[:60]!r} is no SKU such as ACME-00042")
-    if not AMOUNT.fullmatch(amount) or not Decimal(amount):
-        raise ValueError(f"{amount[:60]!r} is no price such as 12.50")
+    price = read_amount(amount)
     if currency != CURRENCY:
         raise ValueError(f"the currency is {currency[:60]!r}, not {CURRENCY}")
-    return sku, Decimal(amount)
+    return sku, price
+
+
+def read_amount(text: str) -> Decimal:
+    if not AMOUNT.fullmatch(text) or not Decimal(text):
+        raise ValueError(f"{text[:60]!r} is no price such as 12.50")
+    return Decimal(text)
 
 
 def supplier_code(sku: str) -> str:

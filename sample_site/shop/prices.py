@@ -1,4 +1,4 @@
-"""Prices come in files. Nothing in here knows about daemons, or about folders."""
+"""Prices come in files, or one by one. Nothing in here knows about daemons, or about folders."""
 
 from collections.abc import Collection
 from decimal import Decimal
@@ -7,6 +7,7 @@ from hashlib import sha256
 from django.db import connections, transaction
 from django.db.models import Avg, OuterRef, Subquery
 from django.db.models.functions import Round
+from django.utils import timezone
 
 from shop.models import Price, PriceChange, PriceFile, Product, Supplier
 from shop.price_files import read_prices, supplier_code
@@ -27,6 +28,24 @@ def import_prices(name: str, content: bytes) -> int | None:
             return None
         set_prices(prices, file)
     return len(prices)
+
+
+@transaction.atomic
+def set_price(sku: str, amount: Decimal) -> tuple[Decimal | None, Decimal]:
+    """Set one price: what it was (None: there was none), and what it is now.
+
+    Raises Product.DoesNotExist: only a file makes new products.
+    """
+    product = Product.objects.get(sku=sku)
+    price = Price.objects.select_for_update().filter(product=product).first()
+    old = price and price.amount
+    if old != amount:
+        change = PriceChange(
+            product=product, old_amount=old, amount=amount, changed_at=timezone.now()
+        )
+        change.save()
+        apply_changes([change])
+    return old, amount
 
 
 def set_prices(amounts: dict[str, Decimal], file: PriceFile) -> None:

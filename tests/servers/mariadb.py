@@ -51,11 +51,17 @@ class MariaDB(Server):
     def socket_port(self) -> str:
         return ""
 
+    @property
+    def _tmpdir(self) -> str:
+        """Not the one of the system: each server that starts removes what others have in there."""
+        return f"--tmpdir={self.folder}"
+
     def install_command(self) -> list[str]:
         return [
             shutil.which("mariadb-install-db") or "mariadb-install-db",
             "--no-defaults",
             f"--datadir={self.data}",
+            self._tmpdir,
             "--skip-test-db",
             "--skip-name-resolve",
             "--auth-root-authentication-method=normal",
@@ -68,6 +74,7 @@ class MariaDB(Server):
             self.binary() or "mariadbd",
             "--no-defaults",
             f"--datadir={self.data}",
+            self._tmpdir,
             f"--socket={self.socket_host}",
             f"--pid-file={self.folder / 'pid'}",
             f"--port={self.port}",
