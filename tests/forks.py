@@ -1,0 +1,621 @@
+"""A process that forks when it is told to, and says in JSON what came of it: ``-m tests.forks``.
+
+The tests' own process has threads, servers and pytest in it, so it is no parent to fork from. What
+is asked, a line each, is a function of this file and its arguments. FORKS holds DATABASES, and who
+is who: {"databases": {...}, "pymysql": false, "late": false}.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+HOME = os.getpid()
+
+
+def set_up() -> None:
+    import django
+    from django.conf import settings
+
+    forks = json.loads(os.environ["FORKS"])
+    if forks.get("pymysql"):
+        import pymysql
+
+        pymysql.install_as_MySQLdb()
+    apps = [] if forks.get("late") else ["daemonkit"]
+    settings.configure(DATABASES=forks["databases"], INSTALLED_APPS=apps, USE_TZ=True)
+    django.setup()
+
+
+def main() -> None:
+    set_up()
+    sys.excepthook = lambda *_: None  # a child that ends in an exception is not worth a traceback
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = globals()[request.pop("case")](**request)
+        except Exception:
+            if os.getpid() != HOME:
+                raise
+            answer = {"trouble": traceback.format_exc()}
+        tidy()
+        print(json.dumps(answer), flush=True)
+
+
+def tidy() -> None:
+    from django.db import connections
+
+    for wrapper in connections.all(initialized_only=True):
+        with contextlib.suppress(Exception):
+            wrapper.close()
+        if hasattr(wrapper, "close_pool"):
+            with contextlib.suppress(Exception):
+                wrapper.close_pool()
+        wrapper.connection = None
+
+
+# What parents and children do
+
+
+def query(sql: str, *params: Any) -> Any:
+    """The first value of the first row."""
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute(sql, params)
+        return cursor.fetchone()[0] if cursor.description else None
+
+
+def session() -> int:
+    from django.db import connection
+
+    return int(query(session_sql(connection.vendor)))
+
+
+def session_sql(vendor: str) -> str:
+    return "SELECT " + {"mysql": "CONNECTION_ID()", "postgresql": "pg_backend_pid()"}[vendor]
+
+
+def note(text: str) -> None:
+    query("INSERT INTO entry (note) VALUES (%s)", text)
+
+
+def said(work: Callable[[], Any]) -> Any:
+    """What it returns, or the class and text of what it raises."""
+    try:
+        return work()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+class Child:
+    """A forked child, which works, reports, and ends as it was told to.
+
+    ``report()`` is for what it does on its way out; the parent reads all of it in ``end()``.
+    """
+
+    here: Child | None = None
+
+    def __init__(self, work: Callable[[], Any], ending: str = "os._exit") -> None:
+        self.reader, self.writer = os.pipe()
+        self.pid = os.fork()
+        if self.pid:
+            os.close(self.writer)
+            return
+        Child.here = self
+        self.report(said(work))
+        if ending == "os._exit":
+            os._exit(0)
+        if ending == "SIGKILL":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if ending != "goes on":
+            raise SystemExit(0) if ending == "sys.exit" else RuntimeError("of the child")
+
+    def report(self, what: Any) -> None:
+        os.write(self.writer, json.dumps(what).encode() + b"\n")
+
+    @functools.cached_property
+    def reports(self) -> list[Any]:
+        """All that it said until its end."""
+        with os.fdopen(self.reader) as lines:
+            return [json.loads(line) for line in lines]
+
+    @functools.cached_property
+    def code(self) -> int:
+        assert self.reports is not None
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def nothing() -> None: ...
+
+
+def close() -> None:
+    from django.db import connection
+
+    connection.close()
+
+
+def close_all() -> None:
+    from django.db import connections
+
+    connections.close_all()
+
+
+def close_old() -> None:
+    from django.db import close_old_connections
+
+    close_old_connections()
+
+
+def forget() -> None:
+    from django.db import connections
+
+    connections["default"].connection = None
+    del connections["default"]
+
+
+def collect() -> None:
+    gc.collect()
+
+
+def close_raw() -> None:
+    """Be polite to all that the driver may have left of its parent's."""
+    from django.db import connection
+
+    kinds = [connection.Database.Connection] if hasattr(connection.Database, "Connection") else []
+    kinds += [sys.modules["MySQLdb.connections"].Connection] if not kinds else []
+    for thing in gc.get_objects():
+        if type(thing) in kinds:
+            with contextlib.suppress(Exception):
+                thing.close()
+
+
+# The cases
+
+
+def one_child(deed: str, ending: str) -> Any:
+    """The parent has a session; the child does something, asks, does it again, and ends."""
+
+    def work() -> Any:
+        if deed == "nothing":
+            return []
+        act = globals()[deed]
+        act()
+        own = [session(), session()]
+        act()
+        return own
+
+    before = session()
+    child = Child(work, ending)
+    return {
+        "before": before, "after": said(session), "child": child.reports[0], "code": child.code,
+    }  # fmt: skip
+
+
+def other_threads(ending: str) -> Any:
+    """Other threads of the parent have sessions, one is in the middle of a query, and the child
+    collects their garbage. Then it is another thread that forks."""
+    from django.db import connection
+
+    def work() -> Any:
+        gc.collect()
+        own = session()
+        gc.collect()
+        return own
+
+    slow = "SELECT SLEEP(0.25)" if connection.vendor == "mysql" else "SELECT pg_sleep(0.25)"
+    with contextlib.ExitStack() as stack:
+        threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in range(4)]
+        befores = [session(), *[thread.submit(session).result() for thread in threads]]
+        busy = threads[0].submit(query, slow)
+        time.sleep(0.05)
+        is_under_way = not busy.done()
+        children = [Child(work, ending), threads[1].submit(Child, work).result()]
+        reports = [child.reports[0] for child in children]
+        codes = [child.code for child in children]
+        busy.result()
+        afters = [said(session), *[said(thread.submit(session).result) for thread in threads]]
+        for thread in threads:
+            thread.submit(close).result()
+    return {
+        "befores": befores, "afters": afters, "children": reports, "codes": codes,
+        "is_under_way": is_under_way,
+    }  # fmt: skip
+
+
+def inside_atomic(depth: int, ending: str, asks: bool) -> Any:
+    """A fork in the middle of the parent's transaction, which the child leaves in every way."""
+    from django.db import connection, transaction
+
+    def work() -> Any:
+        if not asks:
+            return None
+        note("child")
+        return [session(), connection.in_atomic_block, query("SELECT COUNT(*) FROM entry")]
+
+    before = session()
+    committed: list[int] = []
+    try:
+        with contextlib.ExitStack() as blocks:
+            for _ in range(depth):
+                blocks.enter_context(transaction.atomic())
+            transaction.on_commit(lambda: committed.append(os.getpid()))
+            note("parent")
+            child = Child(work, ending)
+            if not Child.here:
+                reports, in_between = child.reports, said(session)
+    finally:
+        if Child.here:
+            raw = connection.connection
+            left = {"connected": raw is not None, "committed": committed}
+            left["then"] = said(lambda: [session() > 0, transaction.atomic(session)() > 0])
+            Child.here.report(left)
+            if ending == "goes on":
+                os._exit(0)
+    return {
+        "before": before, "in_between": in_between, "after": said(session), "reports": reports,
+        "code": child.code, "committed": committed == [HOME],
+    }  # fmt: skip
+
+
+def tagged_rows(children: int, queries: int) -> Any:
+    """All of the family ask at the same time, each for what only it asks for."""
+
+    def work() -> list[str]:
+        tag = f"of {os.getpid()}"
+        answers = (query("SELECT %s", f"{tag} {number}") for number in range(queries))
+        return [answer for number, answer in enumerate(answers) if answer != f"{tag} {number}"]
+
+    before = session()
+    family = [Child(work, "sys.exit") for _ in range(children)]
+    mine = work()
+    return {
+        "before": before, "after": session(),
+        "foreign": [mine, *[child.reports[0] for child in family]],
+    }  # fmt: skip
+
+
+def generations() -> Any:
+    """A child's session under its own child, and its parent's under both."""
+
+    def work() -> Any:
+        own = session()
+        grandchild = Child(session, "sys.exit")
+        return [own, grandchild.reports[0], grandchild.code, said(session)]
+
+    before = session()
+    child = Child(work, "sys.exit")
+    return {"before": before, "child": child.reports[0], "after": said(session)}
+
+
+def held_by_hand() -> Any:
+    """The child has a cursor and the driver's connection in its hands, and uses both."""
+    from django.db import connection
+
+    before = session()
+    raw, cursor, sql = connection.connection, connection.cursor(), session_sql(connection.vendor)
+
+    def ask_raw() -> Any:
+        with raw.cursor() as bare:
+            bare.execute(sql)
+            return bare.fetchone()
+
+    def ask_cursor() -> Any:
+        cursor.execute(sql)
+        return cursor.fetchone()
+
+    child = Child(lambda: [said(ask_raw), said(ask_cursor), said(raw.close), session()])
+    return {"before": before, "child": child.reports[0], "after": said(session)}
+
+
+def bare_driver(options: dict[str, Any], driver: str) -> Any:
+    """A connection that Django knows nothing of, given to ``guard()``."""
+    import importlib
+
+    from daemonkit.forking import guard
+
+    raw = importlib.import_module(driver).connect(**options)
+    guard(raw)
+
+    def ask() -> Any:
+        with raw.cursor() as cursor:
+            cursor.execute("SELECT CONNECTION_ID()")
+            return cursor.fetchone()[0]
+
+    before = ask()
+    child = Child(lambda: [said(ask), said(raw.close)], "sys.exit")
+    facts = {"before": before, "child": child.reports[0], "code": child.code, "after": said(ask)}
+    raw.close()
+    return facts
+
+
+def pooled(deed: str, ending: str) -> Any:
+    """Idle connections of the parent's pool, and those that it has lent to two threads."""
+    from django.db import connection
+
+    def idle() -> list[Any]:
+        return [said(lambda raw=raw: raw.execute("SELECT pg_backend_pid()").fetchone()[0])
+                for raw in list(connection.pool._pool)]  # fmt: skip
+
+    def work() -> Any:
+        if deed == "close_pool":
+            connection.close_pool()
+        own = session()
+        connection.close()
+        connection.close_pool()
+        return own
+
+    with ThreadPoolExecutor(1) as thread:
+        session()
+        connection.pool.wait()
+        lent = [session(), thread.submit(session).result()]
+        at_rest = idle()
+        child = Child(work, ending)
+        facts = {
+            "child": child.reports[0], "code": child.code, "before": [lent, at_rest],
+            "after": [[said(session), said(thread.submit(session).result)], idle()],
+        }  # fmt: skip
+        thread.submit(close).result()
+    return facts
+
+
+def inside_a_unit_of_work(ending: str, asks: bool) -> Any:
+    """A fork inside ``with fresh_connections``: what the child does there, and on its way out."""
+    from daemonkit import fresh_connections
+
+    def work() -> Any:
+        if not asks:
+            return []
+        own = [session(), session()]
+        with fresh_connections:
+            return [*own, session()]
+
+    before = session()
+    try:
+        with fresh_connections:
+            child = Child(work, ending)
+            if not Child.here:
+                reports = child.reports
+    finally:
+        if Child.here:
+            with fresh_connections:
+                Child.here.report(said(session))
+            if ending == "goes on":
+                os._exit(0)
+    return {"before": before, "reports": reports, "code": child.code, "after": said(session)}
+
+
+def work_of_a_pool(_: int) -> list[int]:
+    time.sleep(0.05)  # so that each of the pool's processes has a turn
+    return [os.getpid(), session()]
+
+
+def set_up_a_process() -> None:
+    from django.conf import settings
+
+    if not settings.configured:
+        set_up()
+
+
+def process_pool(method: str) -> Any:
+    before = session()
+    context = multiprocessing.get_context(method)
+    with context.Pool(2, initializer=set_up_a_process) as pool:
+        rows = pool.map(work_of_a_pool, range(6), chunksize=1)
+        pool.close()
+        pool.join()
+    process = context.Process(target=work_of_a_pool, args=(0,))
+    if method == "fork":
+        process.start()
+        process.join()
+    return {"before": before, "rows": rows, "after": said(session), "code": process.exitcode}
+
+
+def ended(by: str) -> Any:
+    """A session whose process is killed, closes it or becomes another program; and who lives on."""
+
+    def work() -> None:
+        before = session()
+        grandchild = Child(lambda: time.sleep(30)) if "executes" not in by else None
+        assert Child.here is not None
+        Child.here.report([before, grandchild.pid if grandchild else os.getpid()])
+        if grandchild is None:
+            os.execvp("sleep", ["sleep", "30"])
+        os.kill(os.getpid(), signal.SIGKILL) if by == "is killed" else close()
+        time.sleep(30)
+
+    child = Child(work)
+    with os.fdopen(child.reader) as lines:
+        before, other = json.loads(lines.readline())
+    return {"session": before, "pids": [child.pid, other]}
+
+
+def reused_descriptor(path: str) -> Any:
+    """The parent has closed a connection, and its descriptor now means a file."""
+    from django.db import connection
+
+    session()
+    raw = connection.connection
+    descriptor = raw._sock.fileno() if hasattr(raw, "_sock") else raw.fileno()
+    close()
+    others = [os.open(path, os.O_RDONLY)]
+    while descriptor not in others:  # a pool keeps the connection open, and the number with it
+        if others[-1] > descriptor:
+            break
+        others.append(os.open(path, os.O_RDONLY))
+    child = Child(lambda: os.pread(others[-1], 100, 0).decode(), "sys.exit")
+    facts = {"read": child.reports[0], "reused": descriptor in others, "raw": type(raw).__name__}
+    for other in others:
+        os.close(other)
+    return facts
+
+
+def installed_late() -> Any:
+    """Connections of two threads that were opened before there was a guard; install() thrice."""
+    from daemonkit import forking
+
+    with ThreadPoolExecutor(1) as thread:
+        befores = [session(), thread.submit(session).result()]
+        for _ in range(3):
+            forking.install()
+
+        def work() -> Any:
+            gc.collect()
+            return [session(), len(forking._kept)]
+
+        child = Child(work, "sys.exit")
+        reports = child.reports
+        facts = {"befores": befores, "child": reports[0], "code": child.code}
+        facts["afters"] = [said(session), said(thread.submit(session).result)]
+        thread.submit(close).result()
+    return facts
+
+
+def signalled_at_birth() -> Any:
+    """SIGTERM reaches a child before any hook of ours does. Its parent is not the one to stop."""
+    from daemonkit.stopping import on_signals
+
+    with on_signals() as watcher:
+        child = Child(lambda: "lives", "os._exit")
+        time.sleep(0.1)
+        return {"reports": child.reports, "code": child.code, "asked": watcher.stop.asked}
+
+
+def under_the_watcher(deed: str) -> Any:
+    """A child of a process that has daemonkit's handlers."""
+    from daemonkit.stopping import on_signals
+
+    found = [signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)]
+    try:
+        with on_signals() as watcher:
+
+            def work() -> Any:
+                if deed == "asks itself":
+                    watcher.stop.ask("the child's own reason")
+                    return watcher.stop.wait(0)
+                same = [signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)] == found
+                assert Child.here is not None
+                Child.here.report([same, signal.set_wakeup_fd(-1)])
+                os.kill(os.getpid(), signal.SIGTERM)
+                return "lives"
+
+            child = Child(work, "sys.exit")
+            reports = child.reports
+            goes_on = watcher.stop.wait(0.1)
+            code = child.code
+            os.kill(os.getpid(), signal.SIGTERM)
+            stops = not watcher.stop.wait(5)
+    finally:
+        if Child.here:
+            Child.here.report("left")
+    return {"reports": reports, "code": code, "goes_on": goes_on, "stops": stops}
+
+
+# SQLite
+
+
+def another_process(path: str, sql: str) -> str:
+    """What a process that is nobody's child hears from the same file."""
+    script = f"import sqlite3; c = sqlite3.connect({path!r}, timeout=0, isolation_level=None)\n"
+    script += f"try: print(c.execute({sql!r}).fetchall())\nexcept Exception as e: print(e)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    return done.stdout.strip() + done.stderr
+
+
+def start_anew(mode: str) -> None:
+    query(f"PRAGMA journal_mode={mode}")
+    query("DELETE FROM entry")
+
+
+def sqlite_locked(path: str, ending: str, asks: bool) -> Any:
+    """The parent has written in a transaction, and has not committed."""
+    from django.db import transaction
+
+    start_anew("delete")
+    try:
+        with transaction.atomic():
+            for number in range(200):
+                note("parent's " * 20 + str(number))
+            child = Child(lambda: said(lambda: note("child")) if asks else None, ending)
+            if not Child.here:
+                reports, code = child.reports, child.code
+                meanwhile = another_process(path, "INSERT INTO entry (note) VALUES ('another')")
+    finally:
+        if Child.here and ending == "goes on":
+            os._exit(0)
+    return {
+        "reports": reports, "code": code, "meanwhile": meanwhile,
+        "rows": another_process(path, "SELECT COUNT(*) FROM entry"),
+        "integrity": another_process(path, "PRAGMA integrity_check"),
+    }  # fmt: skip
+
+
+def sqlite_idle(path: str, mode: str, reading: bool) -> Any:
+    """The parent's connection is open, perhaps in the middle of reading, and is closed while the
+    child's is open: with a WAL, what the child writes then must not go with it."""
+    from django.db import connection
+
+    start_anew(mode)
+    note("parent")
+    note("parent")
+    reader, writer = os.pipe()
+    cursor = connection.connection.execute("SELECT note FROM entry") if reading else None
+    if cursor is not None:
+        cursor.fetchone()
+
+    def work() -> Any:
+        count = query("SELECT COUNT(*) FROM entry")
+        assert Child.here is not None
+        Child.here.report(count)
+        os.close(writer)
+        os.read(reader, 1)
+        return said(lambda: note("child"))
+
+    child = Child(work, "sys.exit")
+    time.sleep(0.1)
+    still = len(cursor.fetchall()) if cursor is not None else 0
+    connection.close()
+    os.close(writer)
+    return {
+        "reports": child.reports, "code": child.code, "still": still,
+        "rows": another_process(path, "SELECT note FROM entry ORDER BY id"),
+    }  # fmt: skip
+
+
+def sqlite_of_threads(path: str, mode: str) -> Any:
+    """Another thread of the parent has the file open."""
+    start_anew(mode)
+    close()
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(note, "parent").result()
+        child = Child(lambda: said(lambda: note("child")), "sys.exit")
+        facts = {"child": child.reports[0], "code": child.code}
+        thread.submit(close).result()
+    return {**facts, "rows": another_process(path, "SELECT note FROM entry ORDER BY id")}
+
+
+def sqlite_in_memory() -> Any:
+    query("CREATE TABLE entry (note)")
+    note("parent")
+    child = Child(lambda: [note("child"), query("SELECT COUNT(*) FROM entry")][1], "sys.exit")
+    return {"child": child.reports[0], "code": child.code,
+            "rows": query("SELECT COUNT(*) FROM entry")}  # fmt: skip
+
+
+if os.environ.get("FORKS_SIGNAL_AT_BIRTH"):  # before daemonkit is there to register its hooks
+    os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))
+
+if __name__ == "__main__":
+    main()

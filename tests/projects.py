@@ -1,0 +1,43 @@
+"""Small projects that a test writes, command by command, on top of the sample site."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from textwrap import dedent
+
+from tests.conftest import Manage
+from tests.processes import ROOT, Daemon
+
+SITE = ROOT / "sample_site"
+
+
+class Project:
+    """A project in a folder: the shop, and an app ``depot`` with commands given as source text."""
+
+    def __init__(self, folder: Path, manage: Manage) -> None:
+        self.folder = folder
+        self._manage = manage
+        self._commands = folder / "depot" / "management" / "commands"
+        self._commands.mkdir(parents=True)
+        settings = "from config.settings import *\n\nINSTALLED_APPS += ['depot']\n"
+        (folder / "depot_settings.py").write_text(settings)
+        for package in (self._commands, self._commands.parent, self._commands.parent.parent):
+            (package / "__init__.py").touch()
+
+    def command(self, name: str, source: str) -> str:
+        """Write a management command, below the imports that every daemon needs."""
+        imports = "from daemonkit import BaseDaemonCommand, Cron, Every, Poll\n\n"
+        (self._commands / f"{name}.py").write_text(imports + dedent(source).strip() + "\n")
+        return name
+
+    def module(self, path: str, source: str) -> None:
+        """Write any other module, such as ``MySQLdb/__init__.py``: it comes before the real one."""
+        (self.folder / path).parent.mkdir(exist_ok=True)
+        (self.folder / path).write_text(dedent(source).strip() + "\n")
+
+    def manage(self, *arguments: str, **env: str | None) -> Daemon:
+        """Start ``manage.py`` with these arguments."""
+        paths = os.pathsep.join(map(str, (self.folder, ROOT)))
+        own = {"DJANGO_SETTINGS_MODULE": "depot_settings", "PYTHONPATH": paths}
+        return self._manage(*arguments, env={**own, **env})
