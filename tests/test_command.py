@@ -248,7 +248,7 @@ def test_a_tick_that_lost_its_connection_is_due_again_at_once_one_time(
             if super().tick() < 4:
                 raise OperationalError(2013, "Lost connection to MySQL server during query")
 
-    call_command(Losing(), max_ticks=4, clock=FakeClock(wall=1_700_000_000))
+    call_command(Losing(), max_ticks=4, pulse="1d", clock=FakeClock(wall=1_700_000_000))
     lost = iterations(hearing)
     assert [iteration.problem for iteration in lost[:3]] == [Problem.LOST] * 3
     assert lost[0].pause == 0

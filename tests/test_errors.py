@@ -473,6 +473,8 @@ def test_a_lock_that_takes_too_long_is_to_be_tried_again(client: Client) -> None
 @pytest.mark.parametrize("client", ["mysqlclient", "PyMySQL", "psycopg"], indirect=True)
 def test_a_deadlock_is_to_be_tried_again(client: Client) -> None:
     client.server.execute("INSERT INTO entry (note) VALUES ('first'), ('second')")
+    if client.server.vendor == "postgresql":
+        client.server.configure("deadlock_timeout", "50ms")
     one, other = client.talk(), client.talk()
     for talk, row in ((one, 1), (other, 2)):
         talk.ask("BEGIN")
