@@ -11,11 +11,18 @@ import time
 
 import django
 
-from benchmarks import empty, lives, losses, ticks
+from benchmarks import empty, forks, lives, losses, rpc, ticks
 from benchmarks.contestants import Servers
 from benchmarks.table import Table
 
-SECTIONS = {"ticks": ticks, "empty": empty, "lives": lives, "losses": losses}
+SECTIONS = {
+    "ticks": ticks,
+    "empty": empty,
+    "lives": lives,
+    "losses": losses,
+    "rpc": rpc,
+    "forks": forks,
+}
 
 
 def main() -> None:

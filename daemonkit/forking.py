@@ -107,7 +107,7 @@ def _heard_of(wrapper: Wrapper) -> None:
 def _before_fork() -> None:
     """Hold what the child must not destroy before it has come to its senses: it loses the other
     threads, and what only they hold, before its first line of Python."""
-    stopping.hold_signals()
+    stopping.hold_still()
     _here.held = held = _all_open()
     if held.raws or held.pools:
         import ctypes  # noqa: F401  not in the child: another thread may hold an import lock
@@ -115,18 +115,19 @@ def _before_fork() -> None:
 
 def _after_fork_in_parent() -> None:
     _here.held = None
-    stopping.let_signals_through()
+    stopping.let_go()
 
 
 def _after_fork_in_child() -> None:
     with contextlib.ExitStack() as steps:
-        steps.callback(stopping.let_signals_through)
+        steps.callback(stopping.let_go)
         held = _all_open()  # what was gathered before the fork, and what was opened meanwhile
-        steps.callback(_keep_for_ever, held)
-        for wrapper in held.wrappers:
-            steps.callback(_part, wrapper)
-        steps.callback(_part_from_pools, held)
-        steps.callback(_cover_sockets, held)
+        if held.raws or held.pools:
+            steps.callback(_keep_for_ever, held)
+            for wrapper in held.wrappers:
+                steps.callback(_part, wrapper)
+            steps.callback(_part_from_pools, held)
+            steps.callback(_cover_sockets, held)
         steps.callback(stopping.forget_in_child)
         # Another thread may have held it, and would not give it back.
         connection_created.lock = threading.Lock()

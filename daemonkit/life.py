@@ -56,6 +56,7 @@ class Life:
         self._end: CommandError | None = None
         self._last: Iteration | None = None
         self._announced_stopping = threading.Event()
+        self._announced_forced = threading.Event()
         self._ever_well = False
         self._refused_since: float | None = None
 
@@ -69,9 +70,11 @@ class Life:
             yield
 
     def _told(self) -> None:
-        """Have "stopping" announced before "stopped": another thread may be about to."""
+        """Have "stopping" and "forced" announced before "stopped": the watcher may be about to."""
         if self.stop.reason is not None and not self._announced_stopping.wait(0.5):
             self.on_asked(self.stop.reason)
+        if self.stop.forced is not None and not self._announced_forced.wait(0.5):
+            self.on_forced(self.stop.forced)
 
     @contextlib.contextmanager
     def announced(self) -> Iterator[None]:
@@ -252,6 +255,7 @@ class Life:
 
     def on_forced(self, reason: str) -> None:
         announce(signals.daemon_forced, self.daemon, reason=reason)
+        self._announced_forced.set()
 
     def cut(self, threads: set[int], *, for_good: bool) -> None:
         cut_connections(threads, for_good=for_good)

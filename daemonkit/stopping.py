@@ -180,11 +180,12 @@ class Watcher:
         poll = select.poll()
         poll.register(self._reader, select.POLLIN)
         while not self._closing:
-            if poll.poll(self._patience() * 1000):
-                for signum in os.read(self._reader, 4096):
+            told = os.read(self._reader, 4096) if poll.poll(self._patience() * 1000) else b""
+            with _acting:
+                for signum in told:
                     if signum in _STOP_SIGNALS:
                         self._received(signal.Signals(signum).name)
-            self._mind_the_deadlines(time.monotonic())
+                self._mind_the_deadlines(time.monotonic())
 
     def _patience(self) -> float:
         """Seconds to sleep: to the next deadline, or so short that no tick that starts meanwhile
@@ -283,6 +284,9 @@ def _flush() -> None:
 
 
 _standing: Watcher | None = None
+_acting = threading.Lock()
+"""Held by a watcher that acts, and by a thread that forks: what the watcher has in its hands in the
+middle of a log line, the child would wait for in vain."""
 _here = threading.local()
 
 
@@ -346,15 +350,17 @@ def _take_signals(wakeup_descriptor: int, restored: contextlib.ExitStack) -> Non
 # the descriptor that both have. Nor may one that comes before it has forgotten its parent's ways.
 
 
-def hold_signals() -> None:
-    """Before a fork: have stop signals to this thread, and to the child, wait."""
+def hold_still() -> None:
+    """Before a fork: let the watcher finish, and stop signals to this thread and the child wait."""
     if _standing is not None:
         _here.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+        _here.holds = _acting.acquire(timeout=UNWINDING)
 
 
 def forget_in_child() -> None:
     """In a forked child: signals mean what they meant before ``on_signals``."""
-    global _standing
+    global _standing, _acting
+    _acting, _here.holds = threading.Lock(), False
     watcher, _standing = _standing, None
     if watcher is not None:
         watcher.restored.close()
@@ -362,10 +368,13 @@ def forget_in_child() -> None:
         watcher.part()
 
 
-def let_signals_through() -> None:
+def let_go() -> None:
     """After a fork, in both: what has waited takes its effect."""
     mask, _here.mask = getattr(_here, "mask", None), None
     if mask is not None:
+        if _here.holds:
+            _here.holds = False
+            _acting.release()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 

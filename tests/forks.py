@@ -14,12 +14,15 @@ import json
 import multiprocessing
 import os
 import signal
+import stat
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 HOME = os.getpid()
@@ -86,6 +89,17 @@ def session() -> int:
 
 def session_sql(vendor: str) -> str:
     return "SELECT " + {"mysql": "CONNECTION_ID()", "postgresql": "pg_backend_pid()"}[vendor]
+
+
+def sockets() -> set[int]:
+    """The inodes of this process's sockets."""
+    found = set()
+    for entry in Path("/dev/fd").iterdir():
+        with contextlib.suppress(OSError):  # the one that lists
+            status = os.fstat(int(entry.name))
+            if stat.S_ISSOCK(status.st_mode):
+                found.add(status.st_ino)
+    return found
 
 
 def note(text: str) -> None:
@@ -171,13 +185,9 @@ def collect() -> None:
 
 
 def close_raw() -> None:
-    """Be polite to all that the driver may have left of its parent's."""
-    from django.db import connection
-
-    kinds = [connection.Database.Connection] if hasattr(connection.Database, "Connection") else []
-    kinds += [sys.modules["MySQLdb.connections"].Connection] if not kinds else []
+    """Be polite to all that the driver has left of the parent's."""
     for thing in gc.get_objects():
-        if type(thing) in kinds:
+        if type(thing).__name__ == "Connection" and hasattr(thing, "commit"):
             with contextlib.suppress(Exception):
                 thing.close()
 
@@ -199,9 +209,8 @@ def one_child(deed: str, ending: str) -> Any:
 
     before = session()
     child = Child(work, ending)
-    return {
-        "before": before, "after": said(session), "child": child.reports[0], "code": child.code,
-    }  # fmt: skip
+    facts = {"before": before, "child": child.reports[0], "code": child.code}
+    return {**facts, "after": said(session)}
 
 
 def other_threads(ending: str) -> Any:
@@ -210,15 +219,17 @@ def other_threads(ending: str) -> Any:
     from django.db import connection
 
     def work() -> Any:
+        shared = sorted(sockets() & parents)
         gc.collect()
         own = session()
         gc.collect()
-        return own
+        return [own, shared]
 
     slow = "SELECT SLEEP(0.25)" if connection.vendor == "mysql" else "SELECT pg_sleep(0.25)"
     with contextlib.ExitStack() as stack:
         threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in range(4)]
         befores = [session(), *[thread.submit(session).result() for thread in threads]]
+        parents = sockets()
         busy = threads[0].submit(query, slow)
         time.sleep(0.05)
         is_under_way = not busy.done()
@@ -230,8 +241,9 @@ def other_threads(ending: str) -> Any:
         for thread in threads:
             thread.submit(close).result()
     return {
-        "befores": befores, "afters": afters, "children": reports, "codes": codes,
-        "is_under_way": is_under_way,
+        "befores": befores, "afters": afters, "codes": codes, "is_under_way": is_under_way,
+        "children": [own for own, _ in reports], "shared": [shared for _, shared in reports],
+        "sockets": len(parents),
     }  # fmt: skip
 
 
@@ -280,11 +292,8 @@ def tagged_rows(children: int, queries: int) -> Any:
 
     before = session()
     family = [Child(work, "sys.exit") for _ in range(children)]
-    mine = work()
-    return {
-        "before": before, "after": session(),
-        "foreign": [mine, *[child.reports[0] for child in family]],
-    }  # fmt: skip
+    foreign = [work(), *[child.reports[0] for child in family]]
+    return {"before": before, "foreign": foreign, "after": said(session)}
 
 
 def generations() -> Any:
@@ -521,6 +530,25 @@ def under_the_watcher(deed: str) -> Any:
         if Child.here:
             Child.here.report("left")
     return {"reports": reports, "code": code, "goes_on": goes_on, "stops": stops}
+
+
+def while_the_watcher_speaks() -> Any:
+    """A fork at the moment when the watcher, told to stop, is in the middle of a log line."""
+    from daemonkit.stopping import Unattended, on_signals
+
+    log = threading.Lock()
+
+    class Watched(Unattended):
+        def on_asked(self, reason: str) -> None:
+            with log:
+                time.sleep(0.3)
+
+    with on_signals(Watched()) as watcher:
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not log.locked():
+            time.sleep(0.001)
+        child = Child(lambda: log.acquire(timeout=2))
+        return {"reports": child.reports, "asked": watcher.stop.asked}
 
 
 # SQLite

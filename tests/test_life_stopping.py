@@ -170,6 +170,7 @@ def test_sigusr1_shows_where_every_thread_stands(live: Live, mariadb: Server) ->
     daemon.signal(signal.SIGUSR1)
     daemon.wait_for("in pass_time")
     daemon.wait_for("stopping.py")
+    daemon.end()
     mariadb.kill_sessions()
 
 

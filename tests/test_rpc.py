@@ -27,7 +27,7 @@ from thriftpy2.transport import TTransportException
 
 from daemonkit import fresh_connections, release_connections
 from tests.conftest import MakeAlias, Manage
-from tests.processes import ROOT, Daemon, child_environment
+from tests.processes import ROOT, Daemon, child_environment, manage_command
 from tests.rpc.shop import DATABASE, Shop, connected, idl, port_of
 from tests.servers import Server
 from tests.waiting import eventually
@@ -60,15 +60,43 @@ def shop(server: Server, shops: Callable[[Server], Shop]) -> Shop:
     return shops(server)
 
 
+COMMAND = ("run_daemon", "price_service", "--port", "0")
+
+
 @pytest.fixture
 def serve(shop: Shop, manage: Manage) -> Callable[..., Daemon]:
     """``serve(max_age="none")``: the service, as a process that listens on any free port."""
 
     def start(*arguments: str, max_age: str = "none") -> Daemon:
-        command = ["run_daemon", "price_service", "--port", "0", *arguments]
-        return manage(*command, env={"DATABASE_URL": shop.url, "CONN_MAX_AGE": max_age})
+        env = {"DATABASE_URL": shop.url, "CONN_MAX_AGE": max_age}
+        return manage(*COMMAND, *arguments, env=env)
 
     return start
+
+
+@pytest.fixture(scope="module")
+def services(shops: Callable[[Server], Shop]) -> Iterator[Callable[[Server], Daemon]]:
+    """One service for each server, which lives through all that the tests do to its database."""
+    started: dict[Server, Daemon] = {}
+
+    def service_on(server: Server) -> Daemon:
+        if server not in started:
+            env = {"DATABASE_URL": shops(server).url, "CONN_MAX_AGE": "none"}
+            started[server] = Daemon(manage_command(*COMMAND), env=env)
+        return started[server]
+
+    yield service_on
+    codes = [service.stop() for service in started.values() if service.is_running]
+    for service in started.values():
+        service.end()
+    assert codes == [0] * len(started)
+
+
+@pytest.fixture
+def service(shop: Shop, services: Callable[[Server], Daemon]) -> Iterator[Daemon]:
+    """A service that the test does not end."""
+    yield services(shop.server)
+    assert services(shop.server).is_running
 
 
 @pytest.fixture
@@ -138,9 +166,9 @@ def test_a_session_that_is_killed_between_calls_costs_none(
     assert "Unavailable" not in service.output
 
 
-def test_an_idle_timeout_between_calls_costs_none(serve: Serve, shop: Shop) -> None:
+def test_an_idle_timeout_between_calls_costs_none(service: Daemon, shop: Shop) -> None:
     shop.server.set_idle_timeout(1)
-    with several_connected(port_of(serve())) as clients:
+    with several_connected(port_of(service)) as clients:
         for _ in range(2):
             all_are_right(clients, shop)
             eventually(lambda: not shop.server.sessions(), what="the server has hung up")
@@ -148,17 +176,16 @@ def test_an_idle_timeout_between_calls_costs_none(serve: Serve, shop: Shop) -> N
 
 
 def test_a_server_that_is_killed_and_comes_back_between_calls_costs_none(
-    serve: Serve, shop: Shop
+    service: Daemon, shop: Shop
 ) -> None:
-    with several_connected(port_of(serve())) as clients:
+    with several_connected(port_of(service)) as clients:
         all_are_right(clients, shop)
         shop.server.kill()
         shop.server.start()
         all_are_right(clients, shop)
 
 
-def test_while_the_database_is_away_calls_are_told_so(serve: Serve, shop: Shop) -> None:
-    service = serve()
+def test_while_the_database_is_away_calls_are_told_so(service: Daemon, shop: Shop) -> None:
     with connected(port_of(service)) as client:
         shop.server.stop()
         for _ in range(2):
@@ -166,11 +193,9 @@ def test_while_the_database_is_away_calls_are_told_so(serve: Serve, shop: Shop) 
                 client.get_price(SKU)
         shop.server.start()
         all_are_right([client], shop)
-    assert service.stop() == 0
 
 
-def test_a_session_ends_with_its_client(serve: Serve, shop: Shop) -> None:
-    service = serve()
+def test_a_session_ends_with_its_client(service: Daemon, shop: Shop) -> None:
     with several_connected(port_of(service)) as clients:
         all_are_right(clients, shop)
         assert len(shop.server.sessions()) == CLIENTS
@@ -179,10 +204,10 @@ def test_a_session_ends_with_its_client(serve: Serve, shop: Shop) -> None:
 
 
 def test_the_rest_view_beside_it_says_the_same(
-    serve: Serve, shop: Shop, alias: MakeAlias, settings: Any
+    service: Daemon, shop: Shop, alias: MakeAlias, settings: Any
 ) -> None:
     use(alias(shop.server, name="rest"), shop, settings)
-    with connected(port_of(serve())) as client:
+    with connected(port_of(service)) as client:
         for amount in ("12.50", "8.00", "3.99"):
             client.set_price(SKU, amount)
             shop.server.kill_sessions()
@@ -212,9 +237,8 @@ def rest(path: str) -> Any:
 
 
 def test_a_call_whose_session_is_killed_fails_with_the_services_own_exception(
-    serve: Serve, shop: Shop
+    service: Daemon, shop: Shop
 ) -> None:
-    service = serve()
     with connected(port_of(service)) as client, shop.locked(SKU) as holder:
         before = client.get_price(SKU).amount
         with aside(client.set_price, SKU, "77.00") as call:
@@ -223,15 +247,13 @@ def test_a_call_whose_session_is_killed_fails_with_the_services_own_exception(
             with pytest.raises(idl.Unavailable, match=r"^the database gave no answer$"):
                 call.result(10)
         assert client.get_price(SKU).amount == before
-    assert service.stop() == 0
     assert "set_price failed in the database" in service.stderr
     assert "connection 'default' dropped" in service.stderr
 
 
 def test_a_call_whose_server_is_killed_fails_with_the_services_own_exception(
-    serve: Serve, shop: Shop
+    service: Daemon, shop: Shop
 ) -> None:
-    service = serve()
     with connected(port_of(service)) as client, shop.locked(SKU) as holder:
         before = client.get_price(SKU).amount
         with aside(client.set_price, SKU, "78.00") as call:
@@ -242,13 +264,11 @@ def test_a_call_whose_server_is_killed_fails_with_the_services_own_exception(
         shop.server.start()
         assert client.get_price(SKU).amount == before
         assert client.set_price(SKU, "78.00").old_amount == before
-    assert service.stop() == 0
 
 
 def test_under_kills_every_answer_is_right_or_the_services_own_exception(
-    serve: Serve, hammer: Hammer, shop: Shop
+    service: Daemon, hammer: Hammer, shop: Shop
 ) -> None:
-    service = serve()
     clients = hammer(port_of(service), 4)
     when = random.Random(4)
     while any(client.is_running for client in clients):
@@ -261,7 +281,6 @@ def test_under_kills_every_answer_is_right_or_the_services_own_exception(
         assert seen["hung_up"] is None
         assert seen["right"] > 20
         assert seen["slowest"] < 5
-    assert service.stop() == 0
     eventually(lambda: not shop.server.sessions())
 
 
