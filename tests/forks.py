@@ -359,21 +359,23 @@ def pooled(deed: str, ending: str) -> Any:
                 for raw in list(connection.pool._pool)]  # fmt: skip
 
     def work() -> Any:
+        shared = sorted(sockets() & parents)
         if deed == "close_pool":
             connection.close_pool()
         own = session()
         connection.close()
         connection.close_pool()
-        return own
+        return [own, shared]
 
     with ThreadPoolExecutor(1) as thread:
         session()
         connection.pool.wait()
         lent = [session(), thread.submit(session).result()]
-        at_rest = idle()
+        at_rest, parents = idle(), sockets()
         child = Child(work, ending)
+        own, shared = child.reports[0]
         facts = {
-            "child": child.reports[0], "code": child.code, "before": [lent, at_rest],
+            "child": own, "shared": shared, "code": child.code, "before": [lent, at_rest],
             "after": [[said(session), said(thread.submit(session).result)], idle()],
         }  # fmt: skip
         thread.submit(close).result()

@@ -291,6 +291,7 @@ def test_a_child_makes_a_pool_of_its_own_and_leaves_its_parents_alone(
         assert facts["after"] == facts["before"]
         assert len({*lent, *at_rest}) == len(lent + at_rest) >= 4
         assert facts["child"] not in lent + at_rest
+        assert facts["shared"] == []
         assert facts["code"] == ENDINGS[ending]
 
 
