@@ -60,7 +60,7 @@ def install() -> None:
     )
     if threading.active_count() > 1:  # they may have connections that we have not heard of
         for thing in gc.get_objects():
-            if issubclass(type(thing), BaseDatabaseWrapper):
+            if issubclass(type(thing), BaseDatabaseWrapper) and hasattr(thing, "connection"):
                 _heard_of(thing)
 
 
@@ -120,17 +120,17 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     with contextlib.ExitStack() as steps:
-        steps.callback(stopping.let_go)
+        # Another thread may have held it, and would not give it back.
+        connection_created.lock = threading.Lock()
+        steps.callback(stopping.let_go)  # the last of the steps
+        steps.callback(stopping.forget_in_child)
         held = _all_open()  # what was gathered before the fork, and what was opened meanwhile
         if held.raws or held.pools:
             steps.callback(_keep_for_ever, held)
             for wrapper in held.wrappers:
                 steps.callback(_part, wrapper)
             steps.callback(_part_from_pools, held)
-            steps.callback(_cover_sockets, held)
-        steps.callback(stopping.forget_in_child)
-        # Another thread may have held it, and would not give it back.
-        connection_created.lock = threading.Lock()
+            steps.callback(_cover_sockets, held)  # the first
 
 
 def _all_open() -> _Held:
