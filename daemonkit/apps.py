@@ -13,6 +13,7 @@ from daemonkit.exits import Exit
 class DaemonkitConfig(AppConfig):
     name = "daemonkit"
     verbose_name = "Daemons"
+    default_auto_field = "django.db.models.BigAutoField"
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)

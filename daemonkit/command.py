@@ -21,9 +21,10 @@ from daemonkit.iteration import Iteration
 from daemonkit.life import Life
 from daemonkit.log import plain_logging
 from daemonkit.options import HANDED_IN, add_daemon_options
-from daemonkit.retry import Backoff, after_failure
+from daemonkit.retry import Backoff
 from daemonkit.schedules import Schedule
 from daemonkit.signals import announce
+from daemonkit.stopping import on_signals
 
 _OURS = ("handle", "run", "wait", "iterate")
 
@@ -112,7 +113,7 @@ class BaseDaemonCommand(BaseCommand):
         number = last.number + 1 if last else 1
         started = life.now or life.clock.moment()
         due = life.due or started
-        announce(signals.iteration_started, self, number=number, due=due)
+        life.begin(number, due)
         result, error = None, None
         with life.stop.timing(life.tick_timeout) as timing:
             try:
@@ -122,14 +123,7 @@ class BaseDaemonCommand(BaseCommand):
                 error = raised
         seconds = life.clock.moment().monotonic - started.monotonic
         iteration = Iteration(number, due, started, seconds, result)
-        if error is not None:
-            cut = timing.overdue_since is not None
-            iteration = after_failure(iteration, error, last, self.backoff, cut_by_us=cut)
-        announce(signals.iteration_finished, self, iteration=iteration)
-        if error is not None:
-            announce(signals.iteration_failed, self, iteration=iteration)
-        life.learn(iteration)
-        return iteration
+        return life.finish(iteration, error, last, cut=timing.overdue_since is not None)
 
     @property
     def life(self) -> Life:
@@ -186,9 +180,10 @@ class BaseDaemonCommand(BaseCommand):
             self._life = None
 
     def _live(self) -> None:
-        with plain_logging(self.options["verbosity"]), self.life.log.listening():
-            self.run()
-        self.life.conclude()
+        with on_signals():  # until the end, or until this process begins anew
+            with plain_logging(self.options["verbosity"]), self.life.log.listening():
+                self.run()
+            self.life.conclude()
 
     def _live_under_the_reloader(self) -> None:
         try:

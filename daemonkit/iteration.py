@@ -23,6 +23,8 @@ class Iteration(NamedTuple):
         How many of those failed because the database was away. They end no process.
     ``pause``
         Seconds of back-off that the failure asks for before the next try; 0 after a good tick.
+    ``job``
+        The name of the job whose run this was; "" for ``tick()``.
     """
 
     number: int
@@ -35,6 +37,7 @@ class Iteration(NamedTuple):
     failures: int = 0
     outages: int = 0
     pause: float = 0.0
+    job: str = ""
 
     @property
     def ended(self) -> Moment:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
 
-from daemonkit import signals
+from daemonkit import reexec, signals
 from daemonkit.clock import Moment
 from daemonkit.connections import close_idle, fresh_connections, kept_between_units
 from daemonkit.errors import Problem, classify, one_line
@@ -21,7 +21,7 @@ from daemonkit.exits import Exit
 from daemonkit.iteration import Iteration
 from daemonkit.log import Log, logger
 from daemonkit.options import Settings
-from daemonkit.retry import PROVEN_AFTER, next_due
+from daemonkit.retry import PROVEN_AFTER, after_failure, next_due
 from daemonkit.signals import announce
 from daemonkit.stopping import Stop, Tick, on_signals
 from daemonkit.threads import cut_connections
@@ -53,12 +53,14 @@ class Life:
         self.due: Moment | None = None
         self.now: Moment | None = None
         self.outcome = ""
+        self.hindrance = ""  # why it may not tick now, though a tick is due: "not leader"
         self._end: CommandError | None = None
         self._last: Iteration | None = None
         self._announced_stopping = threading.Event()
         self._announced_forced = threading.Event()
         self._ever_well = False
         self._refused_since: float | None = None
+        self._folder = reexec.working_folder()
 
     # The with-blocks of a life
 
@@ -110,18 +112,33 @@ class Life:
         """
         waiting = False
         while self._goes_on(last):
-            announce(signals.daemon_pulse, self.daemon)
+            self.pulsed()
             now = self.now = self.clock.moment()
             self.due = next_due(self.schedule, last, self.begun, now)
             seconds = self._until(self.due, now)
-            if seconds <= 0:
+            if self.hindrance:
+                seconds = self.pulse
+            elif seconds <= 0:
                 return True
             if not waiting:
                 waiting = True
                 close_idle(seconds)
                 announce(signals.daemon_waiting, self.daemon, due=self.due)
-            self.clock.wait(min(seconds, self.pulse, self._left(now)), self.stop.wait)
+            self.wait(min(seconds, self._left(now)))
         return False
+
+    def wait(self, seconds: float) -> None:
+        """Wait as the loop does: no longer than a pulse, or until told to stop, or nudged."""
+        self.clock.wait(min(seconds, self.pulse), self.stop.wait_as_loop)
+
+    def nudge(self) -> None:
+        """End the loop's wait, to have it look anew at what is due. From any thread."""
+        self.stop.nudge()
+
+    def pulsed(self) -> None:
+        """Give a sign of life, unless something that runs is stuck: that must look stuck."""
+        if not any(tick.overdue_since is not None for tick in list(self.stop.ticks.values())):
+            announce(signals.daemon_pulse, self.daemon)
 
     def _until(self, due: Moment, now: Moment) -> float:
         if self._refused_since is not None:  # no later than when the refusal is proven
@@ -145,6 +162,24 @@ class Life:
             return True
         return False
 
+    # A unit of work: begin(), then the work, then finish()
+
+    def begin(self, number: int, due: Moment, job: str = "") -> None:
+        announce(signals.iteration_started, self.daemon, number=number, due=due, job=job)
+
+    def finish(
+        self, iteration: Iteration, error: Exception | None, last: Iteration | None, *, cut: bool
+    ) -> Iteration:
+        """What a tick or a job came to, said to all. ``last`` is the one before it, ``cut`` whether
+        we ended its connections because it was overdue."""
+        if error is not None:
+            iteration = after_failure(iteration, error, last, self.daemon.backoff, cut_by_us=cut)
+        announce(signals.iteration_finished, self.daemon, iteration=iteration)
+        if error is not None:
+            announce(signals.iteration_failed, self.daemon, iteration=iteration)
+        self.learn(iteration)
+        return iteration
+
     # What the life learns
 
     def learn(self, iteration: Iteration) -> None:
@@ -167,13 +202,24 @@ class Life:
             )
 
     def conclude(self) -> None:
-        """Raise what the process should end with, if that is not 0."""
+        """Raise what the process should end with, if that is not 0; or let it begin anew."""
         if self.stop.forced:  # by what was asked, not by how the tick ended
             raise SystemExit(Exit.FORCED)
+        if self.stop.reloading:
+            self._begin_anew()
         if self.settings.once and self._last is not None and self._last.error is not None:
             self._fail_at_once(self._last.error, self._last.problem, logged=True)
         if self._end is not None:
             raise self._end
+
+    def _begin_anew(self) -> None:
+        try:
+            reexec.execute_anew(self._folder)
+        except OSError as error:
+            raise CommandError(
+                f"{self.daemon.name} cannot execute itself anew: {one_line(error)}",
+                returncode=Exit.TICK_FAILED,
+            ) from error
 
     def _wait_for_the_database(self, open_everything: Callable[[], None]) -> bool:
         """Try until it succeeds; False if told to stop before. Errors that are not about the
@@ -208,8 +254,8 @@ class Life:
             left = self._until(again, now)
             if left <= 0:
                 return
-            announce(signals.daemon_pulse, self.daemon)
-            self.clock.wait(min(left, self.pulse), self.stop.wait)
+            self.pulsed()
+            self.wait(left)
 
     def _note_refusal(self, error: Exception, problem: Problem | None) -> None:
         """The server calls our settings wrong. If it never took them, and goes on refusing them,
@@ -245,7 +291,8 @@ class Life:
     # What the watcher tells us; from other threads
 
     def on_asked(self, reason: str) -> None:
-        announce(signals.daemon_stopping, self.daemon, reason=reason)
+        moment = signals.daemon_reloading if self.stop.reloading else signals.daemon_stopping
+        announce(moment, self.daemon, reason=reason)
         self._announced_stopping.set()
 
     def on_overdue(self, tick: Tick) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from django.dispatch import Signal
 
 from daemonkit import signals
+from daemonkit.clock import Moment
 from daemonkit.errors import Problem, one_line
 from daemonkit.iteration import Iteration
 from daemonkit.schedules import duration_text
@@ -37,6 +38,11 @@ class Log:
             signals.iteration_failed: self.failed,
             signals.daemon_beat: self.beat,
             signals.tick_overdue: self.overdue,
+            signals.run_skipped: self.skipped,
+            signals.standing_by: self.standing_by,
+            signals.leadership_gained: self.gained,
+            signals.leadership_lost: self.lost,
+            signals.daemon_reloading: self.reloading,
             signals.daemon_stopping: self.stopping,
             signals.daemon_forced: self.forced,
             signals.daemon_stopped: self.stopped,
@@ -107,6 +113,21 @@ class Log:
             stack,
         )
 
+    def skipped(self, job: str, due: Moment, reason: str, **_: Any) -> None:
+        logger.warning("%s %s due %s did not run: %s", self.name, job, _time(due), reason)
+
+    def standing_by(self, leader: str, **_: Any) -> None:
+        logger.info("%s stands by: %s leads", self.name, leader)
+
+    def gained(self, epoch: int, **_: Any) -> None:
+        logger.info("%s leads, epoch %d", self.name, epoch)
+
+    def lost(self, reason: str, **_: Any) -> None:
+        logger.warning("%s leads no more: %s", self.name, reason)
+
+    def reloading(self, reason: str, **_: Any) -> None:
+        logger.info("%s begins anew: %s", self.name, reason)
+
     def stopping(self, reason: str, **_: Any) -> None:
         logger.info("%s stops: %s", self.name, reason)
 
@@ -120,6 +141,10 @@ class Log:
 
     def stopped(self, reason: str, **_: Any) -> None:
         logger.info("%s stopped: %s", self.name, reason)
+
+
+def _time(due: Moment) -> str:
+    return due.utc.isoformat(" ", "seconds")
 
 
 @contextlib.contextmanager

@@ -2,18 +2,37 @@
 
 They announce; nothing depends on anybody listening. All are sent robustly: a listener that raises
 is logged by Django and changes nothing. The sender is the daemon's class, and every signal carries
-``daemon``, the instance. A listener that uses the database is a unit of work of its own: decorate
+``daemon``, the instance; a supervisor of several announces its own moments in the same way. A
+listener that uses the database is a unit of work of its own: decorate
 it with ``fresh_connections``.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from django.dispatch import Signal
 
-if TYPE_CHECKING:
-    from daemonkit.command import BaseDaemonCommand
+
+class Lives(Protocol):
+    """What holds for one run, as far as listeners ask. Times are in seconds."""
+
+    @property
+    def pulse(self) -> float: ...
+    @property
+    def stop_timeout(self) -> float: ...
+    @property
+    def tick_timeout(self) -> float | None: ...
+
+
+class Announcer(Protocol):
+    """Whose moments these are: a daemon's, or a supervisor's."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def life(self) -> Lives: ...
+
 
 daemon_started = Signal(use_caching=True)
 """A life begins; nothing is open yet."""
@@ -48,6 +67,26 @@ tick_overdue = Signal(use_caching=True)
 """``seconds``, ``stack``: a tick is past its ``tick_timeout``; its connections are being cut.
 Sent from another thread."""
 
+run_skipped = Signal(use_caching=True)
+"""``job``, ``due``, ``reason``: a due ``Moment`` of a job passed without a run, because of an
+"overlap", its "grace", because the process was "down", "paused" or "not leader"."""
+
+standing_by = Signal(use_caching=True)
+"""``leader``: another process leads and ticks, the one that calls itself so."""
+
+leadership_gained = Signal(use_caching=True)
+"""``epoch``: from now on this process leads, and ticks."""
+
+leadership_lost = Signal(use_caching=True)
+"""``reason``: this process leads no more; its running ticks are being cut."""
+
+daemon_status = Signal(use_caching=True)
+"""``text``: what to say of it in one line, instead of what its other moments tell."""
+
+daemon_reloading = Signal(use_caching=True)
+"""``reason``: as ``daemon_stopping``, but then the process executes itself anew. May be sent from
+another thread."""
+
 daemon_stopping = Signal(use_caching=True)
 """``reason``: somebody told the daemon to stop. May be sent from another thread."""
 
@@ -58,7 +97,7 @@ daemon_stopped = Signal(use_caching=True)
 """``reason``: the life is over."""
 
 
-def announce(signal: Signal, daemon: BaseDaemonCommand, **details: Any) -> None:
+def announce(signal: Signal, daemon: Announcer, **details: Any) -> None:
     """Send a signal about a daemon, robustly."""
     if signal.receivers:  # most have none, and a loop may tick ten thousand times a second
         signal.send_robust(type(daemon), daemon=daemon, **details)

@@ -1,9 +1,10 @@
 """Being told to stop, waiting without missing it, and insisting.
 
 The first SIGTERM or SIGINT asks: the tick in flight finishes. The second one, or ``stop_timeout``
-running out, insists: the tick's connections are cut, and the process ends. All of it is decided
-in one thread, the watcher, because Python runs no signal handler while the main thread sits in a
-driver's C code; the C-level handler does write to ``signal.set_wakeup_fd`` even then.
+running out, insists: the tick's connections are cut, and the process ends. SIGHUP asks, too, and
+then the process is to execute itself anew. All of it is decided in one thread, the watcher, because
+Python runs no signal handler while the main thread sits in a driver's C code; the C-level handler
+does write to ``signal.set_wakeup_fd`` even then.
 """
 
 from __future__ import annotations
@@ -33,21 +34,25 @@ SAME_BURST = 0.05
 """A second signal that follows this fast (seconds) is the first one delivered twice, to the
 process and to its group, as ``timeout(1)`` and some supervisors do."""
 
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Stop:
     """Whether a life is to end, and waiting that ends as soon as it is.
 
     A pipe holds one byte from the moment somebody asks: every wait of every thread, present and
-    to come, finds it readable.
+    to come, finds it readable. A second pipe is for the loop alone, which may be nudged.
     """
 
     def __init__(self) -> None:
         self._reader, self._writer = _pipe()
-        self.close = weakref.finalize(self, _close_pipe, self._reader, self._writer)
+        self._nudged, self._nudger = _pipe()
+        self.close = weakref.finalize(
+            self, _close_pipe, self._reader, self._writer, self._nudged, self._nudger
+        )
         self.reason: str | None = None
         self.forced: str | None = None
+        self.reloading = False
         self.asked_at = math.inf
         self.touched = -math.inf
         self.ticks: dict[int, Tick] = {}
@@ -65,6 +70,7 @@ class Stop:
     def part(self) -> None:
         """In a forked child: what it asks from now on, it asks itself alone."""
         _replace_pipe(self._reader, self._writer)
+        _replace_pipe(self._nudged, self._nudger)
         if self.asked:
             os.write(self._writer, b".")
 
@@ -72,7 +78,23 @@ class Stop:
         """Wait; True if the time passed, False at once when told to stop."""
         poll = select.poll()
         poll.register(self._reader, select.POLLIN)
-        return not poll.poll(min(max(0.0, seconds), 86400.0) * 1000)
+        return not poll.poll(_milliseconds(seconds))
+
+    def wait_as_loop(self, seconds: float) -> bool:
+        """Wait as the loop does: the same, but a nudge ends it, too."""
+        poll = select.poll()
+        poll.register(self._reader, select.POLLIN)
+        poll.register(self._nudged, select.POLLIN)
+        if not poll.poll(_milliseconds(seconds)):
+            return True
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._nudged, 4096)
+        return False
+
+    def nudge(self) -> None:
+        """Have the loop look again at what is due, from any thread; also when it does not wait."""
+        with contextlib.suppress(BlockingIOError):  # full: it will
+            os.write(self._nudger, b".")
 
     def beat(self) -> None:
         """Proof of progress: ``tick_timeout`` and, while stopping, ``stop_timeout`` start anew."""
@@ -148,6 +170,7 @@ class Watcher:
     def __post_init__(self) -> None:
         self._reader, self._writer = _pipe()
         self._home = threading.get_ident()
+        self._has_terminal = _has_terminal()
         self._thread = threading.Thread(target=self._watch, name="daemonkit-watcher", daemon=True)
 
     @property
@@ -183,8 +206,8 @@ class Watcher:
             told = os.read(self._reader, 4096) if poll.poll(self._patience() * 1000) else b""
             with _acting:
                 for signum in told:
-                    if signum in _STOP_SIGNALS:
-                        self._received(signal.Signals(signum).name)
+                    if signum in STOP_SIGNALS:
+                        self._received(signal.Signals(signum))
                 self._mind_the_deadlines(time.monotonic())
 
     def _patience(self) -> float:
@@ -196,12 +219,22 @@ class Watcher:
         deadlines += [self._tick_deadline(tick) for tick in list(self.stop.ticks.values())]
         return max(0.0, min(deadlines) - now)
 
-    def _received(self, name: str) -> None:
-        if not self.stop.asked:
-            self.stop.ask(name)
-            _aside(self.watched.on_asked, name)
+    def _received(self, signum: signal.Signals) -> None:
+        stop, name = self.stop, signum.name
+        if signum is signal.SIGHUP and not self._has_terminal:
+            if not stop.asked:
+                stop.reloading = True
+                self._ask(name)
+        elif not stop.asked or stop.reloading:
+            stop.reloading = False  # now it is to end, and not to begin anew
+            self._ask(name)
         elif time.monotonic() - self.stop.asked_at > SAME_BURST:
             self._force(f"a second signal, {name}")
+
+    def _ask(self, name: str) -> None:
+        self.stop.ask(name)
+        self.stop.reason, self.stop.asked_at = name, time.monotonic()
+        _aside(self.watched.on_asked, name)
 
     def _stop_deadline(self) -> float:
         if not self.stop.asked or self.stop.forced:
@@ -235,13 +268,14 @@ class Watcher:
         if self.stop.forced:
             return
         self.stop.forced = reason
+        self.stop.reloading = False
         self.stop.ask(reason)
         self._leave_at = time.monotonic() + UNWINDING
         self.watched.cut({self._home, *list(self.stop.ticks)}, for_good=True)
         _aside(self.watched.on_forced, reason)
 
     def _leave(self) -> None:
-        _aside(_flush)
+        _aside(flush)
         os._exit(Exit.FORCED)
 
 
@@ -260,9 +294,23 @@ def _replace_pipe(reader: int, writer: int) -> None:
     _close_pipe(*pipe)
 
 
-def _close_pipe(reader: int, writer: int) -> None:
-    os.close(reader)
-    os.close(writer)
+def _close_pipe(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def _milliseconds(seconds: float) -> float:
+    """For poll(2): between none and a day of them."""
+    return min(max(0.0, seconds), 86400.0) * 1000
+
+
+def _has_terminal() -> bool:
+    """Whether the process has a controlling terminal. Its SIGHUP then says that the terminal is
+    gone, as it did before daemons took it for "begin anew", and ends the process."""
+    with contextlib.suppress(OSError):  # ENXIO: none
+        os.close(os.open(os.ctermid(), os.O_RDONLY | os.O_NOCTTY))
+        return True
+    return False
 
 
 def _aside(work: Callable[..., None], *arguments: object) -> None:
@@ -276,7 +324,8 @@ def _aside(work: Callable[..., None], *arguments: object) -> None:
         thread.join(0.5)
 
 
-def _flush() -> None:
+def flush() -> None:
+    """Write out what is buffered, before an end without the interpreter's own."""
     for handler in logging.root.handlers:
         handler.flush()
     sys.stdout.flush()
@@ -292,7 +341,7 @@ _here = threading.local()
 
 @contextlib.contextmanager
 def on_signals(watched: Watched | None = None) -> Iterator[Watcher]:
-    """Take SIGTERM and SIGINT for the block, and mind the deadlines of what is ``watched``.
+    """Take SIGTERM, SIGINT and SIGHUP for the block, and mind the deadlines of what is ``watched``.
 
     A block inside another shares its watcher, so that a signal stops both. Off the main thread,
     where Python allows no signal handlers (autoreload, some tests), only the deadlines remain.
@@ -335,11 +384,14 @@ def on_signals(watched: Watched | None = None) -> Iterator[Watcher]:
 def _take_signals(wakeup_descriptor: int, restored: contextlib.ExitStack) -> None:
     previous = signal.set_wakeup_fd(wakeup_descriptor, warn_on_full_buffer=False)
     restored.callback(signal.set_wakeup_fd, previous)
-    for signum in _STOP_SIGNALS:
+    for signum in STOP_SIGNALS:
+        if signum is signal.SIGHUP and signal.getsignal(signum) is signal.SIG_IGN:
+            continue  # nohup(1)
         # getsignal() is None for a handler that C code installed; there is no way back to it.
         handler = signal.getsignal(signum)
         signal.signal(signum, _leave_it_to_the_watcher)
         restored.callback(signal.signal, signum, handler or signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # see reexec.py: one may have waited
     # In C, so that it answers even from within a driver's call that never returns.
     with contextlib.suppress(AttributeError, ValueError, OSError):  # stderr without a descriptor
         faulthandler.register(signal.SIGUSR1, file=sys.__stderr__.fileno(), all_threads=True)  # type: ignore[union-attr]
@@ -353,7 +405,7 @@ def _take_signals(wakeup_descriptor: int, restored: contextlib.ExitStack) -> Non
 def hold_still() -> None:
     """Before a fork: let the watcher finish, and stop signals to this thread and the child wait."""
     if _standing is not None:
-        _here.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+        _here.mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         _here.holds = _acting.acquire(timeout=UNWINDING)
 
 
@@ -382,7 +434,7 @@ def _ignore_signals() -> None:
     """Let no third signal change the exit code. The interpreter, as it ends, gives every signal
     back to the system, except those that are ignored."""
     if threading.current_thread() is threading.main_thread():
-        for signum in _STOP_SIGNALS:
+        for signum in STOP_SIGNALS:
             signal.signal(signum, signal.SIG_IGN)
 
 

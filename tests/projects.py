@@ -36,8 +36,8 @@ class Project:
         (self.folder / path).parent.mkdir(exist_ok=True)
         (self.folder / path).write_text(dedent(source).strip() + "\n")
 
-    def manage(self, *arguments: str, **env: str | None) -> Daemon:
+    def manage(self, *arguments: str, cwd: Path | None = None, **env: str | None) -> Daemon:
         """Start ``manage.py`` with these arguments."""
         paths = os.pathsep.join(map(str, (self.folder, ROOT)))
         own = {"DJANGO_SETTINGS_MODULE": "depot_settings", "PYTHONPATH": paths}
-        return self._manage(*arguments, env={**own, **env})
+        return self._manage(*arguments, env={**own, **env}, cwd=cwd)

@@ -26,6 +26,8 @@ ARROWS = """
     errors
     links
     signals
+    conf
+    models
 
     # what a tick came to, and when the next one is due
     iteration    -> clock errors
@@ -37,13 +39,15 @@ ARROWS = """
     connections  -> threads
     stopping     -> exits
     forking      -> links stopping
+    reexec       -> stopping
 
     # a life brings them together
-    log          -> errors iteration schedules signals
+    log          -> clock errors iteration schedules signals
     options      -> clock exits iteration schedules
     life         -> clock errors exits iteration log options retry signals
-    life         -> connections stopping threads
+    life         -> connections reexec stopping threads
     command      -> connections exits iteration life log options retry schedules signals
+    command      -> stopping
 
     # beside and above it
     discovery    -> command errors exits
@@ -51,7 +55,7 @@ ARROWS = """
     testing      -> clock
 """
 
-LEAVES = {"exits", "clock", "errors", "links", "signals"}
+LEAVES = {"exits", "clock", "errors", "links", "signals", "conf", "models"}
 LISTENERS = ("systemd", "status")  # hear the signals, and know what those carry
 DOORS = ("management",)  # options in, core called, result printed: they may import anything
 WIRING = ("apps",)  # and so may what wires at start-up
@@ -84,7 +88,7 @@ def modules() -> dict[str, Path]:
     found = {}
     for path in PACKAGE.rglob("*.py"):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
-        if path.read_text().strip():
+        if "migrations" not in parts and path.read_text().strip():
             name = ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
             found[name] = path
     return found

@@ -58,8 +58,8 @@ def test_the_same_signal_twice_within_a_moment_is_no_second_one() -> None:
     """timeout(1), and a supervisor that signals the process and then its group, do that."""
     stop = Stop()
     watcher = Watcher(stop)
-    watcher._received("SIGTERM")
-    watcher._received("SIGTERM")
+    watcher._received(signal.SIGTERM)
+    watcher._received(signal.SIGTERM)
     assert stop.reason == "SIGTERM"
     assert not stop.forced
 

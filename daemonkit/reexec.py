@@ -1,0 +1,48 @@
+"""Executing itself anew: the same process, with the code and the settings of today.
+
+Nothing is lost meanwhile: a signal that comes before the new image has its handlers is blocked,
+and waits. ``on_signals`` lets it in.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from django.db import connections
+
+from daemonkit.stopping import STOP_SIGNALS, flush
+
+handed_on: dict[str, str] = {}
+"""Environment variables that were taken away from our children, and that the new image needs."""
+
+
+def working_folder() -> str | None:
+    """$PWD, if it names the folder that we are in: it keeps the symbolic links of the path, and may
+    name another folder tomorrow, such as the next release behind ``current``."""
+    folder = os.environ.get("PWD", "")
+    try:
+        return folder if Path(folder).is_absolute() and Path(folder).samefile(".") else None
+    except OSError:
+        return None
+
+
+def execute_anew(folder: str | None, execute: Callable[..., NoReturn] = os.execve) -> NoReturn:
+    """Replace this process by a new start of its own command: same pid, new code.
+
+    ``folder`` is what ``working_folder()`` said at the start; it is changed to if it still is one.
+    Raises ``OSError`` where the program is gone: the process is then as it was, but for its
+    connections and the signals, which are blocked.
+    """
+    connections.close_all()
+    flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    if folder is not None and Path(folder).is_dir():
+        os.chdir(folder)
+    program, *arguments = sys.orig_argv
+    path = program if os.sep in program else sys.executable
+    execute(path, [program, *arguments], {**os.environ, **handed_on})
