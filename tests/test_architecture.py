@@ -28,6 +28,8 @@ ARROWS = """
     signals
     conf
     models
+    memory
+    labels
 
     # what a tick came to, and when the next one is due
     iteration    -> clock errors
@@ -43,19 +45,26 @@ ARROWS = """
 
     # a life brings them together
     log          -> clock errors iteration schedules signals
-    options      -> clock exits iteration schedules
-    life         -> clock errors exits iteration log options retry signals
+    options      -> clock exits iteration memory schedules
+    life         -> clock errors exits iteration log memory options retry signals
     life         -> connections reexec stopping threads
-    command      -> connections exits iteration life log options retry schedules signals
-    command      -> stopping
+
+    # one parent of several: it knows lives as what its children call
+    places       -> exits options stopping
+    worker       -> clock errors exits iteration labels reexec signals stopping
+    supervisor   -> errors exits log places reexec signals stopping worker
+
+    command      -> connections exits iteration life log options places retry schedules signals
+    command      -> stopping supervisor
 
     # beside and above it
     discovery    -> command errors exits
+    several      -> command discovery exits log places supervisor
     checks       -> connections errors links
     testing      -> clock
 """
 
-LEAVES = {"exits", "clock", "errors", "links", "signals", "conf", "models"}
+LEAVES = {"exits", "clock", "errors", "links", "signals", "conf", "models", "memory", "labels"}
 LISTENERS = ("systemd", "status")  # hear the signals, and know what those carry
 DOORS = ("management",)  # options in, core called, result printed: they may import anything
 WIRING = ("apps",)  # and so may what wires at start-up
