@@ -69,7 +69,7 @@ class Supervisor:
         self._cut = False
         self._kill_at = float("inf")
         self._turn: Worker | None = None
-        self._turn_until = 0.0
+        self._turn_until = time.monotonic() + TURN
         self._is_ready = False
         self._next_pulse = self._next_status = 0.0
         self._status = ""
@@ -252,16 +252,21 @@ class Supervisor:
     def _take_turns(self) -> None:
         """Replace a worker that has reached a limit: one at a time, old out before new in."""
         now = time.monotonic()
-        if self._turn is not None and now < self._turn_until:
-            successor = self._turn.place.worker
-            if successor is self._turn or successor is None or not successor.is_ready:
-                return
+        if now < self._turn_until and not self._has_successor(self._turn):
+            return
         self._turn = None
         for worker in self.workers:
             if worker.limit and not worker.is_leaving:
                 self._turn, self._turn_until = worker, now + worker.settings.stop_timeout + TURN
                 worker.leave(worker.limit)
                 return
+
+    def _has_successor(self, last: Worker | None) -> bool:
+        """Whether the last one to be replaced has been; in the beginning, whether all are there."""
+        if last is None:
+            return self._is_ready
+        successor = last.place.worker
+        return successor is not None and successor is not last and successor.is_ready
 
     # What the supervisor says
 
@@ -299,10 +304,12 @@ class Supervisor:
     def _patience(self) -> float:
         """Seconds to wait for a signal or a report: until something else is due."""
         due = [self._next_pulse, self._kill_at]
+        if self.stop.asked and not self.workers:
+            return 0.0
         if not self.stop.asked:
             due += [place.due for place in self.places if place.worker is None]
             due += [worker.next_deadline for worker in self.workers]
-        if self._turn is not None:
+        if any(worker.limit for worker in self.workers):
             due.append(self._turn_until)
         return max(0.0, min(due) - time.monotonic())
 

@@ -4,6 +4,7 @@ import os
 import time
 from contextlib import contextmanager
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 
 from daemonkit import Backoff, BaseDaemonCommand, Poll
@@ -22,12 +23,15 @@ class Command(BaseDaemonCommand):
         parser.add_argument("--quiet", action="store_true")
         parser.add_argument("--hog", type=int, default=0, metavar="MB")
         parser.add_argument("--beats", action="store_true")
-        parser.add_argument("--dies", default="", help="in lifespan, tick: by which exit code")
+        parser.add_argument("--dies", default="", help="in lifespan, tick or second: the exit code")
 
     hoard = ()
+    ticked = 0
 
     @contextmanager
     def lifespan(self):
+        if os.environ.get("LIVES_MISCONFIGURED") == "tagged":
+            raise ImproperlyConfigured("nobody has said where the tags are")
         self.die("lifespan")
         say(f"opened {self.worker} in {os.getpid()}")
         yield
@@ -43,6 +47,9 @@ class Command(BaseDaemonCommand):
         if not self.options["quiet"]:
             say(f"tick of {self.worker} in {os.getpid()} on session {session()}")
         self.die("tick")
+        self.ticked += 1
+        if self.ticked == 2:
+            self.die("second")
         if self.options["hog"]:
             self.hoard = (*self.hoard, bytearray(os.urandom(1) * (self.options["hog"] << 20)))
         if self.options["writes"]:
