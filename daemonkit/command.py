@@ -51,7 +51,7 @@ class BaseDaemonCommand(BaseCommand):
     workers: int = 1
     per_worker: bool = False
 
-    worker: int = 1
+    worker_number: int = 1
     """Which of several workers this process is, counted from 1."""
 
     options: Mapping[str, Any] = MappingProxyType({})

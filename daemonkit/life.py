@@ -154,21 +154,21 @@ class Life:
     def _goes_on(self, last: Iteration | None) -> bool:
         if self.stop.asked or self._end is not None:
             return False
-        if not (limit := self._limit(last)):
+        if not (limit := self._limit(last.number if last else 0)):
             return True
         self.outcome = limit
         if self.settings.supervised:
             self._await_turn()
         return False
 
-    def _limit(self, last: Iteration | None) -> str:
-        """Which of its limits this life has reached; "" for none."""
+    def _limit(self, ticks: int) -> str:
+        """Which of its limits this life has reached after so many ticks; "" for none."""
         settings = self.settings
-        if last is not None and settings.max_ticks and last.number >= settings.max_ticks:
+        if settings.max_ticks and ticks >= settings.max_ticks:
             return f"max_ticks of {settings.max_ticks} reached"
         if settings.max_seconds and self._left(self.clock.moment()) <= 0:
             return f"max_seconds of {settings.max_seconds:g} reached"
-        if last is not None and settings.max_memory and resident() > settings.max_memory:
+        if ticks and settings.max_memory and resident() > settings.max_memory:
             return f"max_memory of {size_text(settings.max_memory)} reached"
         return ""
 
@@ -176,8 +176,8 @@ class Life:
         """Begin no tick, and go on living until the supervisor says so: one worker after the other
         is replaced, and not all that have reached their limit at once."""
         close_idle(self.pulse)
-        announce(signals.limit_reached, self.daemon, reason=self.outcome)
         while not self.stop.asked:
+            announce(signals.limit_reached, self.daemon, reason=self.outcome)
             self.pulsed()
             self.wait(self.pulse)
 

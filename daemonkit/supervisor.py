@@ -15,6 +15,7 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from typing import NoReturn
 
 from django.conf import settings
 from django.core.management.base import CommandError
@@ -143,37 +144,34 @@ class Supervisor:
                     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def _fill(self, place: Place) -> None:
-        orders, reports = os.pipe(), os.pipe()
-        for descriptor in (*orders, *reports):
-            os.set_blocking(descriptor, False)
         flush()  # the child would write it once more
         try:
-            pid = os.fork()
+            with contextlib.ExitStack() as opened:
+                orders, reports = pipe(opened), pipe(opened)
+                pid = os.fork()
+                opened.pop_all()
         except OSError as error:
-            for descriptor in (*orders, *reports):
-                os.close(descriptor)
             place.deaths += 1
             pause = place.team.daemon.backoff.pause(place.deaths)
             place.due = time.monotonic() + pause
             logger.error("%s cannot be forked, next try in %.1f s: %s", place.label, pause, error)
             return
         if pid == 0:
-            os.close(orders[1])
-            os.close(reports[0])
-            for sibling in self.workers:  # theirs must end when our parent does
-                sibling.close()
-            place.team.daemon.worker = place.number
-            work(
-                place.team.daemon,
-                place.label,
-                place.team.live,
-                orders=orders[0],
-                reports=reports[1],
-            )
+            self._be(place, orders, reports)
         os.close(orders[0])
         os.close(reports[1])
         place.worker = Worker(place, pid, orders[1], reports[0])
         logger.info("%s started, pid %d", place.label, pid)
+
+    def _be(self, place: Place, orders: tuple[int, int], reports: tuple[int, int]) -> NoReturn:
+        """In the child: become the worker of this place."""
+        os.close(orders[1])
+        os.close(reports[0])
+        for sibling in self.workers:  # what they hear must end when our parent does
+            sibling.close()
+        daemon = place.team.daemon
+        daemon.worker_number = place.number
+        work(daemon, place.label, place.team.live, orders=orders[0], reports=reports[1])
 
     # What workers say, and how they end
 
@@ -187,7 +185,7 @@ class Supervisor:
 
     def _hear_out(self, worker: Worker) -> None:
         for word, text in worker.hear():
-            if word == "awaits":
+            if word == "awaits" and not self._is_ready:
                 seconds, _, sentence = text.partition(" ")
                 error = OperationalError(sentence)
                 announce(signals.database_awaited, self, error=error, seconds=float(seconds))
@@ -204,8 +202,14 @@ class Supervisor:
                 self._ended(worker, code)
         if os.getpid() == 1:  # nobody else buries the orphans of this container
             with contextlib.suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG)[0]:
-                    pass
+                self._bury_orphans()
+
+    def _bury_orphans(self) -> None:
+        """Reap who has ended and is not ours: a worker that ends just now is left for its turn."""
+        ours = {worker.pid for worker in self.workers}
+        look = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        while (found := os.waitid(os.P_ALL, 0, look)) and found.si_pid not in ours:
+            os.waitpid(found.si_pid, 0)
 
     def _ended(self, worker: Worker, code: int) -> None:
         place, how = worker.place, _how(code)
@@ -309,7 +313,7 @@ class Supervisor:
         if not self.stop.asked:
             due += [place.due for place in self.places if place.worker is None]
             due += [worker.next_deadline for worker in self.workers]
-        if any(worker.limit for worker in self.workers):
+        if any(worker.limit and not worker.is_leaving for worker in self.workers):
             due.append(self._turn_until)
         return max(0.0, min(due) - time.monotonic())
 
@@ -342,6 +346,15 @@ class Supervisor:
 
     def cut(self, threads: set[int], *, for_good: bool) -> None:
         """Nothing: a supervisor has no connection."""
+
+
+def pipe(opened: contextlib.ExitStack) -> tuple[int, int]:
+    """A pipe of which neither end blocks: what does not listen holds nobody up."""
+    ends = os.pipe()
+    for descriptor in ends:
+        opened.callback(os.close, descriptor)
+        os.set_blocking(descriptor, False)
+    return ends
 
 
 def _how(code: int) -> str:

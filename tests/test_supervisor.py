@@ -172,7 +172,7 @@ def poller(settings: str = "workers = 2", tick: str = "pass") -> str:
             parser.add_argument("words", nargs="*")
 
         def tick(self):
-            print("tick of", self.worker, "with", self.options["words"], flush=True)
+            print("tick of", self.worker_number, "with", self.options["words"], flush=True)
             {tick}
     """
 
@@ -302,7 +302,7 @@ def test_it_is_ready_when_all_workers_are_and_stays_so(listened: Project) -> Non
 
             @contextlib.contextmanager
             def lifespan(self):
-                time.sleep(0.5 * (self.worker - 1))
+                time.sleep(0.5 * (self.worker_number - 1))
                 print("opened", os.environ.get("NOTIFY_SOCKET"), flush=True)
                 yield
 

@@ -33,19 +33,19 @@ class Command(BaseDaemonCommand):
         if os.environ.get("LIVES_MISCONFIGURED") == "tagged":
             raise ImproperlyConfigured("nobody has said where the tags are")
         self.die("lifespan")
-        say(f"opened {self.worker} in {os.getpid()}")
+        say(f"opened {self.worker_number} in {os.getpid()}")
         yield
-        say(f"closed {self.worker}")
+        say(f"closed {self.worker_number}")
 
     def tick(self):
-        tag = f"{self.worker}-{os.getpid()}-{time.monotonic_ns()}"
+        tag = f"{self.worker_number}-{os.getpid()}-{time.monotonic_ns()}"
         with connection.cursor() as cursor:
             cursor.execute("SELECT %s", [tag])
             (found,) = cursor.fetchone()
         if found != tag:
             say(f"FOREIGN ROW: {found}, not {tag}")
         if not self.options["quiet"]:
-            say(f"tick of {self.worker} in {os.getpid()} on session {session()}")
+            say(f"tick of {self.worker_number} in {os.getpid()} on session {session()}")
         self.die("tick")
         self.ticked += 1
         if self.ticked == 2:
@@ -55,10 +55,10 @@ class Command(BaseDaemonCommand):
         if self.options["writes"]:
             note(tag)
         if self.options["sleep"]:
-            say(f"sleeping {self.worker}")
+            say(f"sleeping {self.worker_number}")
             sleep(self.options["sleep"])
         if self.options["spin"]:
-            say(f"spinning {self.worker}")
+            say(f"spinning {self.worker_number}")
             deadline = time.monotonic() + self.options["spin"]
             while time.monotonic() < deadline:
                 time.sleep(0.05)
