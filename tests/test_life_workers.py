@@ -105,16 +105,13 @@ def test_each_worker_ticks_on_a_session_of_its_own_and_the_parent_has_none(
 def test_a_session_from_before_the_forks_is_given_back(
     live: Live, settings: dict[str, Server | str | None]
 ) -> None:
-    early = {"LIVES_ASK_EARLY": "1", "PYTHONWARNINGS": None, "CONN_MAX_AGE": None}
-    if settings["LIVES_POOL"]:  # which allows no other
-        del early["CONN_MAX_AGE"]
-    daemon = live("tagged", "--workers", "2", "--idle", "60", **settings, **early)
+    daemon = live("tagged", "--workers", "2", "--idle", "60", LIVES_ASK_EARLY="1", **settings)
     first = daemon.wait_for("asked early on").rpartition(" ")[2]
     ready(daemon)
     daemon.wait_for("tick of", count=2, within=20)
     server = settings["on"]
     assert isinstance(server, Server)
-    eventually(lambda: int(first) not in {session.id for session in server.sessions()})
+    eventually(lambda: int(first) not in server.sessions())
     assert psutil.Process(daemon.pid).net_connections("all") == []
     assert len(list(Path(f"/proc/{daemon.pid}/task").iterdir())) == 1
     assert daemon.stop(within=20) == 0
@@ -303,6 +300,17 @@ def test_a_limit_replaces_workers_one_at_a_time_between_two_ticks(
     assert max(counts) <= 3
     assert "ERROR" not in daemon.stderr
     assert re.search(rf"exit code 0 after \d+ ticks \({reached}\)", daemon.stderr)
+
+
+def test_the_next_one_is_replaced_when_the_one_before_it_is_ready(live: Live) -> None:
+    daemon = live("tagged", "--workers", "3", "--max-ticks", "3", "--opens-in", "0.4", "--quiet")
+    ready(daemon)
+    daemon.wait_for("opened", count=8, within=30)
+    assert daemon.stop(within=20) == 0
+    moments = re.findall(r"\| (opened|closed)", daemon.stdout)
+    opened = [1 if moment == "opened" else -1 for moment in moments]
+    counts = [sum(opened[:number]) for number in range(3, 8)]
+    assert min(counts) == 2, daemon.stdout
 
 
 def test_max_ticks_is_exact_for_each_worker(live: Live) -> None:

@@ -19,7 +19,9 @@ from daemonkit.command import BaseDaemonCommand
 from daemonkit.labels import LONGEST, Labelled
 from daemonkit.memory import parse_size, resident, size_text
 from daemonkit.options import Settings
-from daemonkit.places import AT_ONCE, Place, Team, Worker
+from daemonkit.places import AT_ONCE, GRACE, Place, Team, Worker
+from daemonkit.signals import daemon_pulse
+from daemonkit.supervisor import Supervisor
 from tests.conftest import Manage
 from tests.processes import Daemon
 from tests.projects import Project
@@ -521,6 +523,28 @@ def died(place: Place, *, ready: bool = True, age: float = 0.0, code: int = 1) -
     worker.is_ready = ready
     worker.begun -= age
     return place.pause_after(worker, code)
+
+
+def test_it_gives_no_pulse_while_one_worker_is_silent() -> None:
+    here = place()
+    supervisor = Supervisor([here.team])
+    pulses: list[object] = []
+
+    def hear(daemon: object, **_: object) -> None:
+        pulses.append(daemon)
+
+    daemon_pulse.connect(hear, sender=Supervisor)
+    try:
+        first = supervisor.places[0]
+        first.worker = Worker(first, pid=0, orders=0, reports=0)
+        supervisor._speak()
+        assert pulses == [supervisor]
+        first.worker.heard -= 3600 + 10 + GRACE + 1
+        supervisor._next_pulse = 0.0
+        supervisor._speak()
+        assert pulses == [supervisor]
+    finally:
+        daemon_pulse.disconnect(hear, sender=Supervisor)
 
 
 def test_the_first_death_costs_no_pause_and_those_that_follow_at_once_more_and_more() -> None:

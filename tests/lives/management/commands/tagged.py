@@ -17,6 +17,7 @@ class Command(BaseDaemonCommand):
 
     def add_arguments(self, parser):
         parser.add_argument("--idle", type=float, default=0)
+        parser.add_argument("--opens-in", type=float, default=0)
         parser.add_argument("--sleep", type=float, default=0)
         parser.add_argument("--spin", type=float, default=0)
         parser.add_argument("--writes", action="store_true")
@@ -33,6 +34,7 @@ class Command(BaseDaemonCommand):
         if os.environ.get("LIVES_MISCONFIGURED") == "tagged":
             raise ImproperlyConfigured("nobody has said where the tags are")
         self.die("lifespan")
+        time.sleep(self.options["opens_in"])
         say(f"opened {self.worker_number} in {os.getpid()}")
         yield
         say(f"closed {self.worker_number}")
