@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -29,6 +30,7 @@ SEPARATE, OURS, CELERY, DJANGO_Q = (
     "Celery prefork",
     "django-q2 cluster",
 )
+PATIENCE = 15.0
 POLL = ("-m", "django", "run_daemon", "kept_poll", "--skip-checks", "-v", "0")
 
 
@@ -72,15 +74,16 @@ def successors(database: Mapping[str, Any], redis: Redis | None, *, quick: bool)
     lives, workers = (1, 2) if quick else (3, 4)
     table = Table(
         "From a worker's SIGKILL to its successor's first tick, or task",
-        ("contestant", "median", "longest"),
+        ("contestant", "kills", "median", "longest", "nobody ever"),
     )
     for name in [OURS, *([CELERY, DJANGO_Q] if redis else [])]:
         seconds: list[float] = []
         for _ in range(lives):
             with Crew(name, workers, database, redis) as crew:
-                victims = crew.wait()
-                seconds += [crew.replaced(victim) for victim in victims]
-        table.add(name, millis(Spread.of(seconds).median), millis(max(seconds)))
+                seconds += crew.all_replaced()
+        found = [each for each in seconds if each < math.inf]
+        times = [millis(Spread.of(found).median), millis(max(found))] if found else ["", ""]
+        table.add(name, str(len(seconds)), *times, str(len(seconds) - len(found)))
     return table
 
 
@@ -157,23 +160,33 @@ class Crew:
         members = [each for process in self._processes for each in self._session(process)]
         return float(sum(each.memory_full_info().pss for each in members))
 
-    def replaced(self, victim: int) -> float:
-        """Kill a worker; seconds until one that was not there before has ticked."""
-        before = set(self._seen)
-        killed = time.monotonic()
-        os.kill(victim, signal.SIGKILL)
-        while not (new := self._seen.keys() - before):
-            self._hear()
-        return min(self._seen[pid] for pid in new) - killed
+    def all_replaced(self) -> list[float]:
+        """Kill each worker, one after the other: seconds until one that was not there before has
+        ticked. For ever, where none does within ``PATIENCE``: that ends the series."""
+        seconds: list[float] = []
+        for victim in self.wait():
+            before = set(self._seen)
+            killed = time.monotonic()
+            os.kill(victim, signal.SIGKILL)
+            try:
+                while not (new := self._seen.keys() - before):
+                    self._hear(until=killed + PATIENCE)
+            except TimeoutError:
+                return [*seconds, math.inf]
+            seconds.append(min(self._seen[pid] for pid in new) - killed)
+        return seconds
 
-    def _hear(self) -> None:
+    def _hear(self, until: float = math.inf) -> None:
         """Wait for more news of who has ticked, and when."""
         if self._feeder and self.redis:
-            answer = self.redis.client.blpop(["ticked"], timeout=30)
-            if answer is None:
-                raise RuntimeError(f"{self.name} has done nothing for 30 s")
-            pid, ticked = answer[1].split()
+            while not (said := self.redis.client.lpop("ticked")):
+                time.sleep(0.002)
+                if time.monotonic() > until:
+                    raise TimeoutError
+            pid, ticked = str(said).split()
             self._seen.setdefault(int(pid), float(ticked))
+            if time.monotonic() > until:
+                raise TimeoutError
             return
         mute = [each for each in self._processes if each.pid not in self._seen]
         stdout = mute[0].stdout if self.name == SEPARATE else self._processes[0].stdout
