@@ -90,6 +90,8 @@ class Supervisor:
         with on_signals(self) as watcher, watcher.by_hand():
             self.stop = watcher.stop
             announce(signals.daemon_started, self)
+            if self.stop.reason is not None:  # asked while the project was imported
+                self.on_asked(self.stop.reason)
             self._prepare()
             while self.workers or not self.stop.asked:
                 self._fill_places(watcher)
@@ -214,8 +216,9 @@ class Supervisor:
     def _ended(self, worker: Worker, code: int) -> None:
         place, how = worker.place, _how(code)
         if self.stop.asked:
-            self._cut |= code in (Exit.FORCED, -signal.SIGKILL, -signal.SIGABRT)
-            level = logging.ERROR if self._cut else logging.INFO
+            cut = code in (Exit.FORCED, -signal.SIGKILL, -signal.SIGABRT)
+            self._cut |= cut
+            level = logging.ERROR if cut else logging.INFO
             logger.log(level, "%s (pid %d) %s", place.label, worker.pid, how)
             return
         if place.is_hopeless(code):
@@ -291,19 +294,11 @@ class Supervisor:
                 announce(signals.daemon_status, self, text=text)
 
     def _status_line(self) -> str:
-        """For all, in one line: "import_prices 4 of 4 ready, 1207 ticks; report 0 of 1..."."""
-        return "; ".join(map(self._status_of, self.teams))
-
-    def _status_of(self, team: Team) -> str:
-        workers = [worker for worker in self.workers if worker.place.team is team]
-        ready = sum(worker.is_ready for worker in workers)
-        ticks, failed = (sum(worker.ticks for worker in workers),
-                         sum(worker.failed for worker in workers))  # fmt: skip
-        parts = [f"{team.name} {ready} of {team.settings.workers} ready"]
-        parts += [f"{ticks} ticks"] if ticks else []
-        parts += [f"{failed} failed"] if failed else []
-        parts += sorted({each for worker in workers for each in (worker.note, worker.progress)})
-        return ", ".join(filter(None, parts))
+        """For all, in one line."""
+        return "; ".join(
+            team.status([worker for worker in self.workers if worker.place.team is team])
+            for team in self.teams
+        )
 
     def _patience(self) -> float:
         """Seconds to wait for a signal or a report: until something else is due."""

@@ -59,7 +59,7 @@ class Command(BaseCommand):
     def _run(
         self, prog: str, name: str, before: list[str], options: list[str], arguments: list[str]
     ) -> None:
-        words = list(takewhile(lambda word: not word.startswith("-"), options))
+        words = _words(options)
         if name == _ALL:
             if words or arguments:
                 raise _usage("say --all, or names, not both")
@@ -73,7 +73,16 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         own, arguments = _split(options["options"])
-        call_command(find_daemon(options["name"], arguments), *own)
+        daemon, words = find_daemon(options["name"], arguments), _words(own)
+        if words and not arguments and not takes_words(daemon):
+            supervise_several("manage.py", [options["name"], *words], own[len(words) :])
+        else:
+            call_command(daemon, *own)
+
+
+def _words(options: list[str]) -> list[str]:
+    """What stands before the first option."""
+    return list(takewhile(lambda word: not word.startswith("-"), options))
 
 
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:
