@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import async_to_sync
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -21,12 +21,13 @@ from daemonkit.iteration import Iteration
 from daemonkit.life import Life
 from daemonkit.log import plain_logging
 from daemonkit.options import HANDED_IN, Settings, add_daemon_options
-from daemonkit.places import Team
 from daemonkit.retry import Backoff
 from daemonkit.schedules import Schedule
 from daemonkit.signals import announce
 from daemonkit.stopping import on_signals
-from daemonkit.supervisor import supervise
+
+if TYPE_CHECKING:
+    from daemonkit.places import Team
 
 _OURS = ("handle", "run", "wait", "iterate")
 
@@ -182,6 +183,8 @@ class BaseDaemonCommand(BaseCommand):
         self._life = Life(self, _written_tick(self), options)
         try:
             if self._life.settings.workers > 1:
+                from daemonkit.supervisor import supervise  # not for a plain loop
+
                 self._life = None  # each worker has its own
                 supervise([self.as_team(self.handle, *args, **options)], options["verbosity"])
             elif options.get("reload"):
@@ -197,6 +200,8 @@ class BaseDaemonCommand(BaseCommand):
 
         Raises ``CommandError`` (exit code 2), as the life itself would, for what makes no sense.
         """
+        from daemonkit.places import Team
+
         _written_tick(self)
         settings = Settings.of(self, options)
         alone = {**options, "workers": 1, "supervised": True}

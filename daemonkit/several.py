@@ -14,12 +14,6 @@ from daemonkit.places import Team
 from daemonkit.supervisor import supervise
 
 
-def takes_words(daemon: BaseDaemonCommand) -> bool:
-    """Whether words behind a daemon's name are arguments of its own, and not further names."""
-    parser = daemon.create_parser("manage.py", daemon.name)
-    return any(not action.option_strings for action in parser._actions)
-
-
 def all_names() -> list[str]:
     """The names of the project's daemons. Raises ``CommandError`` (exit code 2) if it has none."""
     names = []

@@ -229,6 +229,7 @@ def test_a_plain_loop_loads_neither_apscheduler_nor_prometheus_nor_a_driver() ->
         sys.path.insert(0, "sample_site")
         django.setup()
         call_command("run_daemon", "time.time", "--every", "1ms", "--max-ticks", "2")
+        assert "daemonkit.supervisor" not in sys.modules
         unneeded = {"apscheduler", "prometheus_client", "MySQLdb", "psycopg", "psycopg_pool"}
         assert not unneeded & sys.modules.keys(), unneeded & sys.modules.keys()
         """,

@@ -161,9 +161,11 @@ def test_a_worker_that_dies_is_replaced_and_the_others_do_not_notice(
     assert "FOREIGN ROW" not in daemon.output
 
 
-def test_the_sessions_of_a_killed_worker_are_its_own(live: Live, server: Server) -> None:
-    """Killed in the middle of a transaction: it is rolled back, and no other one is."""
-    daemon = live("tagged", "--workers", "2", "--writes", on=server)
+def test_the_sessions_of_a_killed_worker_are_its_own(
+    live: Live, settings: dict[str, Server | str | None]
+) -> None:
+    """Killed at any moment of a tick, one after the other: the sessions of the rest go on."""
+    daemon = live("tagged", "--workers", "2", "--writes", **settings)
     pids = ready(daemon)
     for _ in range(3):
         victim = started(daemon)[-1]

@@ -13,7 +13,6 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from daemonkit.discovery import find_daemon
 from daemonkit.exits import Exit
-from daemonkit.several import all_names, supervise_several, takes_words
 from daemonkit.stopping import on_signals
 
 _ALL = "\0all"
@@ -61,28 +60,41 @@ class Command(BaseCommand):
     ) -> None:
         words = _words(options)
         if name == _ALL:
+            from daemonkit.several import all_names  # a plain loop loads no supervisor
+
             if words or arguments:
                 raise _usage("say --all, or names, not both")
-            return supervise_several(prog, all_names(), [*before, *options])
+            return _supervise(prog, all_names(), [*before, *options])
         daemon = find_daemon(name, arguments)
-        if not words or takes_words(daemon):
+        if not words or _takes_words(daemon):
             return daemon.run_from_argv([prog, name, *before, *options])
         if arguments:
             raise _usage("what stands behind -- is for one command; run it alone")
-        return supervise_several(prog, [name, *words], [*before, *options[len(words) :]])
+        return _supervise(prog, [name, *words], [*before, *options[len(words) :]])
 
     def handle(self, *args: Any, **options: Any) -> None:
         own, arguments = _split(options["options"])
         daemon, words = find_daemon(options["name"], arguments), _words(own)
-        if words and not arguments and not takes_words(daemon):
-            supervise_several("manage.py", [options["name"], *words], own[len(words) :])
+        if words and not arguments and not _takes_words(daemon):
+            _supervise("manage.py", [options["name"], *words], own[len(words) :])
         else:
             call_command(daemon, *own)
 
 
 def _words(options: list[str]) -> list[str]:
-    """What stands before the first option."""
+    """What stands before the first option: names of further daemons, or a daemon's arguments."""
     return list(takewhile(lambda word: not word.startswith("-"), options))
+
+
+def _takes_words(daemon: BaseCommand) -> bool:
+    parser = daemon.create_parser("manage.py", "run_daemon")
+    return any(not action.option_strings for action in parser._actions)
+
+
+def _supervise(prog: str, names: list[str], options: list[str]) -> None:
+    from daemonkit.several import supervise_several
+
+    supervise_several(prog, names, options)
 
 
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:
