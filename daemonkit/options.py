@@ -192,7 +192,8 @@ def _workers(daemon: BaseDaemonCommand, options: Mapping[str, Any], schedule: Sc
             if said is not None:
                 raise _usage(f"--{name} is for one process: say it without --workers")
             return 1
-    if workers > 1 and (options.get("leader") or getattr(daemon, "leader", False)):
+    leads = options.get("leader")
+    if workers > 1 and (getattr(daemon, "leader", False) if leads is None else leads):
         raise _usage(f"{daemon.name}: one of {workers} workers would lead and the others never "
                      f"tick; say leader or workers, not both")  # fmt: skip
     if workers > 1 and not isinstance(schedule, Poll) and not daemon.per_worker:
