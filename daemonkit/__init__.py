@@ -6,6 +6,7 @@ from daemonkit.connections import fresh_connections, release_connections
 from daemonkit.errors import Problem, classify
 from daemonkit.exits import Exit
 from daemonkit.iteration import Iteration
+from daemonkit.pool import Pool
 from daemonkit.retry import Backoff
 from daemonkit.schedules import Cron, Every, Poll, Schedule
 
@@ -19,6 +20,7 @@ __all__ = [
     "Iteration",
     "Moment",
     "Poll",
+    "Pool",
     "Problem",
     "Schedule",
     "classify",
