@@ -6,6 +6,7 @@ from daemonkit.connections import fresh_connections, release_connections
 from daemonkit.errors import Problem, classify
 from daemonkit.exits import Exit
 from daemonkit.iteration import Iteration
+from daemonkit.jobs import job
 from daemonkit.pool import Pool
 from daemonkit.retry import Backoff
 from daemonkit.schedules import Cron, Every, Poll, Schedule
@@ -25,6 +26,7 @@ __all__ = [
     "Schedule",
     "classify",
     "fresh_connections",
+    "job",
     "release_connections",
 ]
 __version__ = "0.1.0"

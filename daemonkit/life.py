@@ -14,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
 
 from daemonkit import reexec, signals
-from daemonkit.clock import Moment
+from daemonkit.clock import NEVER, Moment
 from daemonkit.connections import close_idle, fresh_connections, kept_between_units
 from daemonkit.errors import Problem, classify, one_line
 from daemonkit.exits import Exit
@@ -89,16 +89,18 @@ class Life:
             announce(signals.daemon_stopped, self.daemon, reason=reason)
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator[None]:
-        """Checks done and ``lifespan()`` open, however long the database takes to answer."""
+    def opened(self, first: Callable[[], object] = lambda: None) -> Iterator[None]:
+        """Checks and ``first`` done and ``lifespan()`` open, however long the database takes to
+        answer."""
         with kept_between_units(), ExitStack() as stack:
-            if self._wait_for_the_database(lambda: self._open(stack)):
+            if self._wait_for_the_database(lambda: self._open(stack, first)):
                 announce(signals.daemon_ready, self.daemon)
             yield
 
-    def _open(self, stack: ExitStack) -> None:
+    def _open(self, stack: ExitStack, first: Callable[[], object]) -> None:
         with fresh_connections:
             self.daemon.check_everything()
+            first()
             lifespan = self.daemon.lifespan()
             lifespan.__enter__()
             stack.push(_fresh_exit(lifespan))
@@ -111,10 +113,13 @@ class Life:
         Both clocks are asked anew in each slice: the wall clock may be set while we wait.
         """
         waiting = False
-        while self._goes_on(last):
+        while self.goes_on(last.number if last else 0):
             self.pulsed()
             now = self.now = self.clock.moment()
             self.due = next_due(self.schedule, last, self.begun, now)
+            if self.due == NEVER:
+                self.outcome = "nothing is due any more"
+                break
             seconds = self._until(self.due, now)
             if self.hindrance:
                 seconds = self.pulse
@@ -124,7 +129,7 @@ class Life:
                 waiting = True
                 close_idle(seconds)
                 announce(signals.daemon_waiting, self.daemon, due=self.due)
-            self.wait(min(seconds, self._left(now)))
+            self.wait(min(seconds, self.left(now)))
         return False
 
     def wait(self, seconds: float) -> None:
@@ -145,18 +150,20 @@ class Life:
             return min(due.monotonic, self._refused_since + PROVEN_AFTER) - now.monotonic
         return due.monotonic - now.monotonic
 
-    def _left(self, now: Moment) -> float:
+    def left(self, now: Moment) -> float:
+        """Seconds until ``max_seconds`` have passed."""
         if self.settings.max_seconds is None:
             return float("inf")
         return self.begun.monotonic + self.settings.max_seconds - now.monotonic
 
-    def _goes_on(self, last: Iteration | None) -> bool:
+    def goes_on(self, ticks: int) -> bool:
+        """Whether there is to be another tick after so many."""
         settings = self.settings
         if self.stop.asked or self._end is not None:
             return False
-        if last is not None and settings.max_ticks and last.number >= settings.max_ticks:
+        if settings.max_ticks and ticks >= settings.max_ticks:
             self.outcome = f"max_ticks of {settings.max_ticks} reached"
-        elif settings.max_seconds and self._left(self.clock.moment()) <= 0:
+        elif settings.max_seconds and self.left(self.clock.moment()) <= 0:
             self.outcome = f"max_seconds of {settings.max_seconds:g} reached"
         else:
             return True
@@ -184,7 +191,8 @@ class Life:
 
     def learn(self, iteration: Iteration) -> None:
         """Note what a tick came to: whether its failure ends this life."""
-        self._last = iteration
+        if not self._failed_once:
+            self._last = iteration
         error = iteration.error
         if error is None:
             self._ever_well, self._refused_since = True, None
@@ -201,13 +209,19 @@ class Life:
                 Exit.MAX_FAILURES, f"failed {most} times in a row, the last time with", error
             )
 
+    @property
+    def _failed_once(self) -> bool:
+        """Whether a tick of --once has failed; there may be several jobs."""
+        return self.settings.once and self._last is not None and self._last.error is not None
+
     def conclude(self) -> None:
         """Raise what the process should end with, if that is not 0; or let it begin anew."""
         if self.stop.forced:  # by what was asked, not by how the tick ended
             raise SystemExit(Exit.FORCED)
         if self.stop.reloading:
             self._begin_anew()
-        if self.settings.once and self._last is not None and self._last.error is not None:
+        if self._failed_once:
+            assert self._last is not None and self._last.error is not None
             self._fail_at_once(self._last.error, self._last.problem, logged=True)
         if self._end is not None:
             raise self._end

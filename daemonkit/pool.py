@@ -50,8 +50,20 @@ class Pool:
         if the pool is closed.
         """
         future: Future[Result] = Future()
-        self._shared.put((future, work, args, kwargs))
+        self.fulfil(future, work, *args, **kwargs)
         return future
+
+    def fulfil(
+        self,
+        future: Future[Result],
+        work: Callable[Parameters, Result],
+        /,
+        *args: Parameters.args,
+        **kwargs: Parameters.kwargs,
+    ) -> None:
+        """As ``submit``, for a future that is there already: its callbacks then run on the thread
+        that did the work, however fast that was."""
+        self._shared.put((future, work, args, kwargs))
 
     def close(self, *, cancel: bool = False, timeout: float | None = None) -> bool:
         """Take no more work, do what was submitted, and end the threads.
