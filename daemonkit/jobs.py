@@ -89,7 +89,7 @@ def job(
         # The class is being made; a second method of the same name would replace the first.
         if _marker(sys._getframe(1).f_locals.get(name)):
             raise ValueError(f"there are two jobs {name}(): give one of them another name")
-        setattr(method, _MARK, Job(name=name, schedule=when, **details))  # type: ignore[arg-type]
+        setattr(method, _MARK, Job(name=name, schedule=when, **details))
         return method
 
     return decorate

@@ -434,7 +434,10 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
             self._move_on(job, turns, iteration)
         else:
             self._raised = error
-            self.life.stop.ask(f"{type(error).__name__} in job {turns.job.name}")
+            reason = f"{type(error).__name__} in job {turns.job.name}"
+            self.life.stop.ask(reason)
+            self.life.on_asked(reason)
+            self.life.nudge()
         self._note(turns, iteration, error)
 
     def _move_on(self, job: APJob, turns: Turns, iteration: Iteration) -> None:
@@ -476,7 +479,7 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
                 late=iteration.late,
                 started=iteration.started.wall,
                 seconds=iteration.seconds,
-                error="" if error is None else f"{type(error).__name__}: {one_line(error)}",
+                error="" if error is None else one_line(error),
             )
         )
 

@@ -33,21 +33,26 @@ ARROWS = """
     iteration    -> clock errors
     schedules    -> clock iteration
     retry        -> clock errors iteration schedules
+    jobs         -> clock iteration schedules
 
     # connections and signals of the system know nothing of schedules, nor of each other
     threads      -> errors links
     connections  -> threads
     stopping     -> exits
     forking      -> links stopping
+    pool         -> connections
     reexec       -> stopping
 
     # a life brings them together
     log          -> clock errors iteration schedules signals
-    options      -> clock exits iteration schedules
+    options      -> clock exits iteration jobs schedules
+    ledger       -> conf connections errors models pool retry
     life         -> clock errors exits iteration log options retry signals
     life         -> connections reexec stopping threads
+    scheduler    -> clock conf connections errors iteration jobs ledger life log models pool
+    scheduler    -> retry schedules signals stopping
     command      -> connections exits iteration life log options retry schedules signals
-    command      -> stopping
+    command      -> jobs stopping scheduler
 
     # beside and above it
     discovery    -> command errors exits

@@ -75,3 +75,4 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 
 SHOP_INBOX = Path(os.environ.get("SHOP_INBOX", BASE_DIR / "inbox"))
+CELERY_BROKER_URL = os.environ.get("CELERY_BROKER_URL", "")
