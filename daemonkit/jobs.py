@@ -100,8 +100,10 @@ def _the_same_everywhere(schedule: Schedule) -> Schedule:
     if isinstance(schedule, Every):
         return Aligned(schedule.seconds)
     trigger = getattr(schedule, "trigger", None)
-    if not schedule.is_fixed or hasattr(trigger, "interval_length") or getattr(
-        trigger, "jitter", None
+    if (
+        not schedule.is_fixed
+        or hasattr(trigger, "interval_length")
+        or getattr(trigger, "jitter", None)
     ):
         raise ValueError(
             f"exclusive=True makes no sense with {schedule}, on whose times no two processes "
@@ -119,7 +121,7 @@ def _marker(method: Any) -> Job | None:
 
 
 def _seconds(name: str, value: float | str | None) -> float | None:
-    if value is None or value == DAEMONS and name == "tick_timeout":
+    if value is None or (value == DAEMONS and name == "tick_timeout"):
         return value  # type: ignore[return-value]
     try:
         seconds = parse_duration(value)

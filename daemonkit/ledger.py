@@ -330,5 +330,3 @@ def for_database(moment: datetime) -> datetime:
 
 def from_database(moment: datetime) -> datetime:
     return moment if settings.USE_TZ else moment.replace(tzinfo=UTC)
-
-

@@ -7,10 +7,10 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
 from daemonkit.connections import close_all, close_idle, fresh_connections, until_next_close
 
@@ -50,20 +50,13 @@ class Pool:
         if the pool is closed.
         """
         future: Future[Result] = Future()
-        self.fulfil(future, work, *args, **kwargs)
+        self._shared.put([(future, work, args, kwargs)])
         return future
 
-    def fulfil(
-        self,
-        future: Future[Result],
-        work: Callable[Parameters, Result],
-        /,
-        *args: Parameters.args,
-        **kwargs: Parameters.kwargs,
-    ) -> None:
-        """As ``submit``, for a future that is there already: its callbacks then run on the thread
-        that did the work, however fast that was."""
-        self._shared.put((future, work, args, kwargs))
+    def fulfil(self, promises: Iterable[tuple[Promise, Callable[..., Any]]]) -> None:
+        """As ``submit``, but for many at once, and with promises that are there already: they are
+        told on the thread that did the work. Raises ``RuntimeError`` if the pool is closed."""
+        self._shared.put([(promise, work, (), {}) for promise, work in promises])
 
     def close(self, *, cancel: bool = False, timeout: float | None = None) -> bool:
         """Take no more work, do what was submitted, and end the threads.
@@ -81,7 +74,16 @@ class Pool:
         self.close()
 
 
-_Task = tuple[Future[Any], Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+class Promise(Protocol):
+    """Whoever is told what work came to; a ``Future`` is one."""
+
+    def set_running_or_notify_cancel(self) -> bool: ...
+    def set_result(self, result: Any) -> None: ...
+    def set_exception(self, exception: BaseException) -> None: ...
+    def cancel(self) -> bool: ...
+
+
+_Task = tuple[Promise, Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 
 class _Shared:
@@ -100,13 +102,14 @@ class _Shared:
         self.threads: list[threading.Thread] = []
         self.unfinished = 0
 
-    def put(self, task: _Task) -> None:
+    def put(self, tasks: list[_Task]) -> None:
         with self.lock:
             if self.closed:
                 raise RuntimeError("this pool is closed")
-            self.unfinished += 1
-            self.tasks.put(task)
-            if len(self.threads) < min(self.most, self.unfinished):
+            self.unfinished += len(tasks)
+            for task in tasks:
+                self.tasks.put(task)
+            while len(self.threads) < min(self.most, self.unfinished):
                 self._start_thread()
 
     def _start_thread(self) -> None:
@@ -170,18 +173,18 @@ def _next(tasks: SimpleQueue[_Task | None]) -> _Task | None:
 
 
 def _do(
-    future: Future[Any], work: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    promise: Promise, work: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
-    if not future.set_running_or_notify_cancel():
+    if not promise.set_running_or_notify_cancel():
         return
     try:
         with fresh_connections:
             result = work(*args, **kwargs)
     except BaseException as error:  # SystemExit, too: whoever waits for it shall see it
-        future.set_exception(error)
-        del future  # the traceback of the error would keep it, and it the error
+        promise.set_exception(error)
+        del promise  # the traceback of the error would keep it, and it the error
     else:
-        future.set_result(result)
+        promise.set_result(result)
 
 
 _all: weakref.WeakSet[_Shared] = weakref.WeakSet()

@@ -15,11 +15,10 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from datetime import datetime, timedelta
 from typing import Any
 
-from apscheduler.executors.base import BaseExecutor, MaxInstancesReachedError
+from apscheduler.executors.base import BaseExecutor
 from apscheduler.job import Job as APJob
 from apscheduler.jobstores.base import BaseJobStore, ConflictingIdError, JobLookupError
 from apscheduler.schedulers.base import STATE_STOPPED, BaseScheduler
@@ -59,8 +58,9 @@ class Turns(BaseTrigger):  # type: ignore[misc]
     The main thread moves it on; a thread of the pool says when a run begins and ends.
     """
 
-    def __init__(self, job: Job, work: Callable[[], Any], life: Life) -> None:
-        self.job, self.life = job, life
+    def __init__(self, job: Job, work: Callable[[], Any], scheduler: Scheduler) -> None:
+        self.job, self.life, self.scheduler = job, scheduler.life, scheduler
+        life = scheduler.life
         self.work = async_to_sync(work) if iscoroutinefunction(work) else work
         self.tick_timeout = life.tick_timeout if job.tick_timeout == DAEMONS else job.tick_timeout
         self.due = NEVER
@@ -127,6 +127,40 @@ class Turns(BaseTrigger):  # type: ignore[misc]
     def too_late(self, due: Moment, now: Moment) -> str:
         late = now.monotonic - due.monotonic
         return "grace" if self.job.grace is not None and late > self.job.grace else ""
+
+    @property
+    def is_idle(self) -> bool:
+        return self.queued is None and not self.running
+
+    # A promise of the pool's
+
+    def run(self) -> Any:
+        return self.scheduler.run(self)
+
+    def set_running_or_notify_cancel(self) -> bool:
+        return True
+
+    def set_result(self, result: Any) -> None:
+        self._ended(result, None)
+
+    def set_exception(self, exception: BaseException) -> None:
+        self._ended(None, exception)
+
+    def _ended(self, result: Any, error: BaseException | None) -> None:
+        try:
+            self.scheduler.ended(self, result, error)
+        except Exception:
+            logger.exception("%s %s: its end was not noted", self.life.daemon.name, self.job.name)
+        finally:
+            self.running = False
+
+    def cancel(self) -> bool:
+        """No thread has come to it, and none will."""
+        with self.lock:
+            due, self.queued = self.queued, None
+        if due is not None:
+            self.scheduler.skip(self, due, "down")
+        return True
 
     def begin(self) -> Moment:
         """A thread has come to it: the due time that it is to run."""
@@ -213,23 +247,23 @@ class Executor(BaseExecutor):  # type: ignore[misc]
     def __init__(self, threads: int, name: str) -> None:
         super().__init__()
         self.pool = Pool(threads, name=name)
+        self._ready: list[tuple[Turns, Callable[[], Any]]] = []
+
+    def submit_job(self, job: APJob, run_times: list[Moment]) -> None:
+        """Note that it is to run; ``flush`` hands it over. Not APScheduler's own, which counts
+        instances under a lock that threads whose run has ended would wait for, each of them for
+        as long as the main thread may keep the interpreter."""
+        job.trigger.queued = run_times[-1]
+        self._ready.append((job.trigger, job.trigger.run))
+
+    def flush(self) -> None:
+        """Hand all over at once: a thread that wakes up would only be in the way before."""
+        if self._ready:
+            ready, self._ready = self._ready, []
+            self.pool.fulfil(ready)
 
     def _do_submit_job(self, job: APJob, run_times: list[Moment]) -> None:
-        job.trigger.queued = run_times[-1]
-        future: Future[Any] = Future()
-        future.add_done_callback(lambda done: self._ended(job, done))
-        self.pool.fulfil(future, job.func, *job.args)
-
-    def _ended(self, job: APJob, future: Future[Any]) -> None:
-        try:
-            self._scheduler.ended(job, future)
-        finally:
-            job.trigger.running = False
-            self._run_job_success(job.id, ())
-
-    @property
-    def busy(self) -> bool:
-        return bool(self._instances)
+        raise NotImplementedError
 
 
 class Scheduler(BaseScheduler):  # type: ignore[misc]
@@ -243,13 +277,13 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
         # The scheduler's zone is for listings; to ask the machine for its own takes a while.
         super().__init__({}, timezone="UTC", jobstores={"default": self.heap},
                          executors={"default": self.pool})  # fmt: skip
-        self.turns = [Turns(job, getattr(life.daemon, job.name), life) for job in settings.jobs]
+        self.turns = [Turns(job, getattr(life.daemon, job.name), self) for job in settings.jobs]
         self.ledger = Ledger(life.daemon.name, off=not life.settings.ledger)
         self.keep = conf.keep_runs()
         self.begun = 0  # runs
         self.last: Iteration | None = None
         self.skipped: Counter[tuple[str, str]] = Counter()
-        self._came_back: deque[APJob] = deque()
+        self._came_back: deque[Turns] = deque()
         self._raised: BaseException | None = None
         self._offset = life.begun.wall - life.begun.monotonic
         self._set_back: list[float] = []
@@ -276,14 +310,14 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
         if passed and turns.job.catch_up and not turns.too_late(passed[-1], now):
             turns.due = passed.pop()
         for due in passed:
-            self._skip(turns, due, "down")
+            self.skip(turns, due, "down")
 
     # The loop
 
     def live(self) -> Iteration | None:
         life = self.life
         for turns in self.turns:
-            self.add_job(self._run, turns, [turns], id=turns.job.name, name=turns.job.name)
+            self.add_job(turns.run, turns, id=turns.job.name, name=turns.job.name)
         self.start()
         try:
             while life.goes_on(self.begun):
@@ -292,7 +326,7 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
                 self.clock.at_rest(self._rest)
                 now = self.clock.moment()
                 seconds = self.heap.seconds(now)
-                if seconds == float("inf") and not self.pool.busy and not self._came_back:
+                if seconds == float("inf") and self._is_idle() and not self._came_back:
                     life.outcome = "nothing is due any more"
                     break
                 if seconds > 0 and not self._came_back and life.goes_on(self.begun):
@@ -310,8 +344,11 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
 
     def _rest(self) -> None:
         """Return when no job runs."""
-        while self.pool.busy:
+        while not self._is_idle():
             time.sleep(0.0005)
+
+    def _is_idle(self) -> bool:
+        return all(turns.is_idle for turns in self.turns)
 
     def wakeup(self) -> None:
         self.life.nudge()
@@ -321,13 +358,15 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
         now = self.clock.moment()
         self._mind_the_wall_clock(now)
         while self._came_back:
-            job = self._came_back.popleft()
-            self.heap.push(job, job.trigger.retry or job.trigger.due)
+            turns = self._came_back.popleft()
+            if job := self.heap.lookup_job(turns.job.name):
+                self.heap.push(job, turns.retry or turns.due)
         most = self.life.settings.max_ticks
         for job, due in self.heap.pop(now):
             if most and self.begun >= most:
                 break
             self._come_due(job, due, now)
+        self.pool.flush()
 
     def _come_due(self, job: APJob, due: Moment, now: Moment) -> None:
         turns: Turns = job.trigger
@@ -338,13 +377,13 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
             *passed, newest = turns.missed(now, self.keep)
             self.heap.push(job, turns.due)
             for each in passed:
-                self._skip(turns, each, turns.why_not(each, now) or "grace")
+                self.skip(turns, each, turns.why_not(each, now) or "grace")
         else:
             turns.due = now.later(self.life.pulse) if self.life.hindrance else NEVER
             self.heap.push(job, turns.due)
         if reason := turns.why_not(newest, now):
             if turns.job.schedule.is_fixed:
-                self._skip(turns, newest, reason)
+                self.skip(turns, newest, reason)
         elif not self._replaced(turns, newest):
             self._submit(job, newest)
 
@@ -357,15 +396,12 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
             if replaced is not None:
                 turns.queued = due
         if replaced is not None:
-            self._skip(turns, replaced, "grace")
+            self.skip(turns, replaced, "grace")
         return replaced is not None
 
     def _submit(self, job: APJob, due: Moment) -> None:
-        try:
-            self.pool.submit_job(job, [due])
-            self.begun += 1
-        except MaxInstancesReachedError:  # a thread has just begun with the one before it
-            self._skip(job.trigger, due, "overlap")
+        self.pool.submit_job(job, [due])
+        self.begun += 1
 
     def _mind_the_wall_clock(self, now: Moment) -> None:
         """When somebody has set it, ask all schedules anew."""
@@ -391,11 +427,11 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
 
     # On a thread of the pool
 
-    def _run(self, turns: Turns) -> Any:
+    def run(self, turns: Turns) -> Any:
         """A run, within its unit of work. What is said about its end is said in ``ended``."""
         due, now = turns.begin(), self.clock.moment()
         if reason := "down" if self.life.stop.asked else turns.too_late(due, now):
-            self._skip(turns, due, reason)
+            self.skip(turns, due, reason)
             return None
         if turns.job.exclusive:
             if not self._claim(turns, due, now):
@@ -410,19 +446,11 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
             finally:
                 turns.seconds = self.clock.moment().monotonic - now.monotonic
 
-    def ended(self, job: APJob, future: Future[Any]) -> None:
+    def ended(self, turns: Turns, result: Any, error: BaseException | None) -> None:
         """The unit of work of a run has ended."""
-        turns: Turns = job.trigger
-        if future.cancelled():
-            if turns.queued is not None:
-                due, turns.queued = turns.queued, None
-                self._skip(turns, due, "down")
-            return
         if turns.started is None:
             return
         started, turns.started = turns.started, None
-        error = future.exception()
-        result = None if error is not None else future.result()
         iteration = Iteration(
             turns.number, turns.now_due, started, turns.seconds, result, job=turns.job.name
         )
@@ -431,7 +459,7 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
             cut = turns.timing is not None and turns.timing.overdue_since is not None
             iteration = self.life.finish(iteration, error, turns.last, cut=cut)
             turns.last = self.last = iteration
-            self._move_on(job, turns, iteration)
+            self._move_on(turns, iteration)
         else:
             self._raised = error
             reason = f"{type(error).__name__} in job {turns.job.name}"
@@ -440,7 +468,7 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
             self.life.nudge()
         self._note(turns, iteration, error)
 
-    def _move_on(self, job: APJob, turns: Turns, iteration: Iteration) -> None:
+    def _move_on(self, turns: Turns, iteration: Iteration) -> None:
         """See to it that the loop knows when the job is next due, where its end decides that."""
         schedule = turns.job.schedule
         if schedule.is_fixed and iteration.error is None:
@@ -457,7 +485,7 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
                 if iteration.problem is None or turns.job.exclusive:
                     return
                 turns.retry = due
-            self._came_back.append(job)
+            self._came_back.append(turns)
         self.life.nudge()
 
     # The ledger
@@ -483,7 +511,7 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
             )
         )
 
-    def _skip(self, turns: Turns, due: Moment, reason: str) -> None:
+    def skip(self, turns: Turns, due: Moment, reason: str) -> None:
         name = turns.job.name
         self.skipped[name, reason] += 1
         announce(signals.run_skipped, self.life.daemon, job=name, due=due, reason=reason)
@@ -519,7 +547,7 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
                 turns.job.name,
                 one_line(error),
             )
-            self._skip(turns, due, "ledger")
+            self.skip(turns, due, "ledger")
             return False
 
 

@@ -25,9 +25,7 @@ NOON = wall("2026-03-02 12:00")
 
 
 @pytest.fixture
-def database(
-    server: Server, alias: MakeAlias, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[str]:
+def database(server: Server, alias: MakeAlias, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The alias that has the ledger's table, empty."""
     name = alias(server)
     monkeypatch.setattr(settings, "DAEMONKIT", {"database": name}, raising=False)
@@ -50,7 +48,7 @@ def rows(job: str | None = None) -> list[dict[str, Any]]:
 
 
 def told(job: str | None = None) -> list[str]:
-    """"What each row says: 12:00:00 ran."""
+    """ "What each row says: 12:00:00 ran."""
     return [
         f"{row['due']:%H:%M:%S} {row['status']}" + (f" {row['reason']}" if row["reason"] else "")
         for row in rows(job)

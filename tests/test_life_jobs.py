@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
 import re
 import shutil
@@ -100,9 +99,7 @@ def test_a_job_past_its_tick_timeout_is_cut_and_the_others_go_on(
     server.kill_sessions()
 
 
-def test_system_exit_in_a_job_ends_the_process_with_its_code(
-    start: Start, server: Server
-) -> None:
+def test_system_exit_in_a_job_ends_the_process_with_its_code(start: Start, server: Server) -> None:
     daemon = start("several", "--job", "leaving")
     assert daemon.wait(30) == 3
     assert told(server) == [("leaving", "failed", "")]
@@ -204,9 +201,7 @@ def redis(tmp_path: Path) -> Iterator[str]:
         process.wait(20)
 
 
-def test_each_due_time_is_handed_to_celery_once(
-    start: Start, server: Server, redis: str
-) -> None:
+def test_each_due_time_is_handed_to_celery_once(start: Start, server: Server, redis: str) -> None:
     import redis as client
 
     connection = client.Redis.from_url(redis)

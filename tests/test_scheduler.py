@@ -136,6 +136,7 @@ def test_a_run_that_overlaps_in_real_time_is_refused() -> None:
 
 def test_jobs_overlap_with_each_other() -> None:
     meeting = threading.Barrier(2, timeout=20)
+
     class Command(BaseDaemonCommand):
         ledger = False
 

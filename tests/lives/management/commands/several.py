@@ -34,7 +34,7 @@ class Command(BaseDaemonCommand):
         while True:
             try:
                 time.sleep(60)
-            except BaseException:  # noqa: S112
+            except BaseException:
                 continue
 
     @job(Every(seconds=60))
