@@ -71,12 +71,14 @@ def job(
         raise ValueError(f"catch_up=True makes no sense with {when}, which has no times to miss")
     if exclusive:
         when = _the_same_everywhere(when)
-    details = {
-        "grace": _seconds("grace", grace),
-        "tick_timeout": None if tick_timeout is None else _seconds("tick_timeout", tick_timeout),
-        "catch_up": catch_up,
-        "exclusive": exclusive,
-    }
+    made = Job(
+        name="",
+        schedule=when,
+        grace=_seconds("grace", grace),
+        tick_timeout=DAEMONS if tick_timeout == DAEMONS else _seconds("tick_timeout", tick_timeout),
+        catch_up=catch_up,
+        exclusive=exclusive,
+    )
 
     def decorate(method: Method) -> Method:
         name = getattr(method, "__name__", repr(method))
@@ -89,7 +91,7 @@ def job(
         # The class is being made; a second method of the same name would replace the first.
         if _marker(sys._getframe(1).f_locals.get(name)):
             raise ValueError(f"there are two jobs {name}(): give one of them another name")
-        setattr(method, _MARK, Job(name=name, schedule=when, **details))
+        setattr(method, _MARK, replace(made, name=name))
         return method
 
     return decorate
@@ -121,8 +123,8 @@ def _marker(method: Any) -> Job | None:
 
 
 def _seconds(name: str, value: float | str | None) -> float | None:
-    if value is None or (value == DAEMONS and name == "tick_timeout"):
-        return value  # type: ignore[return-value]
+    if value is None:
+        return None
     try:
         seconds = parse_duration(value)
     except ValueError as error:

@@ -191,8 +191,8 @@ class Life:
 
     def learn(self, iteration: Iteration) -> None:
         """Note what a tick came to: whether its failure ends this life."""
-        if not self._failed_once:
-            self._last = iteration
+        if not (self.settings.once and self._last is not None and self._last.error is not None):
+            self._last = iteration  # of several jobs' --once, the one that failed
         error = iteration.error
         if error is None:
             self._ever_well, self._refused_since = True, None
@@ -209,19 +209,13 @@ class Life:
                 Exit.MAX_FAILURES, f"failed {most} times in a row, the last time with", error
             )
 
-    @property
-    def _failed_once(self) -> bool:
-        """Whether a tick of --once has failed; there may be several jobs."""
-        return self.settings.once and self._last is not None and self._last.error is not None
-
     def conclude(self) -> None:
         """Raise what the process should end with, if that is not 0; or let it begin anew."""
         if self.stop.forced:  # by what was asked, not by how the tick ended
             raise SystemExit(Exit.FORCED)
         if self.stop.reloading:
             self._begin_anew()
-        if self._failed_once:
-            assert self._last is not None and self._last.error is not None
+        if self.settings.once and self._last is not None and self._last.error is not None:
             self._fail_at_once(self._last.error, self._last.problem, logged=True)
         if self._end is not None:
             raise self._end

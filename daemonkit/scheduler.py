@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,23 +22,21 @@ from apscheduler.job import Job as APJob
 from apscheduler.jobstores.base import BaseJobStore, ConflictingIdError, JobLookupError
 from apscheduler.schedulers.base import STATE_STOPPED, BaseScheduler
 from apscheduler.triggers.base import BaseTrigger
-from asgiref.sync import async_to_sync, iscoroutinefunction
 
 from daemonkit import conf, signals
 from daemonkit.clock import NEVER, Moment
 from daemonkit.connections import close_idle
 from daemonkit.errors import one_line
 from daemonkit.iteration import Iteration
-from daemonkit.jobs import DAEMONS, Job
 from daemonkit.ledger import Entry, Ledger
 from daemonkit.life import Life
 from daemonkit.log import logger
 from daemonkit.models import Run
 from daemonkit.pool import Pool
 from daemonkit.retry import next_due
-from daemonkit.schedules import Aligned, Every
+from daemonkit.schedules import Every
 from daemonkit.signals import announce
-from daemonkit.stopping import Tick
+from daemonkit.turns import Turns
 
 SET = 0.05
 """Seconds by which the wall clock must move against the monotonic one to count as set."""
@@ -52,122 +49,7 @@ def live(life: Life) -> Iteration | None:
         return scheduler.live()
 
 
-class Turns(BaseTrigger):  # type: ignore[misc]
-    """The due times of one job, one after the other, and where it stands: idle, queued, running.
-
-    The main thread moves it on; a thread of the pool says when a run begins and ends.
-    """
-
-    def __init__(self, job: Job, work: Callable[[], Any], scheduler: Scheduler) -> None:
-        self.job, self.life, self.scheduler = job, scheduler.life, scheduler
-        life = scheduler.life
-        self.work = async_to_sync(work) if iscoroutinefunction(work) else work
-        self.tick_timeout = life.tick_timeout if job.tick_timeout == DAEMONS else job.tick_timeout
-        self.due = NEVER
-        self.previous: Moment | None = None
-        self.retry: Moment | None = None
-        self.queued: Moment | None = None
-        self.now_due = NEVER
-        self.running = False
-        self.timing: Tick | None = None
-        self.started: Moment | None = None
-        self.seconds = 0.0
-        self.number = 0
-        self.last: Iteration | None = None
-        self.began = self.ended = self.not_before = float("-inf")
-        self.lock = threading.Lock()
-        self.unsaid: list[Entry] = []  # about due times that another process may yet claim
-
-    def get_next_fire_time(
-        self, previous_fire_time: datetime | None, now: datetime
-    ) -> datetime | None:
-        """APScheduler's question, from which nothing depends here but its listings."""
-        return None if self.due == NEVER else self.due.utc
-
-    def first(self, now: Moment) -> Moment:
-        return self.job.schedule.due(None, self.life.begun, now)
-
-    def after(self, due: Moment, now: Moment) -> Moment:
-        """The due time after this one, however long its run takes."""
-        last = Iteration(1, due, due, 0.0)
-        return self.job.schedule.due(last, self.life.begun, now)
-
-    def missed(self, now: Moment, most: int) -> list[Moment]:
-        """The due times up to now, the newest of them, and move on to the next."""
-        passed: deque[Moment] = deque(maxlen=most)
-        due = self.due
-        if isinstance(self.job.schedule, Every) and not isinstance(self.job.schedule, Aligned):
-            due = self._leap(due, now, most)
-        while due.monotonic <= now.monotonic:
-            passed.append(due)
-            due = self.after(due, now)
-        self.due, self.previous = due, passed[-1]
-        return list(passed)
-
-    def anew(self, now: Moment) -> None:
-        """Ask the schedule again, because the wall clock was set."""
-        if self.job.schedule.is_fixed and self.due != NEVER:
-            last = self.previous and Iteration(1, self.previous, self.previous, 0.0)
-            self.due = self.job.schedule.due(last, self.life.begun, now)
-
-    def _leap(self, due: Moment, now: Moment, most: int) -> Moment:
-        """Past what nobody would want to read of, after hours in which the process was frozen."""
-        seconds = self.job.schedule.seconds  # type: ignore[attr-defined]
-        turns = int((now.monotonic - due.monotonic) / seconds) - most
-        return now.at_monotonic(due.monotonic + turns * seconds) if turns > 0 else due
-
-    def why_not(self, due: Moment, now: Moment) -> str:
-        """Why there is no run for a due time that has come; "" if there is to be one."""
-        if self.running or self.began <= due.monotonic < self.ended:
-            return "overlap"
-        if due.monotonic < self.not_before - 0.001:  # what is told by the wall clock is rounded
-            return "back-off"
-        return self.life.hindrance or self.too_late(due, now)
-
-    def too_late(self, due: Moment, now: Moment) -> str:
-        late = now.monotonic - due.monotonic
-        return "grace" if self.job.grace is not None and late > self.job.grace else ""
-
-    @property
-    def is_idle(self) -> bool:
-        return self.queued is None and not self.running
-
-    # A promise of the pool's
-
-    def run(self) -> Any:
-        return self.scheduler.run(self)
-
-    def set_running_or_notify_cancel(self) -> bool:
-        return True
-
-    def set_result(self, result: Any) -> None:
-        self._ended(result, None)
-
-    def set_exception(self, exception: BaseException) -> None:
-        self._ended(None, exception)
-
-    def _ended(self, result: Any, error: BaseException | None) -> None:
-        try:
-            self.scheduler.ended(self, result, error)
-        except Exception:
-            logger.exception("%s %s: its end was not noted", self.life.daemon.name, self.job.name)
-        finally:
-            self.running = False
-
-    def cancel(self) -> bool:
-        """No thread has come to it, and none will."""
-        with self.lock:
-            due, self.queued = self.queued, None
-        if due is not None:
-            self.scheduler.skip(self, due, "down")
-        return True
-
-    def begin(self) -> Moment:
-        """A thread has come to it: the due time that it is to run."""
-        with self.lock:
-            due, self.queued, self.running = self.queued, None, True
-        assert due is not None
-        return due
+BaseTrigger.register(Turns)
 
 
 class Heap(BaseJobStore):  # type: ignore[misc]
@@ -253,7 +135,6 @@ class Executor(BaseExecutor):  # type: ignore[misc]
         """Note that it is to run; ``flush`` hands it over. Not APScheduler's own, which counts
         instances under a lock that threads whose run has ended would wait for, each of them for
         as long as the main thread may keep the interpreter."""
-        job.trigger.queued = run_times[-1]
         self._ready.append((job.trigger, job.trigger.run))
 
     def flush(self) -> None:
@@ -306,7 +187,7 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
         """Say what passed while the process was down, and catch up on the last of it."""
         if not turns.job.schedule.is_fixed or type(turns.job.schedule) is Every:
             return  # its times begin with the process
-        passed = list(_between(turns, last, now, self.keep))
+        passed = turns.between(last, now, self.keep)
         if passed and turns.job.catch_up and not turns.too_late(passed[-1], now):
             turns.due = passed.pop()
         for due in passed:
@@ -384,24 +265,19 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
         if reason := turns.why_not(newest, now):
             if turns.job.schedule.is_fixed:
                 self.skip(turns, newest, reason)
-        elif not self._replaced(turns, newest):
-            self._submit(job, newest)
+        else:
+            self._enqueue(job, newest)
 
-    def _replaced(self, turns: Turns, due: Moment) -> bool:
-        """If no thread has come to the one before it yet, the later one counts."""
-        if turns.queued is None:
-            return False
-        with turns.lock:
-            replaced = turns.queued
-            if replaced is not None:
-                turns.queued = due
-        if replaced is not None:
-            self.skip(turns, replaced, "grace")
-        return replaced is not None
-
-    def _submit(self, job: APJob, due: Moment) -> None:
-        self.pool.submit_job(job, [due])
-        self.begun += 1
+    def _enqueue(self, job: APJob, due: Moment) -> None:
+        """If no thread has come to the due time before it yet, the later one counts."""
+        replaced, runs = job.trigger.enqueue(due)
+        if runs:
+            self.skip(job.trigger, due, "overlap")
+        elif replaced is not None:
+            self.skip(job.trigger, replaced, "grace")
+        else:
+            self.pool.submit_job(job, [due])
+            self.begun += 1
 
     def _mind_the_wall_clock(self, now: Moment) -> None:
         """When somebody has set it, ask all schedules anew."""
@@ -549,21 +425,3 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
             )
             self.skip(turns, due, "ledger")
             return False
-
-
-def _between(turns: Turns, last: Moment, now: Moment, most: int) -> Iterator[Moment]:
-    """The newest due times after ``last`` and up to now.
-
-    There may be a year of them, one a minute, so it begins to look an hour ago.
-    """
-    found: deque[Moment] = deque(maxlen=most)
-    for hours in (1, 24, 24 * 31, 24 * 366, None):
-        start = last if hours is None else max(last, now.later(-3600.0 * hours))
-        found.clear()
-        due = turns.after(start, now)
-        while due.monotonic <= now.monotonic:
-            found.append(due)
-            due = turns.after(due, now)
-        if len(found) == most or start == last:
-            break
-    return iter(found)

@@ -49,8 +49,9 @@ ARROWS = """
     ledger       -> conf connections errors models pool retry
     life         -> clock errors exits iteration log options retry signals
     life         -> connections reexec stopping threads
-    scheduler    -> clock conf connections errors iteration jobs ledger life log models pool
-    scheduler    -> retry schedules signals stopping
+    turns        -> clock iteration jobs ledger life log schedules stopping
+    scheduler    -> clock conf connections errors iteration ledger life log models pool
+    scheduler    -> retry schedules signals turns
     command      -> connections exits iteration life log options retry schedules signals
     command      -> jobs stopping scheduler
 

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import django
@@ -294,7 +295,7 @@ def test_a_faked_wall_clock_set_back_an_hour_silences_no_job(tmp_path: Path) -> 
             eventually(lambda said=said: len(daemon.lines) >= said + 5, within=30)
         assert daemon.stop(within=30) == 0
         moments = [float(line.split()[-1]) for line in daemon.stdout.splitlines()]
-        gaps = [later - earlier for earlier, later in zip(moments, moments[1:], strict=False)]
+        gaps = [later - earlier for earlier, later in pairwise(moments)]
         assert min(gaps) > 0.02  # no burst
         assert max(gaps) < 5  # no silence
     finally:
