@@ -43,6 +43,10 @@ class Job:
     catch_up: bool = False
     exclusive: bool = False
 
+    @property
+    def needs_ledger(self) -> bool:
+        return self.exclusive or self.catch_up
+
     def __str__(self) -> str:
         return f"{self.name} {self.schedule}"
 

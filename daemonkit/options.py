@@ -153,6 +153,11 @@ def _schedule_of_jobs(
     if daemon.schedule is not None:
         raise _usage(f"{daemon.name} has jobs with schedules of their own, and a schedule beside "
                      f"them that nothing would run by; take it away")  # fmt: skip
+    if not daemon.ledger and (job := next((job for job in jobs if job.needs_ledger), None)):
+        raise _usage(
+            f"{daemon.name} has ledger = False, and its job {job.name} needs it: exclusive=True "
+            f"and catch_up=True go by the ledger's rows"
+        )
     if names := options.get("job"):
         try:
             jobs = one_of(jobs, [names] if isinstance(names, str) else list(names))

@@ -62,8 +62,10 @@ class Pool:
         """Take no more work, do what was submitted, and end the threads.
 
         ``cancel``: what no thread has begun yet is cancelled instead. ``timeout``: seconds to wait;
-        whether all threads have ended by then. It may be called again.
+        whether all threads have ended by then; one that has not is left to the process's end. It
+        may be called again.
         """
+        self._end.detach()  # or the interpreter's end would wait for a thread that never ends
         self._shared.close(cancel=cancel)
         return self._shared.join(timeout)
 

@@ -175,16 +175,17 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
 
     def open(self) -> None:
         """Look what the ledger says of the due times that passed while the process was down."""
-        needed = any(turns.job.exclusive or turns.job.catch_up for turns in self.turns)
-        newest = self.ledger.open(needed=needed and not self.ledger.off)
+        newest = self.ledger.open(needed=any(turns.job.needs_ledger for turns in self.turns))
         now = self.clock.moment()
         for turns in self.turns:
             turns.due = turns.first(now)
             if (last := newest.get(turns.job.name)) and not self.life.settings.once:
-                self._look_back(turns, now.at_wall(last.timestamp()), now)
+                begun = self.life.begun
+                self._look_back(turns, begun.at_wall(last.timestamp()), begun)
 
     def _look_back(self, turns: Turns, last: Moment, now: Moment) -> None:
-        """Say what passed while the process was down, and catch up on the last of it."""
+        """Say what passed while the process was down, up to its begin, and catch up on the last of
+        it."""
         if not turns.job.schedule.is_fixed or type(turns.job.schedule) is Every:
             return  # its times begin with the process
         passed = turns.between(last, now, self.keep)
@@ -220,7 +221,8 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
 
     def _wait(self, seconds: float) -> None:
         close_idle(seconds)
-        announce(signals.daemon_waiting, self.life.daemon, due=self.heap.next())
+        if (due := self.heap.next()) != NEVER:
+            announce(signals.daemon_waiting, self.life.daemon, due=due)
         self.life.wait(seconds)
 
     def _rest(self) -> None:
@@ -299,6 +301,9 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
             life.pulsed()
         if self.state != STATE_STOPPED:
             super().shutdown(wait=False)
+        for turns in self.turns:
+            for entry in turns.unsaid[:-1]:
+                self.ledger.note(entry)
         self.ledger.close()
 
     # On a thread of the pool
@@ -394,16 +399,18 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
         self._note_skip(turns, due, reason)
 
     def _note_skip(self, turns: Turns, due: Moment, reason: str) -> None:
-        """A due time of an exclusive job may be run by another process until the next one comes:
-        only then it is noted that it was not."""
+        """A due time of an exclusive job may be run by another process until the next one comes.
+        That it was not is written before this process claims a later one: were it killed in
+        between, the ones that start after it would look back no further than that claim."""
         entry = Entry(turns.job.name, self._label(due), Run.Status.SKIPPED, reason)
-        if turns.job.exclusive:
-            with turns.lock:
-                sure, turns.unsaid = turns.unsaid, [entry]
-        else:
-            sure = [entry]
-        for each in sure:
-            self.ledger.note(each)
+        if not turns.job.exclusive:
+            self.ledger.note(entry)
+            return
+        with turns.lock:
+            turns.unsaid.append(entry)
+            sure = turns.unsaid.pop(0) if len(turns.unsaid) > self.keep else None
+        if sure is not None:
+            self.ledger.note(sure)
 
     def _claim(self, turns: Turns, due: Moment, now: Moment) -> bool:
         """Whether this process is the one to run an exclusive due time."""

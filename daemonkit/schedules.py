@@ -94,8 +94,7 @@ class Aligned(Every):
 
     def due(self, last: Iteration | None, begun: Moment, now: Moment) -> Moment:
         after = begun.wall if last is None else max(last.due.wall, last.started.wall)
-        set_by = _set_by(last, begun, now)
-        if abs(set_by) > 1:
+        if (set_by := _set_by(last, begun, now)) < -1:
             after += set_by
         turn = math.floor(after / self.seconds) + 1
         if turn * self.seconds <= after:  # a division that was rounded down

@@ -20,6 +20,7 @@ from daemonkit.testing import FakeClock
 from tests.conftest import MakeAlias
 from tests.servers import Server
 from tests.simulated import SetClock, wall
+from tests.waiting import eventually
 
 NOON = wall("2026-03-02 12:00")
 
@@ -142,6 +143,17 @@ def test_a_row_is_never_part_of_the_jobs_transaction(database: str) -> None:
 
     live(Command, FakeClock(NOON), max_ticks=1)
     assert told() == ["12:00:10 failed"]
+
+
+def test_an_async_job_leaves_no_session_behind(database: str, server: Server) -> None:
+    class Command(BaseDaemonCommand):
+        @job(Every(seconds=10))
+        async def turn(self) -> int:
+            return await Run.objects.using(database).acount()
+
+    live(Command, FakeClock(NOON), max_ticks=3)
+    close_all()
+    eventually(lambda: not server.sessions())
 
 
 # Down, and catching up
@@ -268,6 +280,40 @@ def test_an_exclusive_run_is_never_run_twice_because_its_connection_was_lost(
 
     live(Command, FakeClock(950), max_seconds=300)
     assert starts == [50, 150, 250]
+
+
+def test_what_nobody_ran_is_written_before_a_later_due_time_is_claimed(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is killed just after its claim has not written what it had to say later."""
+    live(Alone, FakeClock(NOON + 1), max_seconds=10)
+    monkeypatch.setattr(Ledger, "note", lambda *_: None)
+    live(Alone, FakeClock(NOON + 41), max_seconds=10)
+    assert told() == [
+        "12:00:10 ran",
+        "12:00:20 skipped down",
+        "12:00:30 skipped down",
+        "12:00:40 skipped down",
+        "12:00:50 running",
+    ]
+
+
+def test_what_comes_due_while_the_daemon_opens_was_not_missed_because_it_was_down(
+    database: str,
+) -> None:
+    class Command(Alone):
+        def check_everything(self) -> None:
+            self.life.clock.advance(24)  # type: ignore[attr-defined]
+
+    live(Alone, FakeClock(NOON + 1), max_seconds=10)
+    live(Command, FakeClock(NOON + 21), max_seconds=31)
+    assert told() == [
+        "12:00:10 ran",
+        "12:00:20 skipped down",
+        "12:00:30 skipped grace",
+        "12:00:40 ran",
+        "12:00:50 ran",
+    ]
 
 
 def test_a_claim_stands_in_the_ledger_while_its_run_runs(database: str) -> None:

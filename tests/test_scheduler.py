@@ -21,6 +21,7 @@ from django.db import OperationalError
 from daemonkit import BaseDaemonCommand, Cron, Every, Iteration, Poll, Schedule, job
 from daemonkit.clock import Moment
 from daemonkit.jobs import jobs_of
+from daemonkit.schedules import Aligned
 from daemonkit.signals import iteration_finished, run_skipped
 from daemonkit.testing import FakeClock
 from tests.simulated import SetClock, starts, times, wall
@@ -255,7 +256,7 @@ SCHEDULES = {
     "cron": Cron("* * * * *"),
     "interval trigger": IntervalTrigger(seconds=60, start_date=datetime(2026, 1, 1, tzinfo=UTC)),
     "cron trigger": CronTrigger(minute="*", timezone=UTC),
-    "exclusive": Every(seconds=60),
+    "exclusive": Aligned(seconds=60),
 }
 
 
@@ -527,6 +528,8 @@ def test_a_daemon_whose_jobs_make_no_sense_is_one_sentence_and_2() -> None:
     assert "threads" in usage({"work": turn}, threads="0")
     assert "threads" in usage({"work": turn, "threads": None})
     assert "never fires" in usage({"work": method(past)}, clock=FakeClock(time.time()))
+    alone = method(Every(seconds=1), exclusive=True)
+    assert "ledger = False" in usage({"work": alone})
     assert "has no jobs" in usage({"tick": lambda self: None, "schedule": Every(1)}, job=["x"])
 
 

@@ -36,13 +36,11 @@ class Command(BaseDaemonCommand):
         note(due)
 
     def to_celery(self, due):
-        from shop.celery import mail_report_by_celery
+        from shop.celery import mail_report
 
-        mail_report_by_celery.delay(due)
+        mail_report.delay(due)
 
     def to_tasks(self, due):
-        from django.tasks import task
-
         from tests.lives.tasks import note_it
 
-        task(note_it).enqueue(due)
+        note_it.enqueue(due)
