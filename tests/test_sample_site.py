@@ -475,7 +475,7 @@ def test_a_database_url_without_the_package_that_reads_it_says_what_to_install(m
 
 @pytest.mark.django_db
 def test_housekeeping_does_what_its_three_jobs_say(shop, settings, mailoutbox):
-    settings.MANAGERS = ["manager@example.com"]
+    settings.SHOP_REPORT_TO = ["manager@example.com"]
     daemon = load_command_class("shop", "housekeeping")
     assert [job.name for job in jobs_of(type(daemon))] == [
         "expire_baskets",

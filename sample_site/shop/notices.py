@@ -6,18 +6,19 @@ Celery where CELERY_BROKER_URL is set, else Django's own tasks (Django 6), else 
 from datetime import date
 
 from django.conf import settings
-from django.core.mail import mail_managers
+from django.core.mail import send_mail
 
 from shop.models import DailyReport
 
 
 def mail(day: str) -> None:
     report = DailyReport.objects.get(day=date.fromisoformat(day))
-    mail_managers(f"The shop on {day}", f"{report}, {report.baskets_expired} baskets expired.")
+    text = f"{report}, {report.baskets_expired} baskets expired."
+    send_mail(f"The shop on {day}", text, None, settings.SHOP_REPORT_TO)
 
 
 def send_report(day: date) -> None:
-    """Have the report of a day mailed to the managers, by somebody else and later."""
+    """Have the report of a day mailed, by somebody else and later."""
     if settings.CELERY_BROKER_URL:
         from shop.celery import mail_report
 
