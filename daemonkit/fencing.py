@@ -10,7 +10,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 
-from django.db import connections, transaction
+from django.db import Error, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from daemonkit import conf
@@ -71,10 +71,11 @@ def _do_not_hold_the_lock_for_long(
                 f"SET @daemonkit_wait = @@session.wait_timeout, "
                 f"SESSION wait_timeout = {max(1, math.ceil(seconds)):d}"
             )
-            afterwards.callback(_restore_wait_timeout, connection)
+            afterwards.callback(_restore_wait_timeout, connection, connection.connection)
 
 
-def _restore_wait_timeout(connection: BaseDatabaseWrapper) -> None:
-    if connection.connection is not None and not connection.errors_occurred:
-        with connection.cursor() as cursor:
+def _restore_wait_timeout(connection: BaseDatabaseWrapper, session: object) -> None:
+    """In that session, if it is still there; what is committed stays so if it is not."""
+    if connection.connection is session and not connection.errors_occurred:
+        with contextlib.suppress(Error), connection.cursor() as cursor:
             cursor.execute("SET SESSION wait_timeout = @daemonkit_wait")

@@ -167,7 +167,8 @@ class Leadership:
         return self._candidate.pause()
 
     def _stand_by(self, candidate: Candidate) -> None:
-        if self._try(candidate.campaign):
+        # Work of an earlier term that runs on would be in the next one's way.
+        if self._try(candidate.look if self._working else candidate.campaign):
             self._gained(candidate)
         elif candidate.leader != self._said and not self._trouble:
             self._said = candidate.leader
@@ -230,7 +231,8 @@ class Leadership:
         self._life.nudge()
 
     def _give_back(self) -> None:
-        if not self._working:  # else something runs on: the lease must run out
+        # While something runs on, be it a statement on the server, the lease must run out.
+        if not self._working and not self._life.stop.forced:
             self._try(self._candidate.resign)
         self._session.close()
 

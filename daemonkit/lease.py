@@ -194,22 +194,27 @@ class Candidate:
 
     def campaign(self) -> bool:
         """Look at the row, and take it if that is allowed. True if it leads now."""
+        self.look()
+        return self._is_free() and self._take(self._seen)
+
+    def look(self) -> None:
+        """Look at the row, and note when it has changed."""
         row = self._row.read()
-        now = self.clock()  # after the answer: a change is never taken for older than it is
         if row != self._seen:
             self.sees_a_leader_at_work = self._is_renewed(row)
-            self._seen, self._seen_at = row, now
-        if row is None or self._is_free(row, now):
-            return self._take(row)
-        return False
+            self._seen = row
+            self._seen_at = self.clock()  # after the answer: never older than it is
 
     def _is_renewed(self, row: Row | None) -> bool:
         before = self._seen
         return bool(row and before and row.holder and row[:2] == before[:2])
 
-    def _is_free(self, row: Row, now: float) -> bool:
+    def _is_free(self) -> bool:
         # Its own name is that of a term which it lost, or never knew that it had won.
-        return row.holder in ("", self.holder) or now - self._seen_at >= row.seconds
+        row = self._seen
+        if row is None or row.holder in ("", self.holder):
+            return True
+        return self.clock() - self._seen_at >= row.seconds
 
     def _take(self, old: Row | None) -> bool:
         epoch, renewals = (old.epoch, old.renewals) if old else (0, 0)

@@ -144,7 +144,14 @@ def schedule_of(
 
 def leads(daemon: BaseDaemonCommand, options: Mapping[str, Any]) -> bool:
     """Whether of all that run it one leads."""
-    return bool(options.get("leader") or daemon.leader)
+    wanted = bool(options.get("leader") or daemon.leader)
+    workers = options.get("workers") or getattr(daemon, "workers", 1)
+    if wanted and str(workers) != "1":
+        raise _usage(
+            f"{daemon.name} has a leader, of which there is one, and {workers} workers: "
+            f"leave one of the two out"
+        )
+    return wanted
 
 
 def _terms(lease: float, renew_deadline: float | None, renew_every: float | None) -> Terms:

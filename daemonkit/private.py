@@ -113,7 +113,7 @@ class _Speaker(threading.Thread):
             self._connect()
         with self._wrapper.cursor() as cursor:
             cursor.execute(sql, params)
-            rows = cursor.fetchall() if cursor.description else []
+            rows = list(cursor.fetchall()) if cursor.description else []
             found = cursor.rowcount
         self._wrapper.queries_log.clear()
         return found, rows
