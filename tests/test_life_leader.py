@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.conftest import MakeAlias, MakeProxy, Manage
+from tests.leader_nemesis import Nemesis
 from tests.leases import TABLE, epoch, holder, lease_table
 from tests.processes import ROOT, Daemon
 from tests.servers import Server
@@ -396,3 +397,15 @@ def test_a_lease_shorter_than_its_renew_deadline_is_refused(manage: Manage) -> N
     assert daemon.wait(PATIENT) == 2
     assert "not longer than its renew_deadline of 6 s" in daemon.output
     assert "Traceback" not in daemon.output
+
+
+# All of it
+
+
+def test_under_a_nemesis_no_epochs_interleave_and_no_acknowledged_write_is_lost(
+    server: Server, table: None
+) -> None:
+    """For minutes: ``python -m tests.leader_nemesis``."""
+    nemesis = Nemesis(server, lease=1.5, seed=20)
+    nemesis.run(seconds=12)
+    assert nemesis.tally.epochs > 1, str(nemesis.tally)

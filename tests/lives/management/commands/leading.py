@@ -18,6 +18,7 @@ class Command(BaseDaemonCommand):
         parser.add_argument("--seconds", type=float, default=0)
         parser.add_argument("--python", action="store_true")
         parser.add_argument("--late-write", action="store_true")
+        parser.add_argument("--dawdle", type=float, default=0)
 
     def tick(self):
         number, epoch = next(self.numbers), self.epoch
@@ -30,6 +31,7 @@ class Command(BaseDaemonCommand):
         try:
             with self.guarded():
                 note(f"{epoch} {number}")
+                time.sleep(self.options["dawdle"])
         except StaleEpoch as error:
             say(f"stale {epoch} {number}: {error}")
         else:
