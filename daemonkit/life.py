@@ -115,10 +115,11 @@ class Life:
         waiting = False
         while self._goes_on(last):
             self.pulsed()
+            hindrance = self.hindrance  # asked first: when it falls away, ``since`` has changed
             now = self.now = self.clock.moment()
             self.due = next_due(self.schedule, self._counted(last), self.since, now)
             seconds = self._until(self.due, now)
-            if self.hindrance:
+            if hindrance:
                 seconds = self.pulse
             elif seconds <= 0:
                 return True

@@ -89,13 +89,15 @@ class Tally:
     acknowledged: int = 0
     epochs: int = 0
     refused: int = 0
+    failed: int = 0
 
     def __str__(self) -> str:
         troubles = ", ".join(f"{number} {name}" for name, number in sorted(self.troubles.items()))
+        takeovers = f"{len(self.takeovers)} takeovers{_longest(self.takeovers)}"
         return (
             f"{sum(self.troubles.values())} troubles ({troubles}); {self.epochs} epochs, "
             f"{self.writes} writes, {self.acknowledged} acknowledged, {self.refused} refused as "
-            f"stale; {len(self.takeovers)} takeovers{_longest(self.takeovers)}; "
+            f"stale, {self.failed} failed; {takeovers}; "
             f"{len(self.recoveries)} recoveries{_longest(self.recoveries)}"
         )
 
@@ -253,6 +255,7 @@ class Nemesis:
         tally.epochs = len(set(epochs))
         lines = [line for candidate in self.candidates for line in candidate.lines]
         tally.refused = sum(line.startswith("stale") for line in lines)
+        tally.failed = sum(" failed after " in line for line in lines)
         mixed = [pair for pair in itertools.pairwise(writes) if pair[0] > pair[1]]
         assert not mixed, f"epochs interleave: {mixed}"
         assert len(set(writes)) == len(writes), "a write is there twice"

@@ -5,16 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import OperationalError, connections, transaction
 
-from daemonkit import BaseDaemonCommand, Every, StaleEpoch, guarded
+from daemonkit import BaseDaemonCommand, Cron, Every, Schedule, StaleEpoch, guarded
 from daemonkit.lease import Candidate, Deposed, LeaseRow, Row, Terms, clock, holder_name
 from daemonkit.options import Settings
 from daemonkit.private import PrivateSession, own_wrapper
+from daemonkit.testing import FakeClock
 from tests.conftest import MakeAlias, MakeProxy
 from tests.leases import TABLE, epoch, holder, lease_table
 from tests.servers import PostgreSQL, Server
@@ -357,6 +360,56 @@ def test_bad_options_of_a_leader_are_one_sentence_and_exit_code_2(
     with pytest.raises(CommandError, match=sentence) as refused:
         Settings.of(Led(), options)
     assert refused.value.returncode == 2
+
+
+# Standing by, on a clock that passes at once
+
+
+class Away:
+    """A leadership that others have for the first so many seconds, and from one to another."""
+
+    is_deposed = False
+
+    def __init__(self, daemon: BaseDaemonCommand, *spans: tuple[float, float]) -> None:
+        self.life, self.spans = daemon.life, spans
+        self.was_away = False
+
+    @property
+    def hindrance(self) -> str:
+        now = self.life.clock.moment().monotonic
+        is_away = any(begin <= now < end for begin, end in self.spans)
+        if self.was_away and not is_away:
+            self.life.begin_schedule_anew()
+        self.was_away = is_away
+        return "not leader" if is_away else ""
+
+
+def led(schedule: Schedule, ticks: int, *spans: tuple[float, float]) -> list[float]:
+    """When a daemon ticks, in seconds, while others lead in these spans."""
+
+    class Command(BaseDaemonCommand):
+        def lifespan(self) -> AbstractContextManager[None]:
+            self.life.leadership = Away(self, *spans)  # type: ignore[assignment]
+            return nullcontext()
+
+        def tick(self) -> None:
+            began.append(clock.moment().monotonic)
+
+    began: list[float] = []
+    clock = FakeClock()
+    call_command(Command(), schedule=schedule, clock=clock, max_ticks=ticks, pulse=10)
+    return began
+
+
+def test_an_interval_is_due_at_once_when_this_process_comes_to_lead() -> None:
+    assert led(Every(seconds=100), 3, (0, 30)) == [30, 130, 230]
+    assert led(Every(seconds=100), 4, (110, 150)) == [0, 100, 150, 250]
+
+
+def test_a_cron_time_that_passed_while_another_led_is_not_run() -> None:
+    hourly = Cron("0 * * * *")
+    assert led(hourly, 2, (0, 5000)) == [7200, 10800]
+    assert led(hourly, 3, (3700, 8000)) == [3600, 10800, 14400]
 
 
 # The session of its own

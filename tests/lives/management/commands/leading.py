@@ -31,7 +31,8 @@ class Command(BaseDaemonCommand):
         try:
             with self.guarded():
                 note(f"{epoch} {number}")
-                time.sleep(self.options["dawdle"])
+                if number % 2:
+                    time.sleep(self.options["dawdle"])
         except StaleEpoch as error:
             say(f"stale {epoch} {number}: {error}")
         else:
