@@ -105,7 +105,8 @@ class Leadership:
             yield
         finally:
             self._ending.set()
-            thread.join(2 * self._terms.patience + 1)
+            # Who has nothing to give back need not wait for a server that does not answer.
+            thread.join(2 * self._terms.patience + 1 if self._candidate.term else 0.2)
 
     def entitled(self, work: Callable[[], Any]) -> Callable[[], Any]:
         """A unit of work that has a right to go on only while this process leads.
@@ -170,7 +171,7 @@ class Leadership:
         # Work of an earlier term that runs on would be in the next one's way.
         if self._try(candidate.look if self._working else candidate.campaign):
             self._gained(candidate)
-        elif candidate.leader != self._said and not self._trouble:
+        elif candidate.leader not in ("", self._said) and not self._trouble:
             self._said = candidate.leader
             self._say(signals.standing_by, leader=candidate.leader)
         if self._life.settings.once and candidate.sees_a_leader_at_work:

@@ -189,8 +189,10 @@ class Candidate:
 
     @property
     def leader(self) -> str:
-        """Who leads, as HOST:PID, as far as was seen; "" if nobody does."""
-        return without_token(self._seen.holder) if self._seen else ""
+        """Which other leads, as HOST:PID, as far as was seen; "" if none does."""
+        if self._seen is None or self._seen.holder == self.holder:
+            return ""
+        return without_token(self._seen.holder)
 
     def campaign(self) -> bool:
         """Look at the row, and take it if that is allowed. True if it leads now."""

@@ -140,15 +140,14 @@ class _Speaker(threading.Thread):
 def own_wrapper(alias: str, seconds: float) -> Wrapper:
     """A wrapper of the alias's own class, outside of ``connections``: without a pool, in
     autocommit, never closed for its age, its driver told to give up after so many seconds."""
-    wrapper: Wrapper = connections[alias].copy()
-    settings = wrapper.settings_dict
-    settings.update(CONN_MAX_AGE=None, CONN_HEALTH_CHECKS=False, AUTOCOMMIT=True)
-    options = settings["OPTIONS"]
+    users: Wrapper = connections[alias]
+    options = dict(users.settings_dict["OPTIONS"])
     options.pop("pool", None)
-    for name, least, unit in _DRIVERS_LIMITS.get(wrapper.vendor, ()):
+    for name, least, unit in _DRIVERS_LIMITS.get(users.vendor, ()):
         ours = max(least, math.ceil(seconds * unit))
         options[name] = min(ours, int(options.get(name) or ours))
-    return wrapper
+    changes = {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": False, "AUTOCOMMIT": True}
+    return type(users)({**users.settings_dict, **changes, "OPTIONS": options}, alias)
 
 
 _DRIVERS_LIMITS = {

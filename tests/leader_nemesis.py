@@ -27,6 +27,8 @@ from tests.waiting import eventually
 LIVES = ROOT / "tests" / "lives" / "manage.py"
 SERVERS: dict[str, type[Server]] = {"mariadb": MariaDB, "postgres": PostgreSQL}
 PATIENT = 30.0
+_LOST = re.compile(r"WARNING \S+ leads no more")
+_SAYS_WHO_LEADS = re.compile(r"(INFO|WARNING) \S+ (leads|stands by)")
 
 
 class Candidate:
@@ -69,7 +71,7 @@ class Candidate:
     def is_settled(self) -> bool:
         """Whether it leads, or has seen who does."""
         lines = self.daemon.stderr.splitlines()
-        said = [line for line in lines if re.search(r" leads|stands by", line)]
+        said = [line for line in lines if _SAYS_WHO_LEADS.search(line)]
         return bool(said) and "leads no more" not in said[-1]
 
     def close(self) -> None:
@@ -185,7 +187,7 @@ class Nemesis:
             leader.daemon.signal(signal.SIGSTOP)
         time.sleep(self.random.uniform(0, self.lease / 2))
         leader.daemon.signal(signal.SIGCONT)
-        leader.daemon.wait_for("leads no more", PATIENT, count=self.terms(leader))
+        leader.daemon.wait_for(_LOST, PATIENT, count=self.terms(leader))
 
     def kill_the_leader(self) -> None:
         leader = self.leader()
@@ -198,7 +200,7 @@ class Nemesis:
         stall = self.random.choice([leader.proxy.stall, leader.proxy.drop])
         with self.taken_over():
             stall()
-        leader.daemon.wait_for("leads no more", PATIENT, count=self.terms(leader))
+        leader.daemon.wait_for(_LOST, PATIENT, count=self.terms(leader))
         leader.proxy.cut()
         leader.proxy.resume()
 

@@ -14,7 +14,9 @@ from django.core.management.base import CommandError
 from django.db import OperationalError, connections, transaction
 
 from daemonkit import BaseDaemonCommand, Cron, Every, Schedule, StaleEpoch, guarded
+from daemonkit.leader import Leadership
 from daemonkit.lease import Candidate, Deposed, LeaseRow, Row, Terms, clock, holder_name
+from daemonkit.life import Life
 from daemonkit.options import Settings
 from daemonkit.private import PrivateSession, own_wrapper
 from daemonkit.testing import FakeClock
@@ -514,16 +516,115 @@ def test_no_more_than_three_threads_hang_in_a_driver(
     eventually(lambda: not any(t.is_alive() for t in hanging), 10)
 
 
+# One process's part, without its thread
+
+
+@pytest.fixture
+def daemonkits(probe: str, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probe has daemonkit's tables."""
+    if probe not in settings.DATABASES:
+        monkeypatch.setitem(settings.DATABASES, probe, connections.settings[probe])
+    settings.DAEMONKIT = {"database": probe}
+
+
+@pytest.fixture
+def leadership(daemonkits: None, ticking: SetClock) -> Iterator[Leadership]:
+    """It leads, by the test's clock."""
+    leadership = Leadership(Life(Led(), lambda: None, {}), TERMS)
+    leadership._candidate.clock = ticking
+    assert leadership.hindrance == "not leader"
+    leadership._step()
+    assert leadership.hindrance == ""
+    yield leadership
+    leadership._session.close()
+
+
+def test_a_process_that_was_stopped_knows_it_by_the_clock_and_before_its_thread(
+    leadership: Leadership, ticking: SetClock
+) -> None:
+    work = leadership.entitled(lambda: "worked")
+    assert work() == "worked"
+    ticking.pass_(10)
+    assert leadership.hindrance == "not leader"
+    with pytest.raises(StaleEpoch, match="does not lead"):
+        work()
+    with pytest.raises(StaleEpoch, match="nothing was sent"):
+        with leadership.guarded():
+            pytest.fail("it must not begin")
+
+
+def test_a_process_that_was_stopped_does_not_renew_but_begins_a_new_term(
+    leadership: Leadership, ticking: SetClock
+) -> None:
+    ticking.pass_(11)
+    leadership._step()
+    assert leadership.hindrance == "not leader"
+    leadership._step()
+    assert (leadership.hindrance, leadership.epoch) == ("", 2)
+
+
+def test_work_keeps_the_epoch_in_which_it_began_and_the_next_term_waits_for_its_end(
+    leadership: Leadership, ticking: SetClock, probe: str, server: Server
+) -> None:
+    def work() -> None:
+        assert leadership.epoch == 1
+        ticking.pass_(11)
+        for _ in range(3):
+            leadership._step()
+        assert leadership.hindrance == "not leader"
+        assert leadership.epoch == 1
+        with pytest.raises(OperationalError, match="leads no more: the lease was not renewed"):
+            write(probe, "x")
+
+    leadership.entitled(work)()
+    assert leadership.is_deposed
+    leadership._step()
+    assert leadership.epoch == 2
+    leadership.entitled(lambda: write(probe, "y"))()  # it may connect again
+    assert not leadership.is_deposed
+    assert notes(server) == ["y"]
+
+
+def test_the_lease_is_given_back_by_who_has_it(leadership: Leadership, server: Server) -> None:
+    leadership._give_back()
+    assert holder(server) == ""
+
+
+def test_a_guarded_write_of_a_tick_is_committed_in_its_epoch(
+    leadership: Leadership, probe: str, server: Server
+) -> None:
+    def work() -> None:
+        with leadership.guarded():
+            write(probe, "x")
+        server.execute(f"UPDATE {TABLE} SET epoch = epoch + 1")
+        with leadership.guarded():
+            write(probe, "y")
+
+    with pytest.raises(StaleEpoch, match="epoch 1 of test_leader is over, 2 is the newest"):
+        leadership.entitled(work)()
+    assert notes(server) == ["x"]
+
+
+def test_without_a_leader_a_guarded_write_is_a_transaction(
+    daemonkits: None, probe: str, server: Server
+) -> None:
+    daemon = Led()
+    assert daemon.epoch is None
+    with pytest.raises(KeyError):
+        with daemon.guarded():
+            write(probe, "x")
+            raise KeyError
+    with daemon.guarded():
+        write(probe, "y")
+    assert notes(server) == ["y"]
+
+
 # Guarded writes
 
 
 @pytest.fixture
-def guarding(
-    probe: str, server: Server, settings: Any, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Any]:
+def guarding(daemonkits: None, server: Server) -> Callable[..., Any]:
     """``guarding(1)``: a guarded block in this epoch; the lease stands at 7."""
-    monkeypatch.setitem(settings.DATABASES, probe, {})
-    settings.DAEMONKIT = {"database": probe}
     server.execute(
         f"INSERT INTO {TABLE} (name, holder, epoch, renewals, seconds) "
         f"VALUES ('sync', 'host:1:token', 7, 1, 15)"
