@@ -22,7 +22,7 @@ from daemonkit import conf, fencing, signals
 from daemonkit.errors import one_line
 from daemonkit.exits import Exit
 from daemonkit.fencing import StaleEpoch
-from daemonkit.lease import Candidate, Deposed, LeaseRow, Terms, holder_name
+from daemonkit.lease import LOOK, Candidate, Deposed, LeaseRow, Terms, holder_name
 from daemonkit.private import Answer, PrivateSession
 from daemonkit.signals import announce
 from daemonkit.threads import resume_connections, suspend_connections
@@ -81,7 +81,8 @@ class Leadership:
 
     @property
     def is_deposed(self) -> bool:
-        """Whether the work that this thread is at, or was at last, has lost its right."""
+        """Whether the work that this thread is at, or was at last, has lost its right to go on:
+        then it is not to blame for its failure."""
         return threading.get_ident() in self._cut
 
     def ask_for_the_table(self) -> None:
@@ -135,6 +136,9 @@ class Leadership:
         token = _epoch.set(term.epoch)
         try:
             yield
+        except StaleEpoch:
+            self._cut.add(thread)
+            raise
         finally:
             _epoch.reset(token)
             with self._lock:
@@ -165,7 +169,8 @@ class Leadership:
                 self._go_on_leading(self._candidate)
         except Exception:
             logger.exception("%s: the election failed", self._name)
-        return self._candidate.pause()
+        pause = self._candidate.pause()
+        return min(pause, LOOK) if self._trouble else pause
 
     def _stand_by(self, candidate: Candidate) -> None:
         # Work of an earlier term that runs on would be in the next one's way.

@@ -173,6 +173,23 @@ def test_the_right_to_lead_counts_from_before_the_renewal_was_asked_for(
     assert first.left == 10 - 3
 
 
+def test_a_change_counts_from_the_moment_when_the_answer_had_come(
+    candidate: Campaigner, probe: str, ticking: SetClock
+) -> None:
+    plain = executing(probe)
+
+    def slow(sql: str, params: Sequence[Any]) -> Any:
+        ticking.pass_(3)  # it may have been renewed in the last moment of these
+        return plain(sql, params)
+
+    first, second = candidate("1"), candidate("2", execute=slow)
+    first.campaign()
+    second.campaign()
+    ticking.pass_(11.9)
+    assert not second.campaign()  # 14.9 s after the first answer
+    assert second.campaign()
+
+
 def test_of_two_who_try_at_the_same_time_one_wins(candidate: Campaigner, ticking: SetClock) -> None:
     crashed, first, second = candidate("0"), candidate("1"), candidate("2")
     crashed.campaign()
@@ -603,6 +620,7 @@ def test_a_guarded_write_of_a_tick_is_committed_in_its_epoch(
     with pytest.raises(StaleEpoch, match="epoch 1 of test_leader is over, 2 is the newest"):
         leadership.entitled(work)()
     assert notes(server) == ["x"]
+    assert leadership.is_deposed
 
 
 def test_without_a_leader_a_guarded_write_is_a_transaction(

@@ -6,6 +6,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from tests.conftest import MakeAlias, MakeProxy, Manage
 from tests.leader_nemesis import Nemesis
 from tests.leases import TABLE, epoch, holder, lease_table
 from tests.processes import ROOT, Daemon
+from tests.projects import Project
 from tests.servers import Server
 from tests.waiting import eventually
 
@@ -397,6 +399,28 @@ def test_a_lease_shorter_than_its_renew_deadline_is_refused(manage: Manage) -> N
     assert daemon.wait(PATIENT) == 2
     assert "not longer than its renew_deadline of 6 s" in daemon.output
     assert "Traceback" not in daemon.output
+
+
+# The page
+
+
+def test_the_daemon_of_the_page_leads_and_ticks(
+    server: Server, tmp_path: Path, manage: Manage
+) -> None:
+    page = (ROOT / "docs" / "leader.md").read_text()
+    code = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0]
+    project = Project(tmp_path, manage)
+    project.command("expire_forgotten", code)
+    server.create_database("shop")
+    try:
+        url = server.url_through(server.port, "shop")
+        assert project.manage("migrate", "-v", "0", DATABASE_URL=url).wait(60) == 0
+        daemon = project.manage("expire_forgotten", "--max-ticks", "1", DATABASE_URL=url)
+        daemon.wait_for("leads, epoch 1", within=PATIENT)
+        assert daemon.wait(PATIENT) == 0
+        assert " failed " not in daemon.output
+    finally:
+        server.drop_database("shop")
 
 
 # All of it
