@@ -1,8 +1,9 @@
 """``python -m tests.leader_nemesis --minutes 3 --server mariadb``: three candidates in trouble.
 
 They append (epoch, number) under guard. Meanwhile a nemesis stops, kills and cuts off whoever
-leads, kills sessions, and freezes and stops the server. Whatever it does: no two epochs interleave,
-every acknowledged write is there, and somebody leads within the lease and a second.
+leads, kills sessions, and freezes and stops the server. A fourth process was handed an epoch each
+time, and writes later. Whatever happens: no two epochs interleave, every acknowledged write is
+there, and somebody leads within the lease and a second.
 """
 
 from __future__ import annotations
@@ -51,10 +52,13 @@ class Candidate:
         return [line for life in self.lives for line in list(life.lines)]
 
     def start(self) -> None:
-        self.acknowledged()
-        self._read = 0
         lease = f"{self.lease:g}s"  # it is in the middle of a guarded write most of the time
         arguments = "run_daemon", "leading", "--every", "5ms", "--dawdle", "0.01", "--lease", lease
+        self.live(*arguments)
+
+    def live(self, *arguments: str) -> None:
+        self.acknowledged()
+        self._read = 0
         command = manage_command(*arguments, manage_py=LIVES)
         env = {"DATABASE_URL": self.server.url_through(self.proxy.port)}
         self.lives.append(Daemon(command, env=env))
@@ -78,6 +82,13 @@ class Candidate:
         for life in self.lives:
             life.end()
         self.proxy.close()
+
+
+class Handed(Candidate):
+    """The process that was handed an epoch."""
+
+    def start(self) -> None:
+        self.live("handed_on")
 
 
 @dataclass
@@ -115,6 +126,7 @@ class Nemesis:
         self.server, self.lease = server, lease
         self.random = random.Random(seed)
         self.candidates: list[Candidate] = []
+        self.handed: Candidate | None = None
         self.tally = Tally()
         self.troubles: list[Callable[[], None]] = [
             self.freeze_the_leader,
@@ -145,6 +157,8 @@ class Nemesis:
             self.settle()
             for candidate in self.candidates:
                 assert candidate.daemon.stop(within=PATIENT) == 0
+            assert self.handed is not None
+            assert self.handed.daemon.stop(within=PATIENT) == -signal.SIGTERM
             self.verify()
         return self.tally
 
@@ -153,11 +167,16 @@ class Nemesis:
         try:
             for _ in range(3):
                 self.candidates.append(Candidate(self.server, self.lease))
+            self.handed = Handed(self.server, self.lease)
             yield
         finally:
             self.server.thaw()
-            for candidate in self.candidates:
-                candidate.close()
+            for process in self.processes:
+                process.close()
+
+    @property
+    def processes(self) -> list[Candidate]:
+        return [*self.candidates, self.handed] if self.handed else self.candidates
 
     def settle(self) -> None:
         for candidate in self.candidates:
@@ -255,10 +274,10 @@ class Nemesis:
         tally = self.tally
         tally.writes, tally.acknowledged = len(writes), len(acknowledged)
         tally.epochs = len(set(epochs))
-        lines = [line for candidate in self.candidates for line in candidate.lines]
+        lines = [line for process in self.processes for line in process.lines]
         tally.refused = sum(line.startswith("stale") for line in lines)
         tally.failed = sum(" failed after " in line for line in lines)
-        mixed = [pair for pair in itertools.pairwise(writes) if pair[0] > pair[1]]
+        mixed = [pair for pair in itertools.pairwise(writes) if pair[0][0] > pair[1][0]]
         assert not mixed, f"epochs interleave: {mixed}"
         assert len(set(writes)) == len(writes), "a write is there twice"
         lost = set(acknowledged) - set(writes)
@@ -269,7 +288,7 @@ class Nemesis:
     # Looking
 
     def acknowledged(self) -> list[tuple[int, int]]:
-        return [write for candidate in self.candidates for write in candidate.acknowledged()]
+        return [write for process in self.processes for write in process.acknowledged()]
 
     def row(self) -> tuple[str, int]:
         rows = self.server.execute("SELECT holder, epoch FROM daemonkit_lease")
