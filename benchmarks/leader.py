@@ -54,7 +54,7 @@ def takeovers(name: str, server: Server, *, quick: bool) -> Table:
         f"From the end of a leader on {name} to the first tick of the next",
         ("lease and end", "median", "longest"),
     )
-    leases = ((1.5, 1, 1),) if quick else ((15.0, 10, 3), (3.0, 10, 10))
+    leases = ((1.5, 1, 1),) if quick else ((15.0, 5, 3), (3.0, 8, 8))
     for lease, stops, crashes in leases:
         for what, rounds, most in (
             ("clean stop (SIGTERM)", stops, 1.0),
