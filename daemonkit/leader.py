@@ -271,6 +271,6 @@ def _no_leader(name: str, vendor: str) -> str:
     if vendor == "sqlite":
         return (
             f"{name} can have no leader on SQLite, which is for one host: let systemd be its "
-            f"leader (one unit runs once) and take leader off"
+            f"leader (one unit runs once) and take leader off, or say --no-leader"
         )
     return f"{name} can have a leader on MySQL, MariaDB and PostgreSQL, not on {vendor}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentError
+from argparse import ArgumentError, BooleanOptionalAction
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -97,7 +97,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--max-failures": {"metavar": "N", "help": "End with 75 after so many failures in a row."},
     "--tick-timeout": {"metavar": "TIME", "help": "Cut a tick that takes longer; none: never."},
     "--stop-timeout": {"metavar": "TIME", "help": "Time for the tick in flight when stopping."},
-    "--leader": {"action": "store_true", "help": "Of all hosts that run it, one ticks."},
+    "--leader": {"action": BooleanOptionalAction, "help": "Of all that run it, one ticks."},
     "--lease": {"metavar": "TIME", "help": "Time after which a silent leader is replaced."},
     "--renew-deadline": {"metavar": "TIME", "help": "Time after which a silent leader stops."},
     "--renew-every": {"metavar": "TIME", "help": "Time between two renewals of the lease."},
@@ -144,7 +144,8 @@ def schedule_of(
 
 def leads(daemon: BaseDaemonCommand, options: Mapping[str, Any]) -> bool:
     """Whether of all that run it one leads."""
-    wanted = bool(options.get("leader") or daemon.leader)
+    said = options.get("leader")
+    wanted = bool(daemon.leader if said is None else said)
     workers = options.get("workers") or getattr(daemon, "workers", 1)
     if wanted and str(workers) != "1":
         raise _usage(

@@ -364,6 +364,23 @@ def test_options_override_the_attributes_of_a_leader() -> None:
     assert not Settings.of(Led(), {}).leader
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_daemon_that_has_a_leader_runs_without_one_in_a_test_and_on_sqlite() -> None:
+    class Command(Led):
+        leader = True
+
+        def tick(self) -> None:
+            with self.guarded():
+                ticked.append(self.epoch)
+
+    ticked: list[int | None] = []
+    with pytest.raises(CommandError, match="let systemd be its leader"):
+        call_command(Command(), max_ticks=1)
+    call_command(Command(), max_ticks=1, leader=False)
+    call_command(Command(), "--no-leader", "--once")
+    assert ticked == [None, None]
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
