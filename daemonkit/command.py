@@ -12,12 +12,12 @@ from typing import Any
 
 from asgiref.sync import async_to_sync
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import transaction
 from django.utils import autoreload
 
-from daemonkit import conf, signals
+from daemonkit import signals
 from daemonkit.connections import fresh_connections
 from daemonkit.exits import Exit
+from daemonkit.fencing import guarded
 from daemonkit.iteration import Iteration
 from daemonkit.life import Life
 from daemonkit.log import plain_logging
@@ -117,9 +117,7 @@ class BaseDaemonCommand(BaseCommand):
         in a bare ``iterate()``, a plain ``atomic(durable=True)``.
         """
         leadership = self._life and self._life.leadership
-        if leadership:
-            return leadership.guarded()
-        return transaction.atomic(using=conf.database(), durable=True)
+        return leadership.guarded() if leadership else guarded(self.name, None)
 
     # One life
 

@@ -23,7 +23,7 @@ class StaleEpoch(Exception):
 
 @contextlib.contextmanager
 def guarded(
-    daemon: str, epoch: int, *, seconds_left: Callable[[], float] = lambda: SHORTEST
+    daemon: str, epoch: int | None, *, seconds_left: Callable[[], float] = lambda: SHORTEST
 ) -> Iterator[None]:
     """A transaction that is committed only if this term of the daemon's leader is the newest.
 
@@ -31,6 +31,7 @@ def guarded(
     and asked for its epoch: until the COMMIT nobody can take the lease. For code that was handed
     an epoch; in a tick, ``self.guarded()`` does it. Raises ``StaleEpoch``, and rolls back, if the
     epoch is an older one; ``RuntimeError`` inside another ``atomic()``, which could commit later.
+    An epoch of None, that of a daemon without a leader, is not guarded.
 
     ``seconds_left`` is asked at the end: for how long the server should bear with a process that
     is stopped right between the two, holding the lock.
@@ -39,9 +40,9 @@ def guarded(
     with contextlib.ExitStack() as afterwards:
         with transaction.atomic(using=alias, durable=True):
             yield
-            connection = connections[alias]
-            _do_not_hold_the_lock_for_long(connection, seconds_left(), afterwards)
-            newest = _lock(alias, daemon)
+            if epoch is None:
+                return
+            newest = _lock(connections[alias], daemon, seconds_left(), afterwards)
             if newest != epoch:
                 raise StaleEpoch(
                     f"epoch {epoch} of {daemon} is over, {newest or 'none'} is the newest: "
@@ -49,29 +50,34 @@ def guarded(
                 )
 
 
-def _lock(alias: str, daemon: str) -> int | None:
+def _lock(
+    connection: BaseDatabaseWrapper,
+    daemon: str,
+    seconds: float,
+    afterwards: contextlib.ExitStack,
+) -> int | None:
+    """Lock the lease and read its epoch; and have the server drop this session if it falls silent
+    for so many seconds with the lock in its hands, or nobody could lead until the process goes on.
+    """
     from daemonkit.models import Lease  # models cannot be loaded before the apps are
 
-    rows = Lease.objects.using(alias).select_for_update().filter(name=daemon)
-    newest: int | None = rows.values_list("epoch", flat=True).first()
-    return newest
-
-
-def _do_not_hold_the_lock_for_long(
-    connection: BaseDatabaseWrapper, seconds: float, afterwards: contextlib.ExitStack
-) -> None:
-    """Have the server drop this session if it says nothing more: or nobody could lead until the
-    process goes on."""
+    lease = f"FROM {Lease._meta.db_table} WHERE name = %s FOR UPDATE"
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
-            milliseconds = max(100, math.ceil(seconds * 1000))
-            cursor.execute(f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds:d}")
-        elif connection.vendor == "mysql":
+            name, milliseconds = "idle_in_transaction_session_timeout", math.ceil(seconds * 1000)
+            cursor.execute(
+                f"SELECT epoch, set_config('{name}', '{max(100, milliseconds):d}', true) {lease}",
+                (daemon,),
+            )
+        else:
             cursor.execute(
                 f"SET @daemonkit_wait = @@session.wait_timeout, "
                 f"SESSION wait_timeout = {max(1, math.ceil(seconds)):d}"
             )
             afterwards.callback(_restore_wait_timeout, connection, connection.connection)
+            cursor.execute(f"SELECT epoch {lease}", (daemon,))
+        row = cursor.fetchone()
+    return int(row[0]) if row else None
 
 
 def _restore_wait_timeout(connection: BaseDatabaseWrapper, session: object) -> None:

@@ -51,7 +51,7 @@ ARROWS = """
     life         -> clock errors exits iteration log options retry signals
     life         -> connections reexec stopping threads
     command      -> connections exits iteration life log options retry schedules signals
-    command      -> conf leader stopping
+    command      -> fencing leader stopping
 
     # beside and above it
     discovery    -> command errors exits
