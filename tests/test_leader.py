@@ -203,6 +203,18 @@ def test_of_two_who_try_at_the_same_time_one_wins(candidate: Campaigner, ticking
     assert not second.campaign()
 
 
+def test_a_renewal_in_the_last_moment_keeps_the_lease(
+    candidate: Campaigner, ticking: SetClock
+) -> None:
+    first, second = candidate("1"), candidate("2")
+    first.campaign()
+    second.campaign()
+    ticking.pass_(15)
+    first.renew()
+    assert second._take(second._seen) is False  # it has not seen that
+    first.renew()
+
+
 def test_of_many_who_insert_the_first_row_one_wins(probe: str, ticking: SetClock) -> None:
     gate, won = threading.Barrier(6), []
 
@@ -525,6 +537,18 @@ def test_a_server_that_does_not_answer_holds_nobody_longer_than_was_said(
         assert eventually(lambda: answered(session), within=10) == [(1,)]
     session.close()
     through.close()
+    eventually(lambda: not [t for t in threading.enumerate() if t.name == "daemonkit-lease"], 10)
+
+
+def test_who_is_late_is_cut_and_does_not_wait_for_the_drivers_own_limit(
+    server: Server, alias: MakeAlias, proxy: MakeProxy
+) -> None:
+    through = proxy(server)
+    session = PrivateSession(alias(server, port=through.port), seconds=60)
+    session.execute("SELECT 1", [], 5)
+    through.stall()
+    with pytest.raises(OperationalError, match="no answer"):
+        session.execute("SELECT 1", [], 0.2)
     eventually(lambda: not [t for t in threading.enumerate() if t.name == "daemonkit-lease"], 10)
 
 
