@@ -17,6 +17,7 @@ from django.utils import autoreload
 from daemonkit import signals
 from daemonkit.connections import fresh_connections
 from daemonkit.exits import Exit
+from daemonkit.fencing import guarded
 from daemonkit.iteration import Iteration
 from daemonkit.life import Life
 from daemonkit.log import plain_logging
@@ -26,6 +27,7 @@ from daemonkit.schedules import Schedule
 from daemonkit.signals import announce
 from daemonkit.stopping import on_signals
 
+_nullcontext: AbstractContextManager[None] = contextlib.nullcontext()
 _OURS = ("handle", "run", "wait", "iterate")
 
 
@@ -44,6 +46,10 @@ class BaseDaemonCommand(BaseCommand):
     max_failures: int | None = None
     max_ticks: int | None = None
     max_seconds: float | None = None
+    leader: bool = False
+    lease: float = 15.0
+    renew_deadline: float | None = None
+    renew_every: float | None = None
 
     options: Mapping[str, Any] = MappingProxyType({})
     """The parsed options, from before ``lifespan`` opens; empty for a bare ``iterate()``."""
@@ -96,12 +102,30 @@ class BaseDaemonCommand(BaseCommand):
             self._life.stop.beat()
         announce(signals.daemon_beat, self, message=message)
 
+    @property
+    def epoch(self) -> int | None:
+        """For the how manieth time somebody leads: the number of the term in which this tick began.
+        None for a daemon without a leader, and while another process leads."""
+        leadership = self._life and self._life.leadership
+        return leadership.epoch if leadership else None
+
+    def guarded(self) -> AbstractContextManager[None]:
+        """A transaction on ``DAEMONKIT["database"]`` that is committed only if nobody has come to
+        lead since this tick began: ``with self.guarded(): ...``
+
+        Raises ``StaleEpoch``, and rolls back, if somebody has. For a daemon without a leader, and
+        in a bare ``iterate()``, a plain ``atomic(durable=True)``.
+        """
+        leadership = self._life and self._life.leadership
+        return leadership.guarded() if leadership else guarded(self.name, None)
+
     # One life
 
     def run(self) -> Iteration | None:
         """Tick whenever it is due, until told to stop. The last iteration, if there was one."""
         life = self.life
-        with life.watched(), life.announced(), life.opened():
+        campaigning = life.leadership.campaigning() if life.leadership else _nullcontext
+        with life.watched(), life.announced(), life.opened(), campaigning:
             last = None
             while life.wait_until_due(last):
                 last = self.iterate(last)
@@ -166,11 +190,18 @@ class BaseDaemonCommand(BaseCommand):
             self.check(**arguments)
         if self.requires_migrations_checks:
             super().check_migrations()
+        if self.life.leadership is not None:
+            self.life.leadership.ask_for_the_table()
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Live once. Exit codes are those of ``daemonkit.Exit``."""
         self.options = MappingProxyType(options)
-        self._life = Life(self, _written_tick(self), options)
+        self._life = life = Life(self, _written_tick(self), options)
+        if life.settings.leader:
+            from daemonkit.leader import Leadership  # loaded by those alone who want it
+
+            life.leadership = Leadership(life, life.settings.terms)
+            life.tick = life.entitled(life.tick)
         try:
             if options.get("reload"):
                 autoreload.run_with_reloader(self._live_under_the_reloader)

@@ -28,6 +28,7 @@ from daemonkit.threads import cut_connections
 
 if TYPE_CHECKING:
     from daemonkit.command import BaseDaemonCommand
+    from daemonkit.leader import Leadership
 
 _WAITED_FOR = (Problem.UNREACHABLE, Problem.LOST, Problem.MISCONFIGURED, Problem.READ_ONLY)
 
@@ -53,7 +54,8 @@ class Life:
         self.due: Moment | None = None
         self.now: Moment | None = None
         self.outcome = ""
-        self.hindrance = ""  # why it may not tick now, though a tick is due: "not leader"
+        self.since = self.begun  # from when on the schedule counts
+        self.leadership: Leadership | None = None
         self._end: CommandError | None = None
         self._last: Iteration | None = None
         self._announced_stopping = threading.Event()
@@ -113,10 +115,11 @@ class Life:
         waiting = False
         while self._goes_on(last):
             self.pulsed()
+            hindrance = self.hindrance  # asked first: when it falls away, ``since`` has changed
             now = self.now = self.clock.moment()
-            self.due = next_due(self.schedule, last, self.begun, now)
+            self.due = next_due(self.schedule, self._counted(last), self.since, now)
             seconds = self._until(self.due, now)
-            if self.hindrance:
+            if hindrance:
                 seconds = self.pulse
             elif seconds <= 0:
                 return True
@@ -139,6 +142,25 @@ class Life:
         """Give a sign of life, unless something that runs is stuck: that must look stuck."""
         if not any(tick.overdue_since is not None for tick in list(self.stop.ticks.values())):
             announce(signals.daemon_pulse, self.daemon)
+
+    @property
+    def hindrance(self) -> str:
+        """Why it may not tick now, though a tick is due: "not leader". "" if it may."""
+        return self.leadership.hindrance if self.leadership is not None else ""
+
+    def entitled(self, work: Callable[[], Any]) -> Callable[[], Any]:
+        """A unit of work, with the right to go on taken away when this process leads no more."""
+        return self.leadership.entitled(work) if self.leadership is not None else work
+
+    def begin_schedule_anew(self) -> None:
+        """Have the schedule count from now on, as if the life began: nothing that came due while
+        another led is run now. From any thread."""
+        self.since = self.clock.moment()
+
+    def _counted(self, last: Iteration | None) -> Iteration | None:
+        if last is not None and last.started.monotonic < self.since.monotonic:
+            return None
+        return last
 
     def _until(self, due: Moment, now: Moment) -> float:
         if self._refused_since is not None:  # no later than when the refusal is proven
@@ -195,6 +217,8 @@ class Life:
         except Exception:
             logger.exception("%s on_error() failed", self.daemon.name)
         self._note_refusal(error, iteration.problem)
+        if self.leadership is not None and self.leadership.is_deposed:
+            return  # it failed because we cut it
         most = self.settings.max_failures
         if most is not None and iteration.failures - iteration.outages >= most:
             self._end_with(
@@ -272,6 +296,12 @@ class Life:
                 f"was refused by the database for {PROVEN_AFTER:g} s; mend DATABASES:",
                 error,
             )
+
+    def give_up(self, code: Exit, what: str) -> None:
+        """End this life before its next tick, with this exit code. From any thread."""
+        self.outcome = what
+        self._end = CommandError(f"{self.daemon.name} {what}", returncode=code)
+        self.nudge()
 
     def _end_with(self, code: Exit, what: str, error: Exception) -> None:
         self.outcome = f"{what} {one_line(error)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentError
+from argparse import ArgumentError, BooleanOptionalAction
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from django.core.management.base import CommandError, CommandParser
 from daemonkit.clock import Clock, Moment
 from daemonkit.exits import Exit
 from daemonkit.iteration import Iteration
+from daemonkit.lease import Terms
 from daemonkit.schedules import Cron, Every, Schedule, parse_duration
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Settings:
     max_failures: int | None
     max_ticks: int | None
     max_seconds: float | None
+    leader: bool = False
+    terms: Terms = field(default_factory=Terms)
     once: bool = False
     clock: Clock = field(default_factory=Clock)
 
@@ -55,6 +58,12 @@ class Settings:
             max_failures=_count("max_failures", said("max_failures")),
             max_ticks=1 if once else _count("max_ticks", said("max_ticks")),
             max_seconds=_seconds_or_none("max_seconds", said("max_seconds")),
+            leader=leads(daemon, options),
+            terms=_terms(
+                _seconds("lease", said("lease")),
+                _seconds_or_none("renew_deadline", said("renew_deadline")),
+                _seconds_or_none("renew_every", said("renew_every")),
+            ),
             once=once,
             clock=options.get("clock") or Clock(),
         )
@@ -88,6 +97,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--max-failures": {"metavar": "N", "help": "End with 75 after so many failures in a row."},
     "--tick-timeout": {"metavar": "TIME", "help": "Cut a tick that takes longer; none: never."},
     "--stop-timeout": {"metavar": "TIME", "help": "Time for the tick in flight when stopping."},
+    "--leader": {"action": BooleanOptionalAction, "help": "Of all that run it, one ticks."},
+    "--lease": {"metavar": "TIME", "help": "Time after which a silent leader is replaced."},
+    "--renew-deadline": {"metavar": "TIME", "help": "Time after which a silent leader stops."},
+    "--renew-every": {"metavar": "TIME", "help": "Time between two renewals of the lease."},
     "--pulse": {"metavar": "TIME", "help": "Longest time between two signs of life."},
     "--reload": {"action": "store_true", "help": "In development: restart on a code change."},
 }
@@ -127,6 +140,26 @@ def schedule_of(
                      f"not {schedule!r}")  # fmt: skip
     hint = " (interval is not a setting)" if hasattr(daemon, "interval") else ""
     raise _usage(f"{daemon.name} {daemon.how_to_schedule}{hint}")
+
+
+def leads(daemon: BaseDaemonCommand, options: Mapping[str, Any]) -> bool:
+    """Whether of all that run it one leads."""
+    said = options.get("leader")
+    wanted = bool(daemon.leader if said is None else said)
+    workers = options.get("workers") or getattr(daemon, "workers", 1)
+    if wanted and str(workers) != "1":
+        raise _usage(
+            f"{daemon.name} has a leader, of which there is one, and {workers} workers: "
+            f"leave one of the two out"
+        )
+    return wanted
+
+
+def _terms(lease: float, renew_deadline: float | None, renew_every: float | None) -> Terms:
+    terms = Terms.of(lease, renew_deadline, renew_every)
+    if complaint := terms.complaint():
+        raise _usage(complaint)
+    return terms
 
 
 def _seconds(name: str, value: Any) -> float:

@@ -28,6 +28,7 @@ ARROWS = """
     signals
     conf
     models
+    lease
 
     # what a tick came to, and when the next one is due
     iteration    -> clock errors
@@ -40,14 +41,17 @@ ARROWS = """
     stopping     -> exits
     forking      -> links stopping
     reexec       -> stopping
+    private      -> links
+    fencing      -> conf lease models
+    leader       -> conf errors exits fencing lease models private signals threads
 
     # a life brings them together
     log          -> clock errors iteration schedules signals
-    options      -> clock exits iteration schedules
+    options      -> clock exits iteration lease schedules
     life         -> clock errors exits iteration log options retry signals
     life         -> connections reexec stopping threads
     command      -> connections exits iteration life log options retry schedules signals
-    command      -> stopping
+    command      -> fencing leader stopping
 
     # beside and above it
     discovery    -> command errors exits
@@ -55,7 +59,7 @@ ARROWS = """
     testing      -> clock
 """
 
-LEAVES = {"exits", "clock", "errors", "links", "signals", "conf", "models"}
+LEAVES = {"exits", "clock", "errors", "links", "signals", "conf", "models", "lease"}
 LISTENERS = ("systemd", "status")  # hear the signals, and know what those carry
 DOORS = ("management",)  # options in, core called, result printed: they may import anything
 WIRING = ("apps",)  # and so may what wires at start-up

@@ -25,6 +25,10 @@ TABLES = {
     "while idle: PostgreSQL, pg_terminate_backend": 6,
     "while idle: PostgreSQL, idle_session_timeout": 6,
     "while idle: PostgreSQL with Django's pool, pg_terminate_backend": 2,
+    "What a lease costs on MariaDB": 5,
+    "What a lease costs on PostgreSQL": 5,
+    "From the end of a leader on MariaDB": 2,
+    "From the end of a leader on PostgreSQL": 2,
 }
 
 
