@@ -11,7 +11,7 @@ import time
 
 import django
 
-from benchmarks import empty, forks, leader, lives, losses, rpc, ticks
+from benchmarks import empty, forks, leader, lives, losses, rpc, ticks, workers
 from benchmarks.contestants import Servers
 from benchmarks.table import Table
 
@@ -23,6 +23,7 @@ SECTIONS = {
     "rpc": rpc,
     "forks": forks,
     "leader": leader,
+    "workers": workers,
 }
 
 

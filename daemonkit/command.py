@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import async_to_sync
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -21,11 +21,14 @@ from daemonkit.fencing import guarded
 from daemonkit.iteration import Iteration
 from daemonkit.life import Life
 from daemonkit.log import plain_logging
-from daemonkit.options import HANDED_IN, add_daemon_options
+from daemonkit.options import HANDED_IN, Settings, add_daemon_options
 from daemonkit.retry import Backoff
 from daemonkit.schedules import Schedule
 from daemonkit.signals import announce
 from daemonkit.stopping import on_signals
+
+if TYPE_CHECKING:
+    from daemonkit.places import Team
 
 _nullcontext: AbstractContextManager[None] = contextlib.nullcontext()
 _OURS = ("handle", "run", "wait", "iterate")
@@ -35,7 +38,8 @@ class BaseDaemonCommand(BaseCommand):
     """A management command that runs until it is told to stop. Write ``tick()``.
 
     ``schedule`` must be said; the other attributes are settings with these defaults, in seconds.
-    Options of the same names override them for one run.
+    Options of the same names override them for one run. ``max_memory`` is in bytes, or "300m";
+    ``per_worker`` says that each of several workers is to do the work of a schedule.
     """
 
     schedule: Schedule | None = None
@@ -50,6 +54,12 @@ class BaseDaemonCommand(BaseCommand):
     lease: float = 15.0
     renew_deadline: float | None = None
     renew_every: float | None = None
+    max_memory: int | str | None = None
+    workers: int = 1
+    per_worker: bool = False
+
+    worker_number: int = 1
+    """Which of several workers this process is, counted from 1."""
 
     options: Mapping[str, Any] = MappingProxyType({})
     """The parsed options, from before ``lifespan`` opens; empty for a bare ``iterate()``."""
@@ -203,12 +213,30 @@ class BaseDaemonCommand(BaseCommand):
             life.leadership = Leadership(life, life.settings.terms)
             life.tick = life.entitled(life.tick)
         try:
-            if options.get("reload"):
+            if life.settings.workers > 1:
+                from daemonkit.supervisor import supervise  # not for a plain loop
+
+                self._life = None  # each worker has its own
+                supervise([self.as_team(self.handle, *args, **options)], options["verbosity"])
+            elif options.get("reload"):
                 autoreload.run_with_reloader(self._live_under_the_reloader)
             else:
                 self._live()
         finally:
             self._life = None
+
+    def as_team(self, live: Callable[..., Any], *args: Any, **options: Any) -> Team:
+        """What a supervisor needs, to have processes live this daemon's life: by ``handle``, or by
+        ``execute``, and under these options.
+
+        Raises ``CommandError`` (exit code 2), as the life itself would, for what makes no sense.
+        """
+        from daemonkit.places import Team
+
+        _written_tick(self)
+        settings = Settings.of(self, options)
+        alone = {**options, "workers": 1, "supervised": True}
+        return Team(self, settings, lambda: live(*args, **alone))
 
     def _live(self) -> None:
         with on_signals():  # until the end, or until this process begins anew

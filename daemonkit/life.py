@@ -20,6 +20,7 @@ from daemonkit.errors import Problem, classify, one_line
 from daemonkit.exits import Exit
 from daemonkit.iteration import Iteration
 from daemonkit.log import Log, logger
+from daemonkit.memory import resident, size_text
 from daemonkit.options import Settings
 from daemonkit.retry import PROVEN_AFTER, after_failure, next_due
 from daemonkit.signals import announce
@@ -173,16 +174,34 @@ class Life:
         return self.begun.monotonic + self.settings.max_seconds - now.monotonic
 
     def _goes_on(self, last: Iteration | None) -> bool:
-        settings = self.settings
         if self.stop.asked or self._end is not None:
             return False
-        if last is not None and settings.max_ticks and last.number >= settings.max_ticks:
-            self.outcome = f"max_ticks of {settings.max_ticks} reached"
-        elif settings.max_seconds and self._left(self.clock.moment()) <= 0:
-            self.outcome = f"max_seconds of {settings.max_seconds:g} reached"
-        else:
+        if not (limit := self._limit(last.number if last else 0)):
             return True
+        self.outcome = limit
+        if self.settings.supervised:
+            self._await_turn()
         return False
+
+    def _limit(self, ticks: int) -> str:
+        """Which of its limits this life has reached after so many ticks; "" for none."""
+        settings = self.settings
+        if settings.max_ticks and ticks >= settings.max_ticks:
+            return f"max_ticks of {settings.max_ticks} reached"
+        if settings.max_seconds and self._left(self.clock.moment()) <= 0:
+            return f"max_seconds of {settings.max_seconds:g} reached"
+        if ticks and settings.max_memory and resident() > settings.max_memory:
+            return f"max_memory of {size_text(settings.max_memory)} reached"
+        return ""
+
+    def _await_turn(self) -> None:
+        """Begin no tick, and go on living until the supervisor says so: one worker after the other
+        is replaced, and not all that have reached their limit at once."""
+        close_idle(self.pulse)
+        while not self.stop.asked:
+            announce(signals.limit_reached, self.daemon, reason=self.outcome)
+            self.pulsed()
+            self.wait(self.pulse)
 
     # A unit of work: begin(), then the work, then finish()
 

@@ -13,7 +13,8 @@ from daemonkit.clock import Clock, Moment
 from daemonkit.exits import Exit
 from daemonkit.iteration import Iteration
 from daemonkit.lease import Terms
-from daemonkit.schedules import Cron, Every, Schedule, parse_duration
+from daemonkit.memory import parse_size, resident
+from daemonkit.schedules import Cron, Every, Poll, Schedule, parse_duration
 
 if TYPE_CHECKING:
     from daemonkit.command import BaseDaemonCommand
@@ -24,7 +25,7 @@ HANDED_IN = ("schedule", "clock")
 
 @dataclass(frozen=True)
 class Settings:
-    """What holds for one run. Times are in seconds; None means no bound."""
+    """What holds for one run. Times are in seconds, memory in bytes; None means no bound."""
 
     schedule: Schedule
     pulse: float
@@ -35,7 +36,10 @@ class Settings:
     max_seconds: float | None
     leader: bool = False
     terms: Terms = field(default_factory=Terms)
+    max_memory: int | None = None
+    workers: int = 1
     once: bool = False
+    supervised: bool = False
     clock: Clock = field(default_factory=Clock)
 
     @classmethod
@@ -50,8 +54,9 @@ class Settings:
             value = options.get(name)
             return getattr(daemon, name) if value is None else value
 
+        schedule = schedule_of(daemon, options, once=once)
         return cls(
-            schedule=schedule_of(daemon, options, once=once),
+            schedule=schedule,
             pulse=_seconds("pulse", said("pulse")),
             stop_timeout=_seconds("stop_timeout", said("stop_timeout")),
             tick_timeout=_seconds_or_none("tick_timeout", said("tick_timeout")),
@@ -64,7 +69,10 @@ class Settings:
                 _seconds_or_none("renew_deadline", said("renew_deadline")),
                 _seconds_or_none("renew_every", said("renew_every")),
             ),
+            max_memory=_size("max_memory", said("max_memory")),
+            workers=_workers(daemon, options, schedule),
             once=once,
+            supervised=bool(options.get("supervised")),
             clock=options.get("clock") or Clock(),
         )
 
@@ -94,6 +102,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--once": {"action": "store_true", "help": "Run one tick; exit with 1 if it failed."},
     "--max-ticks": {"metavar": "N", "help": "End after so many ticks."},
     "--max-seconds": {"metavar": "TIME", "help": "Start no tick after this time; end then."},
+    "--max-memory": {"metavar": "SIZE", "help": "End after a tick that left more: 300m, 1g."},
     "--max-failures": {"metavar": "N", "help": "End with 75 after so many failures in a row."},
     "--tick-timeout": {"metavar": "TIME", "help": "Cut a tick that takes longer; none: never."},
     "--stop-timeout": {"metavar": "TIME", "help": "Time for the tick in flight when stopping."},
@@ -102,6 +111,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--renew-deadline": {"metavar": "TIME", "help": "Time after which a silent leader stops."},
     "--renew-every": {"metavar": "TIME", "help": "Time between two renewals of the lease."},
     "--pulse": {"metavar": "TIME", "help": "Longest time between two signs of life."},
+    "--workers": {"metavar": "N", "help": "Run the loop in so many processes, for Poll()."},
     "--reload": {"action": "store_true", "help": "In development: restart on a code change."},
 }
 
@@ -145,14 +155,7 @@ def schedule_of(
 def leads(daemon: BaseDaemonCommand, options: Mapping[str, Any]) -> bool:
     """Whether of all that run it one leads."""
     said = options.get("leader")
-    wanted = bool(daemon.leader if said is None else said)
-    workers = options.get("workers") or getattr(daemon, "workers", 1)
-    if wanted and str(workers) != "1":
-        raise _usage(
-            f"{daemon.name} has a leader, of which there is one, and {workers} workers: "
-            f"leave one of the two out"
-        )
-    return wanted
+    return bool(daemon.leader if said is None else said)
 
 
 def _terms(lease: float, renew_deadline: float | None, renew_every: float | None) -> Terms:
@@ -187,6 +190,43 @@ def _count(name: str, value: Any) -> int | None:
     if not str(value).isascii() or not str(value).isdigit() or int(value) < 1:
         raise _usage(f"{_said(name)} takes a whole number above zero, not {value!r}")
     return int(value)
+
+
+def _size(name: str, value: Any) -> int | None:
+    if value is None or value == "none":
+        return None
+    try:
+        size = parse_size(value)
+        resident()
+    except ValueError as error:
+        raise _usage(f"{_said(name)} takes {error}") from None
+    except OSError:
+        raise _usage(f"{_said(name)} needs Linux's /proc/self/statm") from None
+    if size <= 0:
+        raise _usage(f"{_said(name)} must be above zero, not {value}")
+    return size
+
+
+def _workers(daemon: BaseDaemonCommand, options: Mapping[str, Any], schedule: Schedule) -> int:
+    """How many processes are to run the loop, if it makes sense that they be several."""
+    said = options.get("workers")
+    workers = _count("workers", daemon.workers if said is None else said)
+    if workers is None:
+        raise _usage("workers (--workers) needs a number; it cannot be none")
+    for name in ("once", "reload"):
+        if workers > 1 and options.get(name):
+            if said is not None:
+                raise _usage(f"--{name} is for one process: say it without --workers")
+            return 1
+    if workers > 1 and leads(daemon, options):
+        raise _usage(f"{daemon.name}: one of {workers} workers would lead and the others never "
+                     f"tick; say leader or workers, not both")  # fmt: skip
+    if workers > 1 and not isinstance(schedule, Poll) and not daemon.per_worker:
+        raise _usage(
+            f"{daemon.name}: each of {workers} workers would do the same work, {schedule}; "
+            f"if that is what you want, write per_worker = True in its class"
+        )
+    return workers
 
 
 def _said(name: str) -> str:
