@@ -5,6 +5,7 @@ from daemonkit.command import BaseDaemonCommand
 from daemonkit.connections import fresh_connections, release_connections
 from daemonkit.errors import Problem, classify
 from daemonkit.exits import Exit
+from daemonkit.fencing import StaleEpoch, guarded
 from daemonkit.iteration import Iteration
 from daemonkit.jobs import job
 from daemonkit.pool import Pool
@@ -24,8 +25,10 @@ __all__ = [
     "Pool",
     "Problem",
     "Schedule",
+    "StaleEpoch",
     "classify",
     "fresh_connections",
+    "guarded",
     "job",
     "release_connections",
 ]

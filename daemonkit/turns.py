@@ -40,7 +40,7 @@ class Turns:
     def __init__(self, job: Job, work: Callable[[], Any], scheduler: Runs) -> None:
         self.job, self.life, self.scheduler = job, scheduler.life, scheduler
         life = scheduler.life
-        self.work = async_to_sync(work) if iscoroutinefunction(work) else work
+        self.work = life.entitled(async_to_sync(work) if iscoroutinefunction(work) else work)
         self.tick_timeout = life.tick_timeout if job.tick_timeout == DAEMONS else job.tick_timeout
         self.due = NEVER
         self.previous: Moment | None = None

@@ -4,7 +4,10 @@ import json
 import os
 
 from config.settings import *  # noqa: F403
-from config.settings import INSTALLED_APPS
+from config.settings import DATABASES, INSTALLED_APPS
 
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.lives"]
 DAEMONKIT = json.loads(os.environ.get("DAEMONKIT", "{}"))
+
+if os.environ.get("POOL"):
+    DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 4, "timeout": 3}}
