@@ -17,7 +17,9 @@ from django.utils import autoreload
 from daemonkit import signals
 from daemonkit.connections import fresh_connections
 from daemonkit.exits import Exit
+from daemonkit.fencing import guarded
 from daemonkit.iteration import Iteration
+from daemonkit.jobs import jobs_of
 from daemonkit.life import Life
 from daemonkit.log import plain_logging
 from daemonkit.options import HANDED_IN, Settings, add_daemon_options
@@ -29,6 +31,7 @@ from daemonkit.stopping import on_signals
 if TYPE_CHECKING:
     from daemonkit.places import Team
 
+_nullcontext: AbstractContextManager[None] = contextlib.nullcontext()
 _OURS = ("handle", "run", "wait", "iterate")
 
 
@@ -48,6 +51,14 @@ class BaseDaemonCommand(BaseCommand):
     max_failures: int | None = None
     max_ticks: int | None = None
     max_seconds: float | None = None
+    threads: int = 10
+    """How many jobs may run at the same time."""
+    ledger: bool = True
+    """Whether every due time of a job gets a row (``daemonkit.models.Run``). A loop has none."""
+    leader: bool = False
+    lease: float = 15.0
+    renew_deadline: float | None = None
+    renew_every: float | None = None
     max_memory: int | str | None = None
     workers: int = 1
     per_worker: bool = False
@@ -106,12 +117,34 @@ class BaseDaemonCommand(BaseCommand):
             self._life.stop.beat()
         announce(signals.daemon_beat, self, message=message)
 
+    @property
+    def epoch(self) -> int | None:
+        """For the how manieth time somebody leads: the number of the term in which this tick began.
+        None for a daemon without a leader, and while another process leads."""
+        leadership = self._life and self._life.leadership
+        return leadership.epoch if leadership else None
+
+    def guarded(self) -> AbstractContextManager[None]:
+        """A transaction on ``DAEMONKIT["database"]`` that is committed only if nobody has come to
+        lead since this tick began: ``with self.guarded(): ...``
+
+        Raises ``StaleEpoch``, and rolls back, if somebody has. For a daemon without a leader, and
+        in a bare ``iterate()``, a plain ``atomic(durable=True)``.
+        """
+        leadership = self._life and self._life.leadership
+        return leadership.guarded() if leadership else guarded(self.name, None)
+
     # One life
 
     def run(self) -> Iteration | None:
         """Tick whenever it is due, until told to stop. The last iteration, if there was one."""
         life = self.life
-        with life.watched(), life.announced(), life.opened():
+        campaigning = life.leadership.campaigning() if life.leadership else _nullcontext
+        if life.settings.jobs:
+            from daemonkit.scheduler import live  # a plain loop loads no APScheduler
+
+            return live(life, campaigning)
+        with life.watched(), life.announced(), life.opened(), campaigning:
             last = None
             while life.wait_until_due(last):
                 last = self.iterate(last)
@@ -176,13 +209,20 @@ class BaseDaemonCommand(BaseCommand):
             self.check(**arguments)
         if self.requires_migrations_checks:
             super().check_migrations()
+        if self.life.leadership is not None:
+            self.life.leadership.ask_for_the_table()
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Live once. Exit codes are those of ``daemonkit.Exit``."""
         self.options = MappingProxyType(options)
-        self._life = Life(self, _written_tick(self), options)
+        self._life = life = Life(self, _written_tick(self), options)
+        if life.settings.leader:
+            from daemonkit.leader import Leadership  # loaded by those alone who want it
+
+            life.leadership = Leadership(life, life.settings.terms)
+            life.tick = life.entitled(life.tick)
         try:
-            if self._life.settings.workers > 1:
+            if life.settings.workers > 1:
                 from daemonkit.supervisor import supervise  # not for a plain loop
 
                 self._life = None  # each worker has its own
@@ -226,6 +266,10 @@ def _written_tick(daemon: BaseDaemonCommand) -> Callable[[], Any]:
     if sys.platform not in ("linux", "darwin"):
         raise CommandError(f"daemonkit runs on Linux, and on macOS, but not on {sys.platform}")
     tick, name = daemon.tick, daemon.name
+    if jobs_of(type(daemon)):
+        if type(daemon).tick is not BaseDaemonCommand.tick:
+            raise _no_daemon(f"{name} has jobs and a tick(): write one or the other")
+        return tick
     if type(daemon).tick is BaseDaemonCommand.tick:
         raise _no_daemon(f"{name} has no tick(); write one: it is the daemon's unit of work")
     if inspect.isgeneratorfunction(tick) or inspect.isasyncgenfunction(tick):

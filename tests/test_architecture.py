@@ -28,6 +28,7 @@ ARROWS = """
     signals
     conf
     models
+    lease
     memory
     labels
 
@@ -35,19 +36,28 @@ ARROWS = """
     iteration    -> clock errors
     schedules    -> clock iteration
     retry        -> clock errors iteration schedules
+    jobs         -> clock iteration schedules
 
     # connections and signals of the system know nothing of schedules, nor of each other
     threads      -> errors links
     connections  -> threads
     stopping     -> exits
     forking      -> links stopping
+    pool         -> connections
     reexec       -> stopping
+    private      -> links
+    fencing      -> conf lease models
+    leader       -> conf errors exits fencing lease models private signals threads
 
     # a life brings them together
     log          -> clock errors iteration schedules signals
-    options      -> clock exits iteration memory schedules
+    options      -> clock exits iteration jobs lease memory schedules
+    ledger       -> conf connections errors models pool retry
     life         -> clock errors exits iteration log memory options retry signals
     life         -> connections reexec stopping threads
+    turns        -> clock iteration jobs ledger life log schedules stopping
+    scheduler    -> clock conf connections errors iteration ledger life log models pool
+    scheduler    -> retry schedules signals turns
 
     # one parent of several: it knows lives as what its children call
     places       -> exits options stopping
@@ -55,7 +65,7 @@ ARROWS = """
     supervisor   -> errors exits log places reexec signals stopping worker
 
     command      -> connections exits iteration life log options places retry schedules signals
-    command      -> stopping supervisor
+    command      -> fencing jobs leader scheduler stopping supervisor
 
     # beside and above it
     discovery    -> command errors exits
@@ -64,7 +74,8 @@ ARROWS = """
     testing      -> clock
 """
 
-LEAVES = {"exits", "clock", "errors", "links", "signals", "conf", "models", "memory", "labels"}
+LEAVES = {"exits", "clock", "errors", "links", "signals", "conf", "models"}
+LEAVES |= {"lease", "memory", "labels"}
 LISTENERS = ("systemd", "status")  # hear the signals, and know what those carry
 DOORS = ("management",)  # options in, core called, result printed: they may import anything
 WIRING = ("apps",)  # and so may what wires at start-up

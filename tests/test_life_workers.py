@@ -40,7 +40,7 @@ def live(manage: Manage) -> Live:
 def settings(request: pytest.FixtureRequest) -> dict[str, Server | str | None]:
     """Arguments for ``live()``: each server in turn, and PostgreSQL behind Django's pool."""
     kind, _, pool = request.param.partition(" ")
-    return {"on": request.getfixturevalue(kind), "LIVES_POOL": pool or None}
+    return {"on": request.getfixturevalue(kind), "POOL": pool or None}
 
 
 @pytest.fixture(autouse=True)
