@@ -226,7 +226,8 @@ class BaseDaemonCommand(BaseCommand):
                 from daemonkit.supervisor import supervise  # not for a plain loop
 
                 self._life = None  # each worker has its own
-                supervise([self.as_team(self.handle, *args, **options)], options["verbosity"])
+                team = self.as_team(self.handle, *args, **options)
+                supervise([team], plain_logging(options["verbosity"]))
             elif options.get("reload"):
                 autoreload.run_with_reloader(self._live_under_the_reloader)
             else:
