@@ -223,8 +223,8 @@ class Nemesis:
         with self.taken_over():
             stall()
         leader.daemon.wait_for(_LOST, PATIENT, count=self.terms(leader))
-        leader.proxy.cut()
         leader.proxy.resume()
+        leader.proxy.cut()  # last: a login of which half was dropped would hang for a minute
 
     def kill_a_standby(self) -> None:
         standby = self.standby()
