@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import async_to_sync
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -19,13 +19,17 @@ from daemonkit.connections import fresh_connections
 from daemonkit.exits import Exit
 from daemonkit.fencing import guarded
 from daemonkit.iteration import Iteration
+from daemonkit.jobs import jobs_of
 from daemonkit.life import Life
 from daemonkit.log import plain_logging
-from daemonkit.options import HANDED_IN, add_daemon_options
+from daemonkit.options import HANDED_IN, Settings, add_daemon_options
 from daemonkit.retry import Backoff
 from daemonkit.schedules import Schedule
 from daemonkit.signals import announce
 from daemonkit.stopping import on_signals
+
+if TYPE_CHECKING:
+    from daemonkit.places import Team
 
 _nullcontext: AbstractContextManager[None] = contextlib.nullcontext()
 _OURS = ("handle", "run", "wait", "iterate")
@@ -35,7 +39,8 @@ class BaseDaemonCommand(BaseCommand):
     """A management command that runs until it is told to stop. Write ``tick()``.
 
     ``schedule`` must be said; the other attributes are settings with these defaults, in seconds.
-    Options of the same names override them for one run.
+    Options of the same names override them for one run. ``max_memory`` is in bytes, or "300m";
+    ``per_worker`` says that each of several workers is to do the work of a schedule.
     """
 
     schedule: Schedule | None = None
@@ -46,10 +51,20 @@ class BaseDaemonCommand(BaseCommand):
     max_failures: int | None = None
     max_ticks: int | None = None
     max_seconds: float | None = None
+    threads: int = 10
+    """How many jobs may run at the same time."""
+    ledger: bool = True
+    """Whether every due time of a job gets a row (``daemonkit.models.Run``). A loop has none."""
     leader: bool = False
     lease: float = 15.0
     renew_deadline: float | None = None
     renew_every: float | None = None
+    max_memory: int | str | None = None
+    workers: int = 1
+    per_worker: bool = False
+
+    worker_number: int = 1
+    """Which of several workers this process is, counted from 1."""
 
     options: Mapping[str, Any] = MappingProxyType({})
     """The parsed options, from before ``lifespan`` opens; empty for a bare ``iterate()``."""
@@ -125,6 +140,10 @@ class BaseDaemonCommand(BaseCommand):
         """Tick whenever it is due, until told to stop. The last iteration, if there was one."""
         life = self.life
         campaigning = life.leadership.campaigning() if life.leadership else _nullcontext
+        if life.settings.jobs:
+            from daemonkit.scheduler import live  # a plain loop loads no APScheduler
+
+            return live(life, campaigning)
         with life.watched(), life.announced(), life.opened(), campaigning:
             last = None
             while life.wait_until_due(last):
@@ -203,12 +222,30 @@ class BaseDaemonCommand(BaseCommand):
             life.leadership = Leadership(life, life.settings.terms)
             life.tick = life.entitled(life.tick)
         try:
-            if options.get("reload"):
+            if life.settings.workers > 1:
+                from daemonkit.supervisor import supervise  # not for a plain loop
+
+                self._life = None  # each worker has its own
+                supervise([self.as_team(self.handle, *args, **options)], options["verbosity"])
+            elif options.get("reload"):
                 autoreload.run_with_reloader(self._live_under_the_reloader)
             else:
                 self._live()
         finally:
             self._life = None
+
+    def as_team(self, live: Callable[..., Any], *args: Any, **options: Any) -> Team:
+        """What a supervisor needs, to have processes live this daemon's life: by ``handle``, or by
+        ``execute``, and under these options.
+
+        Raises ``CommandError`` (exit code 2), as the life itself would, for what makes no sense.
+        """
+        from daemonkit.places import Team
+
+        _written_tick(self)
+        settings = Settings.of(self, options)
+        alone = {**options, "workers": 1, "supervised": True}
+        return Team(self, settings, lambda: live(*args, **alone))
 
     def _live(self) -> None:
         with on_signals():  # until the end, or until this process begins anew
@@ -228,6 +265,10 @@ def _written_tick(daemon: BaseDaemonCommand) -> Callable[[], Any]:
     if sys.platform not in ("linux", "darwin"):
         raise CommandError(f"daemonkit runs on Linux, and on macOS, but not on {sys.platform}")
     tick, name = daemon.tick, daemon.name
+    if jobs_of(type(daemon)):
+        if type(daemon).tick is not BaseDaemonCommand.tick:
+            raise _no_daemon(f"{name} has jobs and a tick(): write one or the other")
+        return tick
     if type(daemon).tick is BaseDaemonCommand.tick:
         raise _no_daemon(f"{name} has no tick(); write one: it is the daemon's unit of work")
     if inspect.isgeneratorfunction(tick) or inspect.isasyncgenfunction(tick):

@@ -29,17 +29,21 @@ ARROWS = """
     conf
     models
     lease
+    memory
+    labels
 
     # what a tick came to, and when the next one is due
     iteration    -> clock errors
     schedules    -> clock iteration
     retry        -> clock errors iteration schedules
+    jobs         -> clock iteration schedules
 
     # connections and signals of the system know nothing of schedules, nor of each other
     threads      -> errors links
     connections  -> threads
     stopping     -> exits
     forking      -> links stopping
+    pool         -> connections
     reexec       -> stopping
     private      -> links
     fencing      -> conf lease models
@@ -47,19 +51,31 @@ ARROWS = """
 
     # a life brings them together
     log          -> clock errors iteration schedules signals
-    options      -> clock exits iteration lease schedules
-    life         -> clock errors exits iteration log options retry signals
+    options      -> clock exits iteration jobs lease memory schedules
+    ledger       -> conf connections errors models pool retry
+    life         -> clock errors exits iteration log memory options retry signals
     life         -> connections reexec stopping threads
-    command      -> connections exits iteration life log options retry schedules signals
-    command      -> fencing leader stopping
+    turns        -> clock iteration jobs ledger life log schedules stopping
+    scheduler    -> clock conf connections errors iteration ledger life log models pool
+    scheduler    -> retry schedules signals turns
+
+    # one parent of several: it knows lives as what its children call
+    places       -> exits options stopping
+    worker       -> clock errors exits iteration labels reexec signals stopping
+    supervisor   -> errors exits log places reexec signals stopping worker
+
+    command      -> connections exits iteration life log options places retry schedules signals
+    command      -> fencing jobs leader scheduler stopping supervisor
 
     # beside and above it
     discovery    -> command errors exits
+    several      -> command discovery exits log places supervisor
     checks       -> connections errors links
     testing      -> clock
 """
 
-LEAVES = {"exits", "clock", "errors", "links", "signals", "conf", "models", "lease"}
+LEAVES = {"exits", "clock", "errors", "links", "signals", "conf", "models"}
+LEAVES |= {"lease", "memory", "labels"}
 LISTENERS = ("systemd", "status")  # hear the signals, and know what those carry
 DOORS = ("management",)  # options in, core called, result printed: they may import anything
 WIRING = ("apps",)  # and so may what wires at start-up
@@ -224,6 +240,7 @@ def test_a_plain_loop_loads_neither_apscheduler_nor_prometheus_nor_a_driver() ->
         sys.path.insert(0, "sample_site")
         django.setup()
         call_command("run_daemon", "time.time", "--every", "1ms", "--max-ticks", "2")
+        assert "daemonkit.supervisor" not in sys.modules
         unneeded = {"apscheduler", "prometheus_client", "MySQLdb", "psycopg", "psycopg_pool"}
         assert not unneeded & sys.modules.keys(), unneeded & sys.modules.keys()
         """,

@@ -399,7 +399,7 @@ def test_a_daemon_that_has_a_leader_runs_without_one_in_a_test_and_on_sqlite() -
         ({"lease": "5s", "renew_deadline": "8s"}, "not longer than its renew_deadline"),
         ({"lease": "none"}, "cannot be none"),
         ({"lease": "-1"}, "a duration such as 30s"),
-        ({"leader": True, "workers": 4}, "and 4 workers"),
+        ({"leader": True, "workers": 4}, "one of 4 workers would lead"),
     ],
 )
 def test_bad_options_of_a_leader_are_one_sentence_and_exit_code_2(

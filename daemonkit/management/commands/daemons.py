@@ -6,17 +6,24 @@ import argparse
 import itertools
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
+import django.db
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import timezone
 
 from daemonkit.checks import ask_databases
-from daemonkit.clock import Clock
+from daemonkit.clock import Clock, Moment
+from daemonkit.command import BaseDaemonCommand
+from daemonkit.connections import fresh_connections
 from daemonkit.discovery import Found, find_daemon, find_daemons
-from daemonkit.errors import Problem
+from daemonkit.errors import Problem, one_line
 from daemonkit.exits import Exit
+from daemonkit.jobs import Jobs, jobs_of
+from daemonkit.ledger import read
 from daemonkit.options import schedule_of
-from daemonkit.schedules import Poll
+from daemonkit.schedules import Poll, duration_text
 
 MOST = 200
 """Due times that ``daemons next`` prints at the most."""
@@ -33,8 +40,10 @@ class Command(BaseCommand):
         upcoming = actions.add_parser("next", help="the due times to come of one daemon")
         upcoming.add_argument("name")
         upcoming.add_argument("--hours", type=float, default=24.0)
+        runs = actions.add_parser("runs", help="what became of the due times of jobs")
+        runs.add_argument("name", nargs="?", help="of this daemon alone")
         check = actions.add_parser("check", help="ask every database, and say what is missing")
-        for action in (listing, upcoming, check):
+        for action in (listing, upcoming, runs, check):
             _add_format(action, default=argparse.SUPPRESS)  # or it would undo what stood before
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -49,10 +58,7 @@ class Command(BaseCommand):
             self._print_json([_as_json(one) for one in found])
             return
         rows = [_as_row(one) for one in found]
-        for row in rows:
-            widths = [max(len(other[column]) for other in rows) for column in range(3)]
-            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-            self.stdout.write("  ".join([*cells, row[3]]).rstrip())
+        self._print_table(rows)
         if not rows:
             self.stdout.write("No daemons: no command subclasses daemonkit.BaseDaemonCommand.")
 
@@ -64,6 +70,9 @@ class Command(BaseCommand):
         until = now.wall + hours * 3600
         upcoming = itertools.takewhile(lambda due: due.timestamp() <= until, schedule.upcoming(now))
         times = [due.isoformat(" ", "seconds") for due in itertools.islice(upcoming, MOST + 1)]
+        if isinstance(schedule, Jobs):
+            self._print_next_of_jobs(name, schedule, now, until, **options)
+            return
         if options["format"] == "json":
             self._print_json({"name": name, "schedule": str(schedule), "due": times[:MOST]})
             return
@@ -72,6 +81,42 @@ class Command(BaseCommand):
         self.stdout.write("\n".join(times[:MOST]) or f"Nothing within {hours:g} hours.")
         if len(times) > MOST:
             self.stdout.write(f"... and so on: {schedule}")
+
+    def _print_next_of_jobs(
+        self, name: str, schedule: Jobs, now: Moment, until: float, **options: Any
+    ) -> None:
+        coming = itertools.takewhile(
+            lambda turn: turn[0].timestamp() <= until, schedule.upcoming_jobs(now)
+        )
+        turns = list(itertools.islice(coming, MOST + 1))
+        if options["format"] == "json":
+            times = [{"due": due.isoformat(" ", "seconds"), "job": job.name} for due, job in turns]
+            self._print_json({"name": name, "schedule": str(schedule), "due": times[:MOST]})
+            return
+        for due, job in turns[:MOST]:
+            self.stdout.write(f"{due.isoformat(' ', 'seconds')}  {job.name}")
+        if not turns:
+            self.stdout.write("Nothing in that time.")
+        if len(turns) > MOST:
+            self.stdout.write(f"... and so on: {schedule}")
+
+    def print_runs(self, *, name: str | None, **options: Any) -> None:
+        if name is not None:
+            find_daemon(name)
+        try:
+            with fresh_connections:
+                runs = read(name)
+        except django.db.Error as error:
+            raise CommandError(
+                f"the ledger cannot be read: {one_line(error)} (is daemonkit migrated?)",
+                returncode=Exit.TICK_FAILED,
+            ) from error
+        if options["format"] == "json":
+            self._print_json(runs)
+            return
+        self._print_table([_as_cells(run) for run in runs])
+        if not runs:
+            self.stdout.write("No runs: the ledger is of daemons with jobs, and none has run yet.")
 
     def print_check(self, **options: Any) -> None:
         answers = list(ask_databases())
@@ -100,6 +145,12 @@ class Command(BaseCommand):
                 returncode=Exit.MISCONFIGURED if proven else Exit.TICK_FAILED,
             )
 
+    def _print_table(self, rows: Sequence[tuple[str, ...]]) -> None:
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
+        for row in rows:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+            self.stdout.write("  ".join([*cells, row[-1]]).rstrip())
+
     def _print_json(self, value: Any) -> None:
         self.stdout.write(json.dumps(value, indent=2, default=str))
 
@@ -111,7 +162,21 @@ def _add_format(parser: Any, *, default: str) -> None:
 def _as_row(found: Found) -> tuple[str, str, str, str]:
     if found.daemon is None:
         return found.name, found.app, "", found.trouble
-    return found.name, found.app, str(found.daemon.schedule or "-"), found.daemon.help
+    return found.name, found.app, _schedule(found.daemon) or "-", found.daemon.help
+
+
+def _schedule(daemon: BaseDaemonCommand) -> str:
+    jobs = jobs_of(type(daemon))
+    return str(Jobs(jobs)) if jobs else str(daemon.schedule or "")
+
+
+def _as_cells(run: dict[str, Any]) -> tuple[str, ...]:
+    what = run["status"] + (f": {run['reason']}" if run["reason"] else "")
+    times = f"late {duration_text(run['late'])}" if run["late"] >= 0.0005 else ""
+    took = "" if run["seconds"] is None else f"took {duration_text(run['seconds'])}"
+    where = f"{run['host']} {run['pid']}"
+    due = run["due"].astimezone(timezone.get_default_timezone()).isoformat(" ", "seconds")
+    return due, run["daemon"], run["job"], what, times, took, where, run["error"]
 
 
 def _as_json(found: Found) -> dict[str, Any]:
@@ -119,7 +184,7 @@ def _as_json(found: Found) -> dict[str, Any]:
     return {
         "name": found.name,
         "app": found.app,
-        "schedule": None if daemon is None or daemon.schedule is None else str(daemon.schedule),
+        "schedule": None if daemon is None else _schedule(daemon) or None,
         "help": None if daemon is None else daemon.help,
         "error": found.trouble or None,
     }
