@@ -27,6 +27,9 @@ TAKEN = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 GAP = 1.0
 """Seconds between two messages that merely repeat or refine: a fast loop would send thousands."""
 
+BURST = 5.0
+"""Seconds' worth of new statuses that may be sent at once, after a time without."""
+
 SLACK = 5.0
 """Seconds that systemd waits on top of a deadline of ours: it is the last line, not the first."""
 
@@ -148,7 +151,11 @@ class Notifier:
     def beat(self, message: str, **_: Any) -> None:
         if message:
             self.line.message = message
-        self.pulse()
+        now = time.monotonic()
+        if now >= self._pulse_next:
+            self.pulse()
+        elif message and now >= self._status_next:
+            self._say()
 
     def overdue(self, seconds: float, **_: Any) -> None:
         self._overdue = True
@@ -212,7 +219,8 @@ class Notifier:
             return
         self._owed.clear()
         if news:
-            self._said, self._status_next = status, time.monotonic() + GAP
+            self._said = status
+            self._status_next = max(self._status_next, time.monotonic() - BURST) + GAP
 
     def _signs_of_life(self) -> list[str]:
         signs = [] if self._overdue else ["WATCHDOG=1"]
