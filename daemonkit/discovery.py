@@ -89,12 +89,16 @@ class _Borrowed(BaseDaemonCommand):
 
 
 class CommandDaemon(_Borrowed):
-    """Any management command, as a daemon."""
+    """Any management command, as a daemon. Raises ``CommandError`` for arguments that it refuses."""
 
     def __init__(self, name: str, command: BaseCommand, arguments: Sequence[str]) -> None:
         super().__init__(name)
         self.help = command.help
         self._command, self._arguments = command, arguments
+        try:  # now, and not in each tick
+            command.create_parser("manage.py", name).parse_args(list(arguments))
+        except CommandError as error:
+            raise _usage(f"{name} does not take what stands behind --: {error}") from error
 
     def tick(self) -> Any:
         try:

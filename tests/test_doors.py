@@ -103,6 +103,11 @@ def refused(daemon: Daemon, code: Exit) -> str:
             "with --every 1h or --cron '0 3 * * *'",
         ),
         (
+            ["clearsessions", "--every", "1h", "--", "--nope"],
+            "clearsessions does not take what stands behind --: "
+            "Error: unrecognized arguments: --nope",
+        ),
+        (
             ["clearsessions", "--every", "1h", "--cron", "0 3 * * *"],
             "say --every or --cron, not both",
         ),
