@@ -179,9 +179,13 @@ class BaseDaemonCommand(BaseCommand):
         finally:
             self._life = None
 
+    @property
+    def _log_options(self) -> tuple[int, str | None]:
+        return self.options["verbosity"], self.options.get("log_format")
+
     def _live(self) -> None:
         with on_signals():  # until the end, or until this process begins anew
-            with plain_logging(self.options["verbosity"]), self.life.log.listening():
+            with plain_logging(*self._log_options), self.life.log.listening():
                 self.run()
             self.life.conclude()
 

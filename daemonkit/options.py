@@ -11,6 +11,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from daemonkit.clock import Clock, Moment
 from daemonkit.exits import Exit
+from daemonkit.formats import FORMATS
 from daemonkit.iteration import Iteration
 from daemonkit.schedules import Cron, Every, Schedule, parse_duration
 
@@ -89,6 +90,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--tick-timeout": {"metavar": "TIME", "help": "Cut a tick that takes longer; none: never."},
     "--stop-timeout": {"metavar": "TIME", "help": "Time for the tick in flight when stopping."},
     "--pulse": {"metavar": "TIME", "help": "Longest time between two signs of life."},
+    "--log-format": {"choices": FORMATS, "help": "auto: for the journal where stderr is one."},
     "--reload": {"action": "store_true", "help": "In development: restart on a code change."},
 }
 

@@ -28,6 +28,7 @@ ARROWS = """
     signals
     conf
     models
+    formats
 
     # what a tick came to, and when the next one is due
     iteration    -> clock errors
@@ -42,8 +43,8 @@ ARROWS = """
     reexec       -> stopping
 
     # a life brings them together
-    log          -> clock errors iteration schedules signals
-    options      -> clock exits iteration schedules
+    log          -> clock errors formats iteration schedules signals
+    options      -> clock exits formats iteration schedules
     life         -> clock errors exits iteration log options retry signals
     life         -> connections reexec stopping threads
     command      -> connections exits iteration life log options retry schedules signals
@@ -55,7 +56,7 @@ ARROWS = """
     testing      -> clock
 """
 
-LEAVES = {"exits", "clock", "errors", "links", "signals", "conf", "models"}
+LEAVES = {"exits", "clock", "errors", "links", "signals", "conf", "models", "formats"}
 LISTENERS = ("systemd", "status")  # hear the signals, and know what those carry
 DOORS = ("management",)  # options in, core called, result printed: they may import anything
 WIRING = ("apps",)  # and so may what wires at start-up
