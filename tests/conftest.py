@@ -91,10 +91,10 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A machine with a real systemd, and in /srv/shop/venv what ``pip install`` would put there."""
     if reason := Machine.why_missing():
         pytest.skip(reason)
-    machine = Machine()
+    machine = Machine(build_wheel(ROOT, tmp_path_factory.mktemp("wheel")))
     try:
         machine.start()
-        install_project(machine, "/srv/shop", build_wheel(ROOT, tmp_path_factory.mktemp("wheel")))
+        install_project(machine, "/srv/shop")
         yield machine
     finally:
         machine.remove()

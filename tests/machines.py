@@ -47,7 +47,8 @@ exec systemd-nspawn --quiet --directory=root --boot --register=no --keep-unit --
 class Machine:
     """One boot of it. ``run`` enters it as root."""
 
-    def __init__(self) -> None:
+    def __init__(self, wheel: Path) -> None:
+        self.wheel = wheel
         self.folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
         self.groups = [root / self.folder.name for root in control_groups()]
         self.process: subprocess.Popen[bytes] | None = None
@@ -139,7 +140,7 @@ class Machine:
         environment = ["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"]
         environment += ["HOME=/root", "LANG=C.UTF-8", "SYSTEMD_PAGER=", "SYSTEMD_COLORS=0"]
         done = subprocess.run(
-            ["nsenter", "--target", str(self.init), "--all", "--wd=/", *environment, *command],
+            ["nsenter", "--target", str(self.init), "--all", *environment, *command],
             input=text if text is not None else "",
             capture_output=True,
             text=True,
@@ -154,7 +155,7 @@ class Machine:
 
     def feed(self, data: bytes, *command: str) -> None:
         """Run a command in the machine with data as its input."""
-        enter = ["nsenter", "--target", str(self.init), "--all", "--wd=/"]
+        enter = ["nsenter", "--target", str(self.init), "--all"]
         subprocess.run([*enter, *command], input=data, check=True)
 
     def sh(
@@ -198,7 +199,7 @@ class Machine:
             raise AssertionError(f"no {text!r} in:\n{state}\n{self.journal(unit)}") from None
 
 
-def install_project(machine: Machine, folder: str, wheel: Path) -> None:
+def install_project(machine: Machine, folder: str) -> None:
     """A virtual environment with daemonkit from its wheel; all else is what the tests have."""
     site = f"{folder}/venv/lib/{VERSION}/site-packages"
     machine.run("mkdir", "-p", f"{folder}/venv/bin", site)
@@ -208,7 +209,7 @@ def install_project(machine: Machine, folder: str, wheel: Path) -> None:
     machine.write(f"{site}/tests.pth", f"{PACKAGES}\n")
     unpack = "import io, sys, zipfile; sent = io.BytesIO(sys.stdin.buffer.read()); "
     unpack += f"zipfile.ZipFile(sent).extractall({site!r})"
-    machine.feed(wheel.read_bytes(), f"{PYTHON}/bin/{VERSION}", "-c", unpack)
+    machine.feed(machine.wheel.read_bytes(), f"{PYTHON}/bin/{VERSION}", "-c", unpack)
 
 
 def build_wheel(root: Path, folder: Path) -> Path:

@@ -1,0 +1,177 @@
+"""``daemons install`` in a machine with a real systemd, and every command of docs/deploy.md."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.machines import Machine, install_project
+from tests.sites import UNITS, Site
+from tests.waiting import eventually
+
+MARK = "# Written by daemonkit for the project in "
+
+
+class Project(Site):
+    """The sample site in a folder of its own, run by ``daemons install``."""
+
+    def manage(
+        self, *arguments: str, user: str = "root", check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        script = 'cd "$0" && exec venv/bin/python manage.py "$@"'
+        enter = ["runuser", "-u", user, "--", "env", f"HOME=/home/{user}"] if user != "root" else []
+        return self.machine.run(*enter, "sh", "-c", script, self.folder, *arguments, check=check)
+
+    def install(self, *arguments: str, user: str = "root", check: bool = True) -> str:
+        done = self.manage("daemons", "install", *arguments, user=user, check=check)
+        return done.stdout + done.stderr
+
+
+def lay_out(machine: Machine, folder: str) -> Project:
+    install_project(machine, folder)
+    project = Project(machine, folder)
+    project.lay_out()
+    return project
+
+
+@pytest.fixture(scope="module")
+def shop(machine: Machine) -> Project:
+    return lay_out(machine, "/srv/my shop 100%")
+
+
+@pytest.fixture(scope="module")
+def other(machine: Machine) -> Project:
+    return lay_out(machine, "/srv/other/shop")
+
+
+@pytest.fixture(autouse=True)
+def _clean(machine: Machine) -> Iterator[None]:
+    """Afterwards nothing is installed: SQLite in the state folder serves as the database."""
+    machine.sh("mkdir -p /etc/shop; echo DATABASE_URL=sqlite:////tmp/x.sqlite3 >/etc/shop/env")
+    yield
+    script = f"""
+    cd {UNITS}
+    systemctl disable --now $(grep -ls '^{MARK}' *.service *.target) x.target
+    systemctl kill -s KILL '*shop*'
+    rm -rf *shop*
+    systemctl daemon-reload
+    systemctl reset-failed
+    """
+    machine.sh(script, check=False)
+
+
+def test_install_writes_enables_and_starts_and_does_nothing_twice(shop: Project) -> None:
+    """In a folder whose name has a space and a per cent sign."""
+    said = shop.install("expire_baskets", "daily_report", "--environment-file", "/etc/shop/env")
+    names = ["my-shop-100-expire_baskets.service", "my-shop-100-daemons.target"]
+    for name in names:
+        assert f"wrote {UNITS}/{name}" in said
+        assert shop.machine.show(name, "ActiveState") == "active"
+        assert shop.machine.show(name, "UnitFileState") == "enabled"
+    again = shop.install("expire_baskets", "daily_report", "--environment-file", "/etc/shop/env")
+    assert again == "nothing to do: all is written, enabled and running\n"
+
+
+def test_what_changed_is_written_anew_and_restarted(shop: Project) -> None:
+    shop.install("expire_baskets")
+    unit = "my-shop-100-expire_baskets.service"
+    pid = shop.machine.pid(unit)
+    said = shop.install("expire_baskets", "--environment-file", "/etc/shop/env")
+    assert f"overwrote {UNITS}/{unit}\nrestarted {unit}\n" in said
+    assert shop.machine.pid(unit) not in (0, pid)
+
+
+def test_a_dry_run_says_it_all_and_does_nothing(shop: Project) -> None:
+    said = shop.install("expire_baskets", "--dry-run")
+    assert f"would write {UNITS}/my-shop-100-expire_baskets.service" in said
+    assert "WorkingDirectory=/srv/my shop 100%%" in said
+    assert "would have systemd enable and start my-shop-100-expire_baskets.service" in said
+    assert not shop.machine.sh(f"ls {UNITS} | grep shop", check=False).stdout
+
+
+def test_the_rendered_unit_verifies_clean_and_is_hardened(shop: Project) -> None:
+    shop.install("expire_baskets")
+    unit = "my-shop-100-expire_baskets.service"
+    files = [f"{UNITS}/{unit}", f"{UNITS}/my-shop-100-daemons.target"]
+    verified = shop.machine.run("systemd-analyze", "verify", *files)
+    assert verified.stdout + verified.stderr == ""
+    report = shop.machine.run("systemd-analyze", "security", "--no-pager", unit).stdout
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", report)
+    assert found
+    assert float(found[1]) <= 2.0, report
+
+
+def test_a_unit_that_it_did_not_write_is_left_alone(shop: Project) -> None:
+    path = f"{UNITS}/my-shop-100-expire_baskets.service"
+    shop.machine.write(path, "[Service]\nExecStart=/bin/true\n")
+    done = shop.manage("daemons", "install", "expire_baskets", check=False)
+    assert done.returncode == 1
+    assert f"{path} was written by somebody else, and is left alone" in done.stderr
+    assert shop.machine.run("cat", path).stdout == "[Service]\nExecStart=/bin/true\n"
+    assert not shop.machine.sh(f"ls {UNITS} | grep target$ | grep shop", check=False).stdout
+
+
+def test_two_projects_of_one_name_do_not_take_each_others_units(
+    shop: Project, other: Project
+) -> None:
+    other.install("expire_baskets")
+    done = shop.manage("daemons", "install", "expire_baskets", "--project", "shop", check=False)
+    assert done.returncode == 1
+    assert "was written for another project, and is left alone" in done.stderr
+    shop.install("expire_baskets")
+    folders = {
+        unit: shop.machine.show(unit, "WorkingDirectory")
+        for unit in ("shop-expire_baskets.service", "my-shop-100-expire_baskets.service")
+    }
+    assert list(folders.values()) == ["/srv/other/shop", "/srv/my shop 100%"]
+    for unit in folders:
+        assert shop.machine.show(unit, "ActiveState") == "active"
+
+
+def test_without_the_right_to_write_it_is_one_sentence(shop: Project) -> None:
+    done = shop.manage("daemons", "install", "expire_baskets", user="nobody", check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"CommandError: no right to write to {UNITS}: run it with sudo, or with --user for the "
+        f"manager of your own\n"
+    )
+
+
+def test_without_systemd_it_is_one_sentence(shop: Project) -> None:
+    script = f"""
+    mount -t tmpfs none /run && cd '{shop.folder}' &&
+    exec venv/bin/python manage.py daemons install expire_baskets
+    """
+    done = shop.machine.run("unshare", "--mount", "sh", "-c", script, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("CommandError: systemd does not run on this machine")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_unknown_daemon_is_not_installed(shop: Project) -> None:
+    done = shop.manage("daemons", "install", "expire_basket", check=False)
+    assert done.returncode == 2
+    assert "did you mean expire_baskets" in done.stderr
+
+
+def test_a_user_installs_for_the_manager_of_its_own(shop: Project) -> None:
+    shop.machine.sh("id keeper || useradd --create-home keeper; loginctl enable-linger keeper")
+    run = ["runuser", "-u", "keeper", "--", "sh", "-c"]
+
+    def systemctl(command: str) -> str:
+        script = f"XDG_RUNTIME_DIR=/run/user/$(id -u) systemctl --user {command}"
+        return shop.machine.run(*run, script, check=False).stdout.strip()
+
+    eventually(lambda: systemctl("is-system-running") in ("running", "degraded"), 30)
+    shop.machine.write("/home/keeper/env", "DATABASE_URL=sqlite:////home/keeper/x.sqlite3\n")
+    arguments = ["visit_shop", "--user", "--environment-file", "/home/keeper/env"]
+    said = shop.install(*arguments, "--", "--every", "1h", user="keeper")
+    assert "wrote /home/keeper/.config/systemd/user/my-shop-100-visit_shop.service" in said
+    assert systemctl("is-active my-shop-100-visit_shop") == "active"
+    assert systemctl("is-enabled my-shop-100-daemons.target") == "enabled"
+    again = shop.install(*arguments, "--", "--every", "1h", user="keeper")
+    assert again == "nothing to do: all is written, enabled and running\n"
+    systemctl("disable --now my-shop-100-visit_shop my-shop-100-daemons.target")
