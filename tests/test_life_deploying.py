@@ -8,10 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.machines import Machine, install_project
-from tests.sites import UNITS, Site
+from tests.machines import PACKAGES, PYTHON, Machine, install_project
+from tests.processes import ROOT
+from tests.servers import MariaDB
+from tests.sites import DATABASE, UNITS, Site
 from tests.waiting import eventually
 
+PAGE = ROOT / "docs" / "deploy.md"
 MARK = "# Written by daemonkit for the project in "
 
 
@@ -175,3 +178,71 @@ def test_a_user_installs_for_the_manager_of_its_own(shop: Project) -> None:
     again = shop.install(*arguments, "--", "--every", "1h", user="keeper")
     assert again == "nothing to do: all is written, enabled and running\n"
     systemctl("disable --now my-shop-100-visit_shop my-shop-100-daemons.target")
+
+
+# The page
+
+
+def page_commands() -> Iterator[str]:
+    """Every command of the page, with the text that it is given."""
+    for block in re.findall(r"^```console\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL):
+        lines = iter(block.splitlines())
+        for line in lines:
+            assert line.startswith("# "), line
+            command = line.removeprefix("# ")
+            while "<<'END'" in command and not command.endswith("\nEND"):
+                command += f"\n{next(lines)}"
+            yield command
+
+
+@pytest.fixture
+def blank_machine(machine: Machine) -> Iterator[Machine]:
+    """A machine to which nothing has been done yet but what the page takes for granted."""
+    blank = Machine(machine.wheel)
+    try:
+        blank.start()
+        yield blank
+    finally:
+        blank.remove()
+
+
+def test_every_command_of_the_page_runs(blank_machine: Machine, mariadb: MariaDB) -> None:
+    machine = blank_machine
+    machine.run("mkdir", "/srv/shop")
+    Site(machine).lay_out()
+    machine.run("mkdir", "/srv/wheels")
+    wheel = f"/srv/wheels/{machine.wheel.name}"
+    machine.feed(machine.wheel.read_bytes(), "dd", "status=none", f"of={wheel}")
+    pip = "PIP_CONFIG_FILE=/dev/null PIP_NO_INDEX=1 PIP_NO_DEPS=1 PIP_FIND_LINKS=/srv/wheels"
+    url = mariadb.url_through(mariadb.port, DATABASE)
+    mariadb.create_database(DATABASE)
+    try:
+        for command in page_commands():
+            command = command.replace("mysql://shop:secret@127.0.0.1/shop", url)
+            script = f"export PATH={PYTHON}/bin:$PATH {pip}; cd /srv/shop; {command}"
+            done = machine.sh(script, within=120)
+            assert "Traceback" not in done.stdout + done.stderr, command
+            if "pip install" in command:  # what it depends on comes from where the tests have it
+                lib = "/srv/shop/venv/lib/python3*/site-packages"
+                machine.sh(f"cd {lib} && echo {PACKAGES} > tests.pth")
+            if command.startswith("systemctl status"):
+                assert "Active: active (running)" in done.stdout
+                assert 'Status: "' in done.stdout
+        eventually(lambda: not mariadb.sessions(), 10)
+    finally:
+        machine.sh("systemctl stop 'shop-*' 'daemonkit@*'", check=False)
+        mariadb.drop_database(DATABASE)
+
+
+def test_the_page_says_what_the_units_score(shop: Project) -> None:
+    shop.install("expire_baskets")
+    unit = "my-shop-100-expire_baskets.service"
+    report = shop.machine.run("systemd-analyze", "security", "--no-pager", unit).stdout
+    (score,) = re.findall(r"Overall exposure level for \S+: ([\d.]+)", report)
+    assert f"scores {score} of 10 points" in PAGE.read_text()
+
+
+def test_the_page_quotes_the_sample_sites_settings() -> None:
+    settings = (ROOT / "sample_site/config/settings.py").read_text()
+    (quoted,) = re.findall(r"^```python\n(def secret.*?)^```", PAGE.read_text(), re.M | re.S)
+    assert quoted in settings

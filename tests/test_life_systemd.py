@@ -10,7 +10,7 @@ import pytest
 
 from tests.machines import Machine
 from tests.processes import ROOT
-from tests.servers import MariaDB, PostgreSQL, Server
+from tests.servers import PASSWORD, MariaDB, PostgreSQL, Server
 from tests.sites import DATABASE, FOLDER, UNITS, Site, notes
 from tests.waiting import eventually
 
@@ -415,6 +415,19 @@ def test_every_driver_works_inside(shop: Site, mariadb: MariaDB, postgres: Postg
         shop.start(unit)
         shop.machine.wait_for(unit, f"wrote to {vendor}")
         shop.machine.run("systemctl", "stop", unit)
+
+
+def test_a_secret_may_be_a_credential_and_in_no_environment(shop: Site, mariadb: MariaDB) -> None:
+    shop.environment()
+    url = mariadb.url_through(mariadb.port, DATABASE)
+    shop.machine.write("/etc/daemonkit/database_url", f"{url}\n", mode=0o600)
+    unit = shop.command("secretive", STEADY)
+    shop.drop_in(unit, "[Service]\nLoadCredential=database_url:/etc/daemonkit/database_url\n")
+    shop.start(unit)
+    eventually(lambda: notes(mariadb), 20)
+    pid = shop.machine.pid(unit)
+    seen = shop.machine.run("sh", "-c", f"cat /proc/{pid}/environ /proc/{pid}/cmdline").stdout
+    assert PASSWORD not in seen
 
 
 # The journal
