@@ -154,6 +154,25 @@ def test_without_systemd_it_is_one_sentence(shop: Project) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_it_runs_as_a_user_that_there_is(shop: Project) -> None:
+    shop.install("expire_baskets", "--as", "www-data", "--environment-file", "/etc/shop/env")
+    unit = "my-shop-100-expire_baskets.service"
+    owner = shop.machine.sh(f"ps -o user= -p {shop.machine.pid(unit)}").stdout.strip()
+    assert owner == "www-data"
+    folder = shop.machine.sh("stat -c %U /var/lib/my-shop-100").stdout.strip()
+    assert folder == "www-data"
+
+
+def test_a_project_that_a_made_up_user_may_not_enter_is_named(shop: Project) -> None:
+    shop.machine.run("chmod", "700", shop.folder)
+    try:
+        done = shop.manage("daemons", "install", "expire_baskets", check=False)
+        assert done.returncode == 1
+        assert f"{shop.folder} may not be entered by the user that systemd makes up" in done.stderr
+    finally:
+        shop.machine.run("chmod", "755", shop.folder)
+
+
 def test_an_unknown_daemon_is_not_installed(shop: Project) -> None:
     done = shop.manage("daemons", "install", "expire_basket", check=False)
     assert done.returncode == 2

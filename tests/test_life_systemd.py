@@ -103,7 +103,7 @@ def test_its_status_is_one_line_that_lives(shop: Site, mariadb: Server) -> None:
     says(rf"tick 2 runs since {at}: 41 of 90 files; tick 1 took 2\.\d s: 90 files")
     shop.machine.run("systemctl", "stop", "--no-block", unit)
     says(rf"stops \(SIGTERM\), waits for tick \d runs since {at}: 41 of 90 files")
-    says(r"stopped: SIGTERM")
+    shop.is_state(unit, "inactive")
 
 
 def test_children_do_not_inherit_the_socket(shop: Site) -> None:
@@ -358,6 +358,38 @@ def test_a_missing_environment_file_is_named_and_waited_for(shop: Site) -> None:
     assert "Failed to load environment files" in shop.machine.wait_for(unit, "environment files")
     shop.machine.sh("mv /etc/away.env /etc/daemonkit.env")
     shop.is_state(unit, "active")
+
+
+def test_the_template_takes_a_folder_with_a_space(shop: Site) -> None:
+    unit = shop.command("spacious", STEADY)
+    shop.machine.run("ln", "-sfn", FOLDER, "/srv/a link of 9%")
+    shop.drop_in(unit, '[Service]\nEnvironment="PROJECT=/srv/a link of 9%%"\n')
+    shop.start(unit)
+    environment = shop.machine.sh(f"tr '\\0' '\\n' </proc/{shop.machine.pid(unit)}/environ").stdout
+    assert "PWD=/srv/a link of 9%\n" in environment
+
+
+def test_a_project_folder_that_is_not_there_fails_once(shop: Site) -> None:
+    unit = shop.command("homeless", STEADY)
+    shop.drop_in(unit, "[Service]\nEnvironment=PROJECT=/srv/gone\n")
+    shop.machine.run("systemctl", "start", unit, check=False)
+    shop.is_state(unit, "failed")
+    assert shop.restarts(unit) == 0
+    assert "can't cd to /srv/gone" in shop.machine.journal(unit)
+
+
+def test_a_reload_follows_a_link_to_the_next_release(shop: Site) -> None:
+    unit = shop.command("released", says("of the first release"))
+    shop.machine.sh(f"cp -a {FOLDER} /srv/second; ln -sfn {FOLDER} /srv/current")
+    Site(shop.machine, "/srv/second").command("released", says("of the second, a longer one"))
+    shop.drop_in(unit, "[Service]\nEnvironment=PROJECT=/srv/current\n")
+    shop.start(unit)
+    shop.machine.wait_for(unit, "of the first release")
+    pid = shop.machine.pid(unit)
+    shop.machine.run("ln", "-sfn", "/srv/second", "/srv/current")
+    shop.machine.run("systemctl", "reload", unit)
+    shop.machine.wait_for(unit, "of the second, a longer one")
+    assert shop.machine.pid(unit) == pid
 
 
 # Many

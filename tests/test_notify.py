@@ -19,7 +19,7 @@ from daemonkit import BaseDaemonCommand, Poll, reexec, signals
 from daemonkit.clock import Moment
 from daemonkit.iteration import Iteration
 from daemonkit.systemd.line import Line
-from daemonkit.systemd.notify import Channel
+from daemonkit.systemd.notify import Channel, Notifier
 from tests.conftest import Manage
 from tests.projects import Project
 from tests.servers import Server
@@ -366,6 +366,37 @@ def test_the_line_of_a_follower_and_the_word_of_a_supervisor() -> None:
     assert str(line) == "4 of 4 workers"
     line.ending = "stops (SIGTERM)"
     assert str(line) == "stops (SIGTERM)"
+
+
+def test_the_line_shows_words_and_numbers_and_asks_no_database() -> None:
+    class Rows:
+        def __bool__(self) -> bool:
+            raise AssertionError("a QuerySet would query")
+
+        __str__ = __repr__ = __bool__  # type: ignore[assignment]
+
+    line = Line()
+    line.doing = "waits"
+    for result, shown in ((Rows(), ""), (True, ""), (0, ""), (17, ": 17"), ("9 of 9", ": 9 of 9")):
+        line.ended(iteration(result=result))
+        assert str(line) == f"waits; tick 7 took 250 ms{shown}"
+
+
+def test_an_error_whose_text_fails_does_not_silence_the_watchdog(under_systemd: Systemd) -> None:
+    class Unspeakable(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    class Failing(Quick):
+        def tick(self) -> bool:
+            raise AssertionError
+
+    daemon = Failing()
+    notifier = Notifier(daemon, Channel(under_systemd.address))
+    notifier.line.ended(iteration(error=Unspeakable(), failures=1))
+    notifier.pulse()
+    assert under_systemd.heard() == [["WATCHDOG=1"]]
+    notifier.channel.close()
 
 
 def test_the_line_is_one_and_not_endless() -> None:

@@ -128,8 +128,8 @@ def test_every_option_of_the_sandbox_says_what_it_takes_away() -> None:
 def test_the_template_has_one_line_to_edit() -> None:
     template = units.read_template("daemonkit@.service").splitlines()
     (marked,) = [n for n, line in enumerate(template) if "EDIT" in line]
-    assert template[marked + 2] == "Environment=PROJECT=/srv/shop"
-    assert "\n".join(template[marked + 3 :]).count("/srv/shop") == 0
+    assert template[marked + 3] == "Environment=PROJECT=/srv/shop"
+    assert "\n".join(template[marked + 4 :]).count("/srv/shop") == 0
 
 
 def test_the_template_knows_no_option_that_is_younger_than_the_systemd_it_is_for() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from daemonkit.clock import Moment
 from daemonkit.errors import one_line
@@ -56,7 +56,7 @@ class Line:
         return " ".join(text.split())[:MOST]
 
     def _parts(self) -> list[str]:
-        running = [_running(job, tick) for job, tick in sorted(self.running.items())]
+        running = [_running(job, tick) for job, tick in sorted(self.running.copy().items())]
         if running and self.message:
             running[-1] += f": {self.message}"
         if self.ending:
@@ -76,12 +76,17 @@ def _running(job: str, tick: Running) -> str:
 def _outcome(iteration: Iteration) -> str:
     name = _named(iteration.job, iteration.number)
     if iteration.error is None:
-        result = f": {iteration.result}" if iteration.result else ""
-        return f"{name} took {_lasted(iteration.seconds)}{result}"
+        return f"{name} took {_lasted(iteration.seconds)}{_result(iteration.result)}"
     return (
         f"{name} failed after {_lasted(iteration.seconds)}, {iteration.failures} in a row: "
         f"{one_line(iteration.error)}"
     )
+
+
+def _result(result: Any) -> str:
+    """What a tick returned, if it is a word or a number: to show a QuerySet would be to query."""
+    told = isinstance(result, str | int | float) and not isinstance(result, bool)
+    return f": {result}" if told and result else ""
 
 
 def _named(job: str, number: int) -> str:

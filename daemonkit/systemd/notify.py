@@ -212,15 +212,21 @@ class Notifier:
     def _say(self, *lines: str, owed: list[str] | None = None) -> None:
         """Send the lines, the status if it is a new one, and what must arrive."""
         self._owed += owed or []
-        status = str(self.line)
+        status = self._status()
         news = [f"STATUS={status}"] if status != self._said else []
         message = [*self._owed, *lines, *news]
         if not message or not self.channel.send(*message):
             return
-        self._owed.clear()
+        self._owed = [line for line in self._owed if line not in message]
         if news:
             self._said = status
             self._status_next = max(self._status_next, time.monotonic() - BURST) + GAP
+
+    def _status(self) -> str:
+        try:
+            return str(self.line)
+        except Exception:  # an error or a result whose own text fails: no reason to fall silent
+            return self._said
 
     def _signs_of_life(self) -> list[str]:
         signs = [] if self._overdue else ["WATCHDOG=1"]

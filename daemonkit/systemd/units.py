@@ -97,7 +97,7 @@ class Deployment:
         "" if there is none."""
         if self.user or self.user_manager:
             return ""
-        for path in (self.folder, self.program[0], sys.base_prefix):
+        for path in (f"{self.folder}/manage.py", self.program[0], f"{sys.base_prefix}/bin"):
             for folder in reversed(Path(os.path.realpath(path)).parents):
                 if not folder.stat().st_mode & 0o001:
                     return str(folder)
