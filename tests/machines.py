@@ -234,11 +234,17 @@ def control_groups() -> Iterator[Path]:
 
 
 def sweep() -> None:
-    """Remove the empty groups that machines of killed test runs left."""
-    for root in control_groups():
-        for group in root.glob(f"{PREFIX}*"):
-            if not psutil.pid_exists(int(group.name.removeprefix(PREFIX).partition("-")[0])):
-                remove_group(group)
+    """Remove what machines of killed test runs left: groups, folders and logs, all empty or read by
+    nobody any more."""
+    places = [Path(tempfile.gettempdir()), *control_groups()]
+    for left in [path for place in places for path in place.glob(f"{PREFIX}*")]:
+        owner = left.name.removeprefix(PREFIX).partition("-")[0]
+        if psutil.pid_exists(int(owner)):
+            continue
+        if left.is_dir():
+            remove_group(left)
+        else:
+            left.unlink()
 
 
 def remove_group(group: Path) -> None:

@@ -315,10 +315,12 @@ def test_the_watchdog_hears_nothing_of_an_overdue_tick(systemd: Systemd, project
 
         class Command(BaseDaemonCommand):
             schedule = Every(seconds=60)
-            pulse, tick_timeout = 1, 0.5
+            pulse, tick_timeout = 2, 0.5
 
             def tick(self):
+                time.sleep(1)
                 while True:
+                    self.beat("too late")
                     time.sleep(0.1)
         """,
     )
@@ -326,6 +328,7 @@ def test_the_watchdog_hears_nothing_of_an_overdue_tick(systemd: Systemd, project
     assert daemon.wait(20) == 70
     lines = systemd.lines()
     overdue = next(n for n, line in enumerate(lines) if "past its tick_timeout of 0.5 s" in line)
+    assert any("too late" in line for line in lines[overdue:])
     assert "WATCHDOG=1" not in lines[overdue:]
 
 
