@@ -45,7 +45,6 @@ def test_a_rendered_unit_is_about_this_project() -> None:
         "StateDirectory=shop",
         "User=shop-daemons",
         "DynamicUser=yes",
-        "ProtectHome=yes" if not sys.base_prefix.startswith("/root/") else "ProtectHome=read-only",
     ):
         assert line in text, line
     assert "EDIT" not in "\n".join(text)
@@ -91,7 +90,9 @@ def test_without_an_environment_file_there_is_a_word_about_it() -> None:
     assert "# No environment file: --environment-file names one." in text
 
 
-def test_a_project_in_a_home_is_still_seen() -> None:
+def test_a_project_in_a_home_is_still_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
+    assert values(SHOP, "ProtectHome") == ["yes"]
     assert values(replace(SHOP, folder="/home/bob/shop"), "ProtectHome") == ["read-only"]
 
 
