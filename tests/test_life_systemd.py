@@ -484,3 +484,6 @@ def test_the_journal_has_levels_and_no_second_time_stamp(shop: Site) -> None:
     assert texts[0].startswith("failing tick 1 failed after ")
     assert texts[1] == "Traceback (most recent call last):"
     assert texts[-1] == "ValueError: for a reason"
+    shown = shop.machine.run("journalctl", "-q", "--priority=err", f"--identifier={unit}").stdout
+    assert "ValueError: for a reason" in shown
+    assert "failing started" not in shown

@@ -205,6 +205,32 @@ def test_a_fast_loop_sends_a_few_messages_a_second(under_systemd: Systemd) -> No
     assert len(under_systemd.heard()) < 12 + 3 * seconds
 
 
+def test_the_last_word_of_a_fast_loop_is_that_it_waits(under_systemd: Systemd) -> None:
+    class Emptied(Quick):
+        left = 3000
+
+        def tick(self) -> bool:
+            self.left -= 1
+            return self.left > 0
+
+    call_command(Emptied(), max_seconds=1.5)
+    said = under_systemd.statuses()
+    assert said[-2].startswith("waits; next at ")
+    assert "tick 3000 took" in said[-2]
+
+
+def test_a_loop_that_is_woken_all_the_time_does_not_say_each_time_that_it_waits(
+    under_systemd: Systemd,
+) -> None:
+    notifier = Notifier(Quick(), Channel(under_systemd.address))
+    due = Moment(time.monotonic() + 60, time.time() + 60)
+    for number in range(1000):
+        notifier.line.ended(iteration(number=number))
+        notifier.waiting(due=due)
+    assert len(under_systemd.heard()) < 10
+    notifier.channel.close()
+
+
 def test_an_idle_loop_says_that_it_lives_through_a_long_wait(
     systemd: Systemd, project: Project
 ) -> None:

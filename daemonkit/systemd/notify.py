@@ -87,7 +87,7 @@ class Notifier:
         self.line = Line()
         self._said = ""  # the status that systemd knows
         self._owed: list[str] = []  # what must arrive, and did not yet
-        self._status_next = self._pulse_next = 0.0  # not before then, by the monotonic clock
+        self._status_next = self._pulse_next = self._wait_next = 0.0  # not before, monotonic
         self._opening = self._stopping = self._reloading = self._overdue = False
         self._moments: dict[Signal, Callable[..., None]] = {
             signals.database_awaited: self.awaited,
@@ -136,7 +136,10 @@ class Notifier:
     def waiting(self, due: Moment, **_: Any) -> None:
         self.line.doing, self.line.due = "waits", due
         now = time.monotonic()
-        if now >= self._status_next or due.monotonic - now >= GAP:
+        if now >= self._status_next:
+            self._say()
+        elif due.monotonic - now >= GAP and now >= self._wait_next:
+            self._wait_next = now + GAP  # what a fast loop says last is to be the last word
             self._say()
 
     def started(self, number: int, job: str = "", **_: Any) -> None:
