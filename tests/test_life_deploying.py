@@ -173,6 +173,40 @@ def test_a_project_that_a_made_up_user_may_not_enter_is_named(shop: Project) -> 
         shop.machine.run("chmod", "755", shop.folder)
 
 
+def test_a_daemon_that_still_waits_for_its_database_is_not_waited_for(shop: Project) -> None:
+    shop.command(
+        "needy",
+        """
+        class Command(BaseDaemonCommand):
+            schedule = Every(seconds=30)
+
+            def lifespan(self):
+                connection.ensure_connection()
+                return super().lifespan()
+
+            def tick(self): ...
+        """,
+    )
+    nowhere = "DATABASE_URL=mysql://shop:secret@127.0.0.1:1/shop"
+    settings = "DJANGO_SETTINGS_MODULE=depot_settings"
+    shop.machine.write("/etc/shop/nowhere", f"{settings}\n{nowhere}\n")
+    script = f'cd "$0" && {settings} exec venv/bin/python manage.py daemons install "$@"'
+    arguments = [shop.folder, "needy", "--environment-file", "/etc/shop/nowhere"]
+    done = shop.machine.run("sh", "-c", script, *arguments)
+    unit = "my-shop-100-needy.service"
+    assert f"{unit}: not ready yet; `systemctl status {unit}`" in done.stdout
+    assert "waits for the database, next try at" in shop.machine.status(unit)
+    shop.machine.run("systemctl", "stop", unit)
+    assert shop.machine.show(unit, "Result") == "success"
+
+
+def test_a_user_without_a_manager_is_one_sentence(shop: Project) -> None:
+    done = shop.manage("daemons", "install", "expire_baskets", "--user", check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("CommandError: systemctl show: Failed to connect to ")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_an_unknown_daemon_is_not_installed(shop: Project) -> None:
     done = shop.manage("daemons", "install", "expire_basket", check=False)
     assert done.returncode == 2

@@ -14,7 +14,7 @@ from daemonkit.exits import Exit
 from daemonkit.systemd.units import Deployment
 
 SYSTEM_UNITS = Path("/etc/systemd/system")
-PATIENCE = 30.0
+PATIENCE = 15.0
 """Seconds for which the start of the daemons is watched; they may wait for a database."""
 
 
@@ -112,7 +112,8 @@ class Installation:
         try:
             self._systemctl(verb, *units, within=PATIENCE)
         except subprocess.TimeoutExpired:
-            waiting = [name for name in units if not self._is("is-active", name)]
+            services = [name for name in units if name.endswith(".service")]
+            waiting = [name for name in services if not self._is("is-active", name)]
             self.say(f"{', '.join(waiting)}: not ready yet; `{self._hint('status', waiting)}`")
         else:
             self.say(f"{verb}ed {', '.join(units)}")
