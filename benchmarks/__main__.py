@@ -11,7 +11,7 @@ import time
 
 import django
 
-from benchmarks import empty, forks, lives, losses, rpc, ticks
+from benchmarks import empty, forks, leader, lives, losses, rpc, ticks, workers
 from benchmarks.contestants import Servers
 from benchmarks.table import Table
 
@@ -22,6 +22,8 @@ SECTIONS = {
     "losses": losses,
     "rpc": rpc,
     "forks": forks,
+    "leader": leader,
+    "workers": workers,
 }
 
 

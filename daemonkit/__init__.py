@@ -5,6 +5,7 @@ from daemonkit.command import BaseDaemonCommand
 from daemonkit.connections import fresh_connections, release_connections
 from daemonkit.errors import Problem, classify
 from daemonkit.exits import Exit
+from daemonkit.fencing import StaleEpoch, guarded
 from daemonkit.iteration import Iteration
 from daemonkit.retry import Backoff
 from daemonkit.schedules import Cron, Every, Poll, Schedule
@@ -21,8 +22,10 @@ __all__ = [
     "Poll",
     "Problem",
     "Schedule",
+    "StaleEpoch",
     "classify",
     "fresh_connections",
+    "guarded",
     "release_connections",
 ]
 __version__ = "0.1.0"

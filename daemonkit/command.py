@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import async_to_sync
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -17,15 +17,20 @@ from django.utils import autoreload
 from daemonkit import signals
 from daemonkit.connections import fresh_connections
 from daemonkit.exits import Exit
+from daemonkit.fencing import guarded
 from daemonkit.iteration import Iteration
 from daemonkit.life import Life
 from daemonkit.log import plain_logging
-from daemonkit.options import HANDED_IN, add_daemon_options
+from daemonkit.options import HANDED_IN, Settings, add_daemon_options
 from daemonkit.retry import Backoff
 from daemonkit.schedules import Schedule
 from daemonkit.signals import announce
 from daemonkit.stopping import on_signals
 
+if TYPE_CHECKING:
+    from daemonkit.places import Team
+
+_nullcontext: AbstractContextManager[None] = contextlib.nullcontext()
 _OURS = ("handle", "run", "wait", "iterate")
 
 
@@ -33,7 +38,8 @@ class BaseDaemonCommand(BaseCommand):
     """A management command that runs until it is told to stop. Write ``tick()``.
 
     ``schedule`` must be said; the other attributes are settings with these defaults, in seconds.
-    Options of the same names override them for one run.
+    Options of the same names override them for one run. ``max_memory`` is in bytes, or "300m";
+    ``per_worker`` says that each of several workers is to do the work of a schedule.
     """
 
     schedule: Schedule | None = None
@@ -44,6 +50,16 @@ class BaseDaemonCommand(BaseCommand):
     max_failures: int | None = None
     max_ticks: int | None = None
     max_seconds: float | None = None
+    leader: bool = False
+    lease: float = 15.0
+    renew_deadline: float | None = None
+    renew_every: float | None = None
+    max_memory: int | str | None = None
+    workers: int = 1
+    per_worker: bool = False
+
+    worker_number: int = 1
+    """Which of several workers this process is, counted from 1."""
 
     options: Mapping[str, Any] = MappingProxyType({})
     """The parsed options, from before ``lifespan`` opens; empty for a bare ``iterate()``."""
@@ -96,12 +112,30 @@ class BaseDaemonCommand(BaseCommand):
             self._life.stop.beat()
         announce(signals.daemon_beat, self, message=message)
 
+    @property
+    def epoch(self) -> int | None:
+        """For the how manieth time somebody leads: the number of the term in which this tick began.
+        None for a daemon without a leader, and while another process leads."""
+        leadership = self._life and self._life.leadership
+        return leadership.epoch if leadership else None
+
+    def guarded(self) -> AbstractContextManager[None]:
+        """A transaction on ``DAEMONKIT["database"]`` that is committed only if nobody has come to
+        lead since this tick began: ``with self.guarded(): ...``
+
+        Raises ``StaleEpoch``, and rolls back, if somebody has. For a daemon without a leader, and
+        in a bare ``iterate()``, a plain ``atomic(durable=True)``.
+        """
+        leadership = self._life and self._life.leadership
+        return leadership.guarded() if leadership else guarded(self.name, None)
+
     # One life
 
     def run(self) -> Iteration | None:
         """Tick whenever it is due, until told to stop. The last iteration, if there was one."""
         life = self.life
-        with life.watched(), life.announced(), life.opened():
+        campaigning = life.leadership.campaigning() if life.leadership else _nullcontext
+        with life.watched(), life.announced(), life.opened(), campaigning:
             last = None
             while life.wait_until_due(last):
                 last = self.iterate(last)
@@ -166,18 +200,44 @@ class BaseDaemonCommand(BaseCommand):
             self.check(**arguments)
         if self.requires_migrations_checks:
             super().check_migrations()
+        if self.life.leadership is not None:
+            self.life.leadership.ask_for_the_table()
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Live once. Exit codes are those of ``daemonkit.Exit``."""
         self.options = MappingProxyType(options)
-        self._life = Life(self, _written_tick(self), options)
+        self._life = life = Life(self, _written_tick(self), options)
+        if life.settings.leader:
+            from daemonkit.leader import Leadership  # loaded by those alone who want it
+
+            life.leadership = Leadership(life, life.settings.terms)
+            life.tick = life.entitled(life.tick)
         try:
-            if options.get("reload"):
+            if life.settings.workers > 1:
+                from daemonkit.supervisor import supervise  # not for a plain loop
+
+                self._life = None  # each worker has its own
+                team = self.as_team(self.handle, *args, **options)
+                supervise([team], *self._log_options)
+            elif options.get("reload"):
                 autoreload.run_with_reloader(self._live_under_the_reloader)
             else:
                 self._live()
         finally:
             self._life = None
+
+    def as_team(self, live: Callable[..., Any], *args: Any, **options: Any) -> Team:
+        """What a supervisor needs, to have processes live this daemon's life: by ``handle``, or by
+        ``execute``, and under these options.
+
+        Raises ``CommandError`` (exit code 2), as the life itself would, for what makes no sense.
+        """
+        from daemonkit.places import Team
+
+        _written_tick(self)
+        settings = Settings.of(self, options)
+        alone = {**options, "workers": 1, "supervised": True}
+        return Team(self, settings, lambda: live(*args, **alone))
 
     @property
     def _log_options(self) -> tuple[int, str | None]:

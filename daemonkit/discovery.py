@@ -89,7 +89,7 @@ class _Borrowed(BaseDaemonCommand):
 
 
 class CommandDaemon(_Borrowed):
-    """Any management command, as a daemon. Raises ``CommandError`` for arguments that it refuses."""
+    """Any management command, as a daemon. Raises ``CommandError`` for arguments it refuses."""
 
     def __init__(self, name: str, command: BaseCommand, arguments: Sequence[str]) -> None:
         super().__init__(name)

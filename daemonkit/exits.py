@@ -7,7 +7,7 @@ class Exit(IntEnum):
     """The exit codes of a daemon; those above 64 are named as in ``sysexits.h``."""
 
     OK = 0
-    """Told to stop, or ``max_ticks`` or ``max_seconds`` reached."""
+    """Told to stop, or ``max_ticks``, ``max_seconds`` or ``max_memory`` reached."""
 
     TICK_FAILED = 1
     """The one tick of ``--once`` failed; also Django's own code for any other error."""

@@ -20,6 +20,7 @@ from daemonkit.errors import Problem, classify, one_line
 from daemonkit.exits import Exit
 from daemonkit.iteration import Iteration
 from daemonkit.log import Log, logger
+from daemonkit.memory import resident, size_text
 from daemonkit.options import Settings
 from daemonkit.retry import PROVEN_AFTER, after_failure, next_due
 from daemonkit.signals import announce
@@ -28,6 +29,7 @@ from daemonkit.threads import cut_connections
 
 if TYPE_CHECKING:
     from daemonkit.command import BaseDaemonCommand
+    from daemonkit.leader import Leadership
 
 _WAITED_FOR = (Problem.UNREACHABLE, Problem.LOST, Problem.MISCONFIGURED, Problem.READ_ONLY)
 
@@ -53,7 +55,8 @@ class Life:
         self.due: Moment | None = None
         self.now: Moment | None = None
         self.outcome = ""
-        self.hindrance = ""  # why it may not tick now, though a tick is due: "not leader"
+        self.since = self.begun  # from when on the schedule counts
+        self.leadership: Leadership | None = None
         self._end: CommandError | None = None
         self._last: Iteration | None = None
         self._announced_stopping = threading.Event()
@@ -113,10 +116,11 @@ class Life:
         waiting = False
         while self._goes_on(last):
             self.pulsed()
+            hindrance = self.hindrance  # asked first: when it falls away, ``since`` has changed
             now = self.now = self.clock.moment()
-            self.due = next_due(self.schedule, last, self.begun, now)
+            self.due = next_due(self.schedule, self._counted(last), self.since, now)
             seconds = self._until(self.due, now)
-            if self.hindrance:
+            if hindrance:
                 seconds = self.pulse
             elif seconds <= 0:
                 return True
@@ -140,6 +144,25 @@ class Life:
         if not any(tick.overdue_since is not None for tick in list(self.stop.ticks.values())):
             announce(signals.daemon_pulse, self.daemon)
 
+    @property
+    def hindrance(self) -> str:
+        """Why it may not tick now, though a tick is due: "not leader". "" if it may."""
+        return self.leadership.hindrance if self.leadership is not None else ""
+
+    def entitled(self, work: Callable[[], Any]) -> Callable[[], Any]:
+        """A unit of work, with the right to go on taken away when this process leads no more."""
+        return self.leadership.entitled(work) if self.leadership is not None else work
+
+    def begin_schedule_anew(self) -> None:
+        """Have the schedule count from now on, as if the life began: nothing that came due while
+        another led is run now. From any thread."""
+        self.since = self.clock.moment()
+
+    def _counted(self, last: Iteration | None) -> Iteration | None:
+        if last is not None and last.started.monotonic < self.since.monotonic:
+            return None
+        return last
+
     def _until(self, due: Moment, now: Moment) -> float:
         if self._refused_since is not None:  # no later than when the refusal is proven
             return min(due.monotonic, self._refused_since + PROVEN_AFTER) - now.monotonic
@@ -151,16 +174,34 @@ class Life:
         return self.begun.monotonic + self.settings.max_seconds - now.monotonic
 
     def _goes_on(self, last: Iteration | None) -> bool:
-        settings = self.settings
         if self.stop.asked or self._end is not None:
             return False
-        if last is not None and settings.max_ticks and last.number >= settings.max_ticks:
-            self.outcome = f"max_ticks of {settings.max_ticks} reached"
-        elif settings.max_seconds and self._left(self.clock.moment()) <= 0:
-            self.outcome = f"max_seconds of {settings.max_seconds:g} reached"
-        else:
+        if not (limit := self._limit(last.number if last else 0)):
             return True
+        self.outcome = limit
+        if self.settings.supervised:
+            self._await_turn()
         return False
+
+    def _limit(self, ticks: int) -> str:
+        """Which of its limits this life has reached after so many ticks; "" for none."""
+        settings = self.settings
+        if settings.max_ticks and ticks >= settings.max_ticks:
+            return f"max_ticks of {settings.max_ticks} reached"
+        if settings.max_seconds and self._left(self.clock.moment()) <= 0:
+            return f"max_seconds of {settings.max_seconds:g} reached"
+        if ticks and settings.max_memory and resident() > settings.max_memory:
+            return f"max_memory of {size_text(settings.max_memory)} reached"
+        return ""
+
+    def _await_turn(self) -> None:
+        """Begin no tick, and go on living until the supervisor says so: one worker after the other
+        is replaced, and not all that have reached their limit at once."""
+        close_idle(self.pulse)
+        while not self.stop.asked:
+            announce(signals.limit_reached, self.daemon, reason=self.outcome)
+            self.pulsed()
+            self.wait(self.pulse)
 
     # A unit of work: begin(), then the work, then finish()
 
@@ -195,6 +236,8 @@ class Life:
         except Exception:
             logger.exception("%s on_error() failed", self.daemon.name)
         self._note_refusal(error, iteration.problem)
+        if self.leadership is not None and self.leadership.is_deposed:
+            return  # it failed because we cut it
         most = self.settings.max_failures
         if most is not None and iteration.failures - iteration.outages >= most:
             self._end_with(
@@ -272,6 +315,12 @@ class Life:
                 f"was refused by the database for {PROVEN_AFTER:g} s; mend DATABASES:",
                 error,
             )
+
+    def give_up(self, code: Exit, what: str) -> None:
+        """End this life before its next tick, with this exit code. From any thread."""
+        self.outcome = what
+        self._end = CommandError(f"{self.daemon.name} {what}", returncode=code)
+        self.nudge()
 
     def _end_with(self, code: Exit, what: str, error: Exception) -> None:
         self.outcome = f"{what} {one_line(error)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentError
+from argparse import ArgumentError, BooleanOptionalAction
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,9 @@ from daemonkit.clock import Clock, Moment
 from daemonkit.exits import Exit
 from daemonkit.formats import FORMATS
 from daemonkit.iteration import Iteration
-from daemonkit.schedules import Cron, Every, Schedule, parse_duration
+from daemonkit.lease import Terms
+from daemonkit.memory import parse_size, resident
+from daemonkit.schedules import Cron, Every, Poll, Schedule, parse_duration
 
 if TYPE_CHECKING:
     from daemonkit.command import BaseDaemonCommand
@@ -24,7 +26,7 @@ HANDED_IN = ("schedule", "clock")
 
 @dataclass(frozen=True)
 class Settings:
-    """What holds for one run. Times are in seconds; None means no bound."""
+    """What holds for one run. Times are in seconds, memory in bytes; None means no bound."""
 
     schedule: Schedule
     pulse: float
@@ -33,7 +35,12 @@ class Settings:
     max_failures: int | None
     max_ticks: int | None
     max_seconds: float | None
+    leader: bool = False
+    terms: Terms = field(default_factory=Terms)
+    max_memory: int | None = None
+    workers: int = 1
     once: bool = False
+    supervised: bool = False
     clock: Clock = field(default_factory=Clock)
 
     @classmethod
@@ -48,15 +55,25 @@ class Settings:
             value = options.get(name)
             return getattr(daemon, name) if value is None else value
 
+        schedule = schedule_of(daemon, options, once=once)
         return cls(
-            schedule=schedule_of(daemon, options, once=once),
+            schedule=schedule,
             pulse=_seconds("pulse", said("pulse")),
             stop_timeout=_seconds("stop_timeout", said("stop_timeout")),
             tick_timeout=_seconds_or_none("tick_timeout", said("tick_timeout")),
             max_failures=_count("max_failures", said("max_failures")),
             max_ticks=1 if once else _count("max_ticks", said("max_ticks")),
             max_seconds=_seconds_or_none("max_seconds", said("max_seconds")),
+            leader=leads(daemon, options),
+            terms=_terms(
+                _seconds("lease", said("lease")),
+                _seconds_or_none("renew_deadline", said("renew_deadline")),
+                _seconds_or_none("renew_every", said("renew_every")),
+            ),
+            max_memory=_size("max_memory", said("max_memory")),
+            workers=_workers(daemon, options, schedule),
             once=once,
+            supervised=bool(options.get("supervised")),
             clock=options.get("clock") or Clock(),
         )
 
@@ -86,10 +103,16 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--once": {"action": "store_true", "help": "Run one tick; exit with 1 if it failed."},
     "--max-ticks": {"metavar": "N", "help": "End after so many ticks."},
     "--max-seconds": {"metavar": "TIME", "help": "Start no tick after this time; end then."},
+    "--max-memory": {"metavar": "SIZE", "help": "End after a tick that left more: 300m, 1g."},
     "--max-failures": {"metavar": "N", "help": "End with 75 after so many failures in a row."},
     "--tick-timeout": {"metavar": "TIME", "help": "Cut a tick that takes longer; none: never."},
     "--stop-timeout": {"metavar": "TIME", "help": "Time for the tick in flight when stopping."},
+    "--leader": {"action": BooleanOptionalAction, "help": "Of all that run it, one ticks."},
+    "--lease": {"metavar": "TIME", "help": "Time after which a silent leader is replaced."},
+    "--renew-deadline": {"metavar": "TIME", "help": "Time after which a silent leader stops."},
+    "--renew-every": {"metavar": "TIME", "help": "Time between two renewals of the lease."},
     "--pulse": {"metavar": "TIME", "help": "Longest time between two signs of life."},
+    "--workers": {"metavar": "N", "help": "Run the loop in so many processes, for Poll()."},
     "--log-format": {"choices": FORMATS, "help": "auto: for the journal where stderr is one."},
     "--reload": {"action": "store_true", "help": "In development: restart on a code change."},
 }
@@ -131,6 +154,19 @@ def schedule_of(
     raise _usage(f"{daemon.name} {daemon.how_to_schedule}{hint}")
 
 
+def leads(daemon: BaseDaemonCommand, options: Mapping[str, Any]) -> bool:
+    """Whether of all that run it one leads."""
+    said = options.get("leader")
+    return bool(daemon.leader if said is None else said)
+
+
+def _terms(lease: float, renew_deadline: float | None, renew_every: float | None) -> Terms:
+    terms = Terms.of(lease, renew_deadline, renew_every)
+    if complaint := terms.complaint():
+        raise _usage(complaint)
+    return terms
+
+
 def _seconds(name: str, value: Any) -> float:
     seconds = _seconds_or_none(name, value)
     if seconds is None:
@@ -156,6 +192,43 @@ def _count(name: str, value: Any) -> int | None:
     if not str(value).isascii() or not str(value).isdigit() or int(value) < 1:
         raise _usage(f"{_said(name)} takes a whole number above zero, not {value!r}")
     return int(value)
+
+
+def _size(name: str, value: Any) -> int | None:
+    if value is None or value == "none":
+        return None
+    try:
+        size = parse_size(value)
+        resident()
+    except ValueError as error:
+        raise _usage(f"{_said(name)} takes {error}") from None
+    except OSError:
+        raise _usage(f"{_said(name)} needs Linux's /proc/self/statm") from None
+    if size <= 0:
+        raise _usage(f"{_said(name)} must be above zero, not {value}")
+    return size
+
+
+def _workers(daemon: BaseDaemonCommand, options: Mapping[str, Any], schedule: Schedule) -> int:
+    """How many processes are to run the loop, if it makes sense that they be several."""
+    said = options.get("workers")
+    workers = _count("workers", daemon.workers if said is None else said)
+    if workers is None:
+        raise _usage("workers (--workers) needs a number; it cannot be none")
+    for name in ("once", "reload"):
+        if workers > 1 and options.get(name):
+            if said is not None:
+                raise _usage(f"--{name} is for one process: say it without --workers")
+            return 1
+    if workers > 1 and leads(daemon, options):
+        raise _usage(f"{daemon.name}: one of {workers} workers would lead and the others never "
+                     f"tick; say leader or workers, not both")  # fmt: skip
+    if workers > 1 and not isinstance(schedule, Poll) and not daemon.per_worker:
+        raise _usage(
+            f"{daemon.name}: each of {workers} workers would do the same work, {schedule}; "
+            f"if that is what you want, write per_worker = True in its class"
+        )
+    return workers
 
 
 def _said(name: str) -> str:

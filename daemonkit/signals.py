@@ -83,6 +83,10 @@ leadership_lost = Signal(use_caching=True)
 daemon_status = Signal(use_caching=True)
 """``text``: what to say of it in one line, instead of what its other moments tell."""
 
+limit_reached = Signal(use_caching=True)
+"""``reason``: a worker has reached its ``max_ticks``, ``max_seconds`` or ``max_memory``, and waits
+for its supervisor to replace it. Sent at least once every ``pulse`` seconds."""
+
 daemon_reloading = Signal(use_caching=True)
 """``reason``: as ``daemon_stopping``, but then the process executes itself anew. May be sent from
 another thread."""

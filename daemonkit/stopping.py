@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Protocol
@@ -29,6 +29,10 @@ from daemonkit.exits import Exit
 
 UNWINDING = 2.0
 """Seconds for ``finally`` blocks and context managers, after the cut and before the end."""
+
+ABANDONED = 0.8
+"""Seconds for the tick in flight of a worker whose supervisor is gone, and then, after the cut, for
+what unwinds: nobody minds it any more, and a new supervisor may be starting its successor."""
 
 SAME_BURST = 0.05
 """A second signal that follows this fast (seconds) is the first one delivered twice, to the
@@ -158,12 +162,18 @@ class Unattended:
 
 @dataclass
 class Watcher:
-    """The one thread of ours: it counts signals, minds the deadlines, and cuts."""
+    """The one thread of ours: it counts signals, minds the deadlines, and cuts.
+
+    In a worker it also takes its supervisor's ``orders``, from a pipe whose end says that the
+    supervisor is gone. A supervisor itself, which forks, has no thread, and looks by hand.
+    """
 
     stop: Stop
     watched: Watched = field(default_factory=Unattended)
     restored: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     """Puts the signals back as they were found."""
+    orders: int | None = None
+    _abandoned_at: float = math.inf
     _leave_at: float = math.inf
     _closing: bool = False
 
@@ -171,7 +181,8 @@ class Watcher:
         self._reader, self._writer = _pipe()
         self._home = threading.get_ident()
         self._has_terminal = _has_terminal()
-        self._thread = threading.Thread(target=self._watch, name="daemonkit-watcher", daemon=True)
+        self._is_worker = self.orders is not None
+        self._thread: threading.Thread | None = None
 
     @property
     def wakeup_descriptor(self) -> int:
@@ -183,16 +194,37 @@ class Watcher:
         self.stop.part()
 
     def start(self) -> None:
+        self._closing = False
+        self._thread = threading.Thread(target=self._watch, name="daemonkit-watcher", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """End the thread; but not once it insists: then it is what ends the process."""
         if self.stop.forced:
             return
+        self._end_thread()
+        _close_pipe(self._reader, self._writer)
+
+    def _end_thread(self) -> None:
         self._closing = True
         self.look_again()
-        self._thread.join()
-        _close_pipe(self._reader, self._writer)
+        if self._thread is not None:
+            self._thread.join()
+        self._thread = None
+
+    @contextlib.contextmanager
+    def by_hand(self) -> Iterator[None]:
+        """Have no thread for the block, because it forks: it calls ``look()`` instead, which the
+        death of a child wakes as well. It must insist by itself: nothing ends its process."""
+        self._end_thread()
+        child = signal.getsignal(signal.SIGCHLD)
+        signal.signal(signal.SIGCHLD, _leave_it_to_the_watcher)
+        self.restored.callback(signal.signal, signal.SIGCHLD, child or signal.SIG_DFL)
+        try:
+            yield
+        finally:
+            if not self.stop.forced:
+                self.start()
 
     def look_again(self) -> None:
         """Have the deadlines read anew, after something that the watcher sleeps by has changed."""
@@ -200,28 +232,44 @@ class Watcher:
             os.write(self._writer, b"\0")
 
     def _watch(self) -> None:
-        poll = select.poll()
-        poll.register(self._reader, select.POLLIN)
         while not self._closing:
-            told = os.read(self._reader, 4096) if poll.poll(self._patience() * 1000) else b""
-            with _acting:
-                for signum in told:
-                    if signum in STOP_SIGNALS:
-                        self._received(signal.Signals(signum))
-                self._mind_the_deadlines(time.monotonic())
+            self.look()
+
+    def look(self, seconds: float = math.inf, others: Iterable[int] = ()) -> set[int]:
+        """Wait for a signal, an order, a deadline or so many seconds, and act on what has come.
+
+        Returns which of the ``others`` can be read; any of them ends the wait, too.
+        """
+        poll = select.poll()
+        for descriptor in (self._reader, self.orders, *others):
+            if descriptor is not None:
+                poll.register(descriptor, select.POLLIN)
+        ready = {found for found, _ in poll.poll(_milliseconds(min(seconds, self._patience())))}
+        told = os.read(self._reader, 4096) if self._reader in ready else b""
+        with _acting:
+            for signum in told:
+                if signum in STOP_SIGNALS:
+                    self._received(signal.Signals(signum))
+            if self.orders in ready:
+                self._take_orders()
+            self._mind_the_deadlines(time.monotonic())
+        return ready
 
     def _patience(self) -> float:
         """Seconds to sleep: to the next deadline, or so short that no tick that starts meanwhile
         can pass its own unseen."""
         watched, now = self.watched, time.monotonic()
         idle = min(watched.pulse, watched.tick_timeout or math.inf)
-        deadlines = [self._stop_deadline(), self._leave_at, now + idle]
+        deadlines = [self._stop_deadline(), self._abandoned_at, self._leave_at, now + idle]
         deadlines += [self._tick_deadline(tick) for tick in list(self.stop.ticks.values())]
         return max(0.0, min(deadlines) - now)
 
     def _received(self, signum: signal.Signals) -> None:
         stop, name = self.stop, signum.name
-        if signum is signal.SIGHUP and not self._has_terminal:
+        if self._is_worker:  # its supervisor hears the others, and whether one comes twice
+            if signum is signal.SIGTERM and not stop.asked:
+                self._ask(name)
+        elif signum is signal.SIGHUP and not self._has_terminal:
             if not stop.asked:
                 stop.reloading = True
                 self._ask(name)
@@ -231,10 +279,29 @@ class Watcher:
         elif time.monotonic() - self.stop.asked_at > SAME_BURST:
             self._force(f"a second signal, {name}")
 
+    def _take_orders(self) -> None:
+        """What the supervisor says, line by line: "ask REASON" or "force REASON"."""
+        assert self.orders is not None
+        said = os.read(self.orders, 4096)
+        if not said:
+            self.orders, self._abandoned_at = None, time.monotonic() + ABANDONED
+        for line in said.decode(errors="replace").splitlines() or ["ask the supervisor is gone"]:
+            verb, _, reason = line.partition(" ")
+            if verb == "force":
+                self._force(reason)
+            elif not self.stop.asked:
+                self._ask(reason)
+
     def _ask(self, name: str) -> None:
         self.stop.ask(name)
         self.stop.reason, self.stop.asked_at = name, time.monotonic()
-        _aside(self.watched.on_asked, name)
+        self._tell(self.watched.on_asked, name)
+
+    def _tell(self, work: Callable[..., None], *arguments: object) -> None:
+        if self._thread is None:
+            work(*arguments)
+        else:
+            _aside(work, *arguments)
 
     def _stop_deadline(self) -> float:
         if not self.stop.asked or self.stop.forced:
@@ -251,6 +318,10 @@ class Watcher:
     def _mind_the_deadlines(self, now: float) -> None:
         if now >= self._leave_at:
             self._leave()
+        if now >= self._abandoned_at:
+            self._abandoned_at = math.inf
+            self._force("the supervisor is gone")
+            self._leave_at = min(self._leave_at, now + ABANDONED)
         if now >= self._stop_deadline():
             self._force(f"stop_timeout of {self.watched.stop_timeout:g} s ran out")
         for tick in list(self.stop.ticks.values()):
@@ -258,7 +329,7 @@ class Watcher:
                 continue
             if tick.overdue_since is None:
                 tick.overdue_since = now
-                _aside(self.watched.on_overdue, tick)
+                self._tell(self.watched.on_overdue, tick)
                 self.watched.cut({tick.thread}, for_good=False)
             else:
                 self._force("a tick past its tick_timeout did not return when it was cut")
@@ -270,9 +341,10 @@ class Watcher:
         self.stop.forced = reason
         self.stop.reloading = False
         self.stop.ask(reason)
-        self._leave_at = time.monotonic() + UNWINDING
+        if self._thread is not None:
+            self._leave_at = time.monotonic() + UNWINDING
         self.watched.cut({self._home, *list(self.stop.ticks)}, for_good=True)
-        _aside(self.watched.on_forced, reason)
+        self._tell(self.watched.on_forced, reason)
 
     def _leave(self) -> None:
         _aside(flush)
@@ -340,12 +412,14 @@ _here = threading.local()
 
 
 @contextlib.contextmanager
-def on_signals(watched: Watched | None = None) -> Iterator[Watcher]:
+def on_signals(watched: Watched | None = None, orders: int | None = None) -> Iterator[Watcher]:
     """Take SIGTERM, SIGINT and SIGHUP for the block, and mind the deadlines of what is ``watched``.
 
     A block inside another shares its watcher, so that a signal stops both. Off the main thread,
     where Python allows no signal handlers (autoreload, some tests), only the deadlines remain.
-    Handlers, wake-up descriptor and SIGUSR1 are put back as they were.
+    Handlers, wake-up descriptor and SIGUSR1 are put back as they were. With ``orders``, a pipe's
+    descriptor, it is a worker that lives in the block: SIGTERM, however often, only asks it, and
+    SIGINT and SIGHUP are its supervisor's.
     """
     global _standing
     watched = watched or Unattended()
@@ -360,7 +434,7 @@ def on_signals(watched: Watched | None = None) -> Iterator[Watcher]:
                 standing.watched = outer
         return
     stop = Stop()
-    watcher = Watcher(stop, watched)
+    watcher = Watcher(stop, watched, orders=orders)
     try:
         with watcher.restored as restored:
             if threading.current_thread() is threading.main_thread():

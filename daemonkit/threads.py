@@ -122,6 +122,7 @@ class _Local(threading.local):
 _local = _Local()
 _threads: weakref.WeakValueDictionary[int, HeldConnections] = weakref.WeakValueDictionary()
 _refused: set[int] = set()
+_suspended: dict[int, str] = {}
 
 
 def this_thread() -> HeldConnections:
@@ -148,6 +149,17 @@ def cut_connections(threads: set[int], *, for_good: bool) -> None:
             continue
         for link in list(thread.links):
             link.refuse() if for_good else link.cut()
+
+
+def suspend_connections(threads: set[int], why: str) -> None:
+    """Cut the sessions of these threads, and let them make none until ``resume_connections()``:
+    each try raises ``OperationalError`` and says why."""
+    _suspended.update(dict.fromkeys(threads, why))
+    cut_connections(threads, for_good=False)
+
+
+def resume_connections(thread: int) -> None:
+    _suspended.pop(thread, None)
 
 
 def install() -> None:
@@ -238,8 +250,18 @@ def _on_connection_created(connection: Wrapper, **_: Any) -> None:
         _refusing_connect(connection)
     thread = this_thread()
     thread.connected(connection)
+    if why := _suspended.get(threading.get_ident()):  # asked last: a link that stands is cut
+        _turn_away(connection)
+        raise OperationalError(why)
     if thread.depth and getattr(connection.connection, "_pool", None) is not None:
         _replace_the_stale(connection, thread)
+
+
+def _turn_away(wrapper: Wrapper) -> None:
+    wrapper.connection, raw = None, wrapper.connection
+    raw.close()
+    if pool := getattr(raw, "_pool", None):
+        pool.putconn(raw)
 
 
 def _replace_the_stale(wrapper: Wrapper, thread: HeldConnections) -> None:

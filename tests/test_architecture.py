@@ -29,6 +29,9 @@ ARROWS = """
     conf
     models
     formats
+    lease
+    memory
+    labels
 
     # what a tick came to, and when the next one is due
     iteration    -> clock errors
@@ -41,22 +44,33 @@ ARROWS = """
     stopping     -> exits
     forking      -> links stopping
     reexec       -> stopping
+    private      -> links
+    fencing      -> conf lease models
+    leader       -> conf errors exits fencing lease models private signals threads
 
     # a life brings them together
     log          -> clock errors formats iteration schedules signals
-    options      -> clock exits formats iteration schedules
-    life         -> clock errors exits iteration log options retry signals
+    options      -> clock exits formats iteration lease memory schedules
+    life         -> clock errors exits iteration log memory options retry signals
     life         -> connections reexec stopping threads
-    command      -> connections exits iteration life log options retry schedules signals
-    command      -> stopping
+
+    # one parent of several: it knows lives as what its children call
+    places       -> exits options stopping
+    worker       -> clock errors exits iteration labels reexec signals stopping
+    supervisor   -> errors exits log places reexec signals stopping worker
+
+    command      -> connections exits iteration life log options places retry schedules signals
+    command      -> fencing leader stopping supervisor
 
     # beside and above it
     discovery    -> command errors exits
+    several      -> command discovery exits log places supervisor
     checks       -> connections errors links
     testing      -> clock
 """
 
-LEAVES = {"exits", "clock", "errors", "links", "signals", "conf", "models", "formats"}
+LEAVES = {"exits", "clock", "errors", "links", "signals", "conf", "models"}
+LEAVES |= {"formats", "lease", "memory", "labels"}
 LISTENERS = ("systemd", "status")  # hear the signals, and know what those carry
 DOORS = ("management",)  # options in, core called, result printed: they may import anything
 WIRING = ("apps",)  # and so may what wires at start-up
@@ -221,6 +235,7 @@ def test_a_plain_loop_loads_neither_apscheduler_nor_prometheus_nor_a_driver() ->
         sys.path.insert(0, "sample_site")
         django.setup()
         call_command("run_daemon", "time.time", "--every", "1ms", "--max-ticks", "2")
+        assert "daemonkit.supervisor" not in sys.modules
         unneeded = {"apscheduler", "prometheus_client", "MySQLdb", "psycopg", "psycopg_pool"}
         assert not unneeded & sys.modules.keys(), unneeded & sys.modules.keys()
         """,

@@ -169,6 +169,17 @@ def test_a_project_that_configures_its_own_logging_may_use_the_formatters(
     assert (started["daemon"], failed["tick"]) == ("failing", 1)
 
 
+def test_a_supervisor_and_its_workers_write_in_the_format_that_was_said(project: Project) -> None:
+    project.command("failing", FAILING.replace("Every(seconds=1)", "Poll(idle=60)"))
+    options = ("--workers", "2", "--max-ticks", "1", "--log-format", "json")
+    daemon = project.manage("run_daemon", "failing", *options)
+    daemon.wait_for('"outcome": "failed"', within=20, count=2)
+    daemon.stop()
+    lines = [json.loads(line) for line in daemon.stderr.splitlines()]
+    assert lines[0]["message"].startswith("supervisor of failing (2 workers) started")
+    assert len([line for line in lines if line["outcome"] == "failed"]) >= 2
+
+
 def test_an_unknown_format_on_the_command_line_is_one_sentence(project: Project) -> None:
     daemon = project.manage("run_daemon", "time.time", "--every", "1s", "--log-format", "xml")
     assert daemon.wait(20) == 2

@@ -408,6 +408,36 @@ def test_twelve_daemons_are_started_and_stopped_together(shop: Site, mariadb: Se
     eventually(lambda: not mariadb.sessions(), 10)
 
 
+def test_a_supervisor_speaks_for_its_workers(shop: Site, mariadb: Server) -> None:
+    def several(word: str) -> str:
+        return f"""
+        class Command(BaseDaemonCommand):
+            schedule = Poll(idle=0.5)
+            workers = 2
+
+            def tick(self):
+                note("{word}")
+                raise ValueError("for a reason")
+        """
+
+    unit = shop.command("several", several("before"))
+    shop.start(unit)
+    eventually(lambda: "several 2 of 2 ready" in shop.machine.status(unit), 20)
+    eventually(lambda: "before" in notes(mariadb), 20)
+    pid = shop.machine.pid(unit)
+    shop.command("several", several("after the reload"))
+    shop.machine.run("systemctl", "reload", unit)
+    eventually(lambda: "after the reload" in notes(mariadb), 20)
+    shop.is_state(unit, "active")
+    assert (shop.machine.pid(unit), shop.restarts(unit)) == (pid, 0)
+    eventually(lambda: "several 2 of 2 ready" in shop.machine.status(unit), 20)
+    texts = [text for priority, text in shop.entries(unit) if priority == 3]
+    assert "several.2 | ValueError: for a reason" in texts
+    shop.machine.run("systemctl", "stop", unit)
+    assert shop.machine.show(unit, "Result") == "success"
+    eventually(lambda: not mariadb.sessions(), 10)
+
+
 # The sandbox
 
 

@@ -3,61 +3,107 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
+from itertools import takewhile
 from typing import Any
 
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from daemonkit.discovery import find_daemon
+from daemonkit.exits import Exit
 from daemonkit.stopping import on_signals
+
+_ALL = "\0all"
+"""``--all`` as argparse sees it: in the place of a name."""
 
 
 class Command(BaseCommand):
-    help = "Run a daemon: one of the project's, any command or any callable (with --every, --cron)."
+    help = (
+        "Run a daemon: one of the project's, any command or any callable (with --every, --cron); "
+        "or several, a process each."
+    )
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("name", help="a daemon, a command, or the dotted path of a callable")
+        parser.add_argument("--all", action="store_true", help="instead of names: every daemon")
         parser.add_argument(
             "options",
             nargs=argparse.REMAINDER,
             help="the daemon's own options (run_daemon NAME --help shows them); those of a plain "
-            "command stand behind --",
+            "command stand behind --. Or the names of further daemons, and options for all",
         )
 
     def run_from_argv(self, argv: list[str]) -> None:
         self._called_from_command_line = True  # a usage error is then no traceback
         own, arguments = _split(argv)
+        own[2:] = [_ALL if word == "--all" else word for word in own[2:]]
         parser = self.create_parser(own[0], own[1])
         said = parser.parse_args(own[2:])
         before = own[2 : len(own) - len(said.options) - 1]
+        options = ["--all" if word == _ALL else word for word in said.options]
         try:
             # Before the daemon's module is imported: PID 1 can be stopped from here on. The
             # reloader has handlers of its own.
-            if "--reload" in said.options:
-                find_daemon(said.name, arguments).run_from_argv(
-                    [own[0], said.name, *before, *said.options]
-                )
-            else:
-                with on_signals():
-                    find_daemon(said.name, arguments).run_from_argv(
-                        [own[0], said.name, *before, *said.options]
-                    )
+            with contextlib.nullcontext() if "--reload" in options else on_signals():
+                self._run(own[0], said.name, before, options, arguments)
         except CommandError as error:
             if said.traceback:
                 raise
             self.stderr.write(f"CommandError: {error}")
             sys.exit(error.returncode)
 
+    def _run(
+        self, prog: str, name: str, before: list[str], options: list[str], arguments: list[str]
+    ) -> None:
+        words = _words(options)
+        if name == _ALL:
+            from daemonkit.several import all_names  # a plain loop loads no supervisor
+
+            if words or arguments:
+                raise _usage("say --all, or names, not both")
+            return _supervise(prog, all_names(), [*before, *options])
+        daemon = find_daemon(name, arguments)
+        if not words or _takes_words(daemon):
+            return daemon.run_from_argv([prog, name, *before, *options])
+        if arguments:
+            raise _usage("what stands behind -- is for one command; run it alone")
+        return _supervise(prog, [name, *words], [*before, *options[len(words) :]])
+
     def handle(self, *args: Any, **options: Any) -> None:
         own, arguments = _split(options["options"])
-        call_command(find_daemon(options["name"], arguments), *own)
+        daemon, words = find_daemon(options["name"], arguments), _words(own)
+        if words and not arguments and not _takes_words(daemon):
+            _supervise("manage.py", [options["name"], *words], own[len(words) :])
+        else:
+            call_command(daemon, *own)
+
+
+def _words(options: list[str]) -> list[str]:
+    """What stands before the first option: names of further daemons, or a daemon's arguments."""
+    return list(takewhile(lambda word: not word.startswith("-"), options))
+
+
+def _takes_words(daemon: BaseCommand) -> bool:
+    parser = daemon.create_parser("manage.py", "run_daemon")
+    return any(not action.option_strings for action in parser._actions)
+
+
+def _supervise(prog: str, names: list[str], options: list[str]) -> None:
+    from daemonkit.several import supervise_several
+
+    supervise_several(prog, names, options)
 
 
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:
     """What stands before the first ``--`` and what behind it; argparse would swallow it."""
     if "--" not in argv:
-        return argv, []
+        return list(argv), []
     cut = argv.index("--")
     return argv[:cut], argv[cut + 1 :]
+
+
+def _usage(sentence: str) -> CommandError:
+    return CommandError(sentence, returncode=Exit.USAGE)

@@ -1,0 +1,1 @@
+"""A site whose work is done by task queues, Celery's and django-q2's: what workers stand beside."""

@@ -1,0 +1,204 @@
+"""Several processes: what they hold in memory, and how fast one that dies has a successor.
+
+Beside daemonkit's supervisor stand as many separate processes of it, Celery's prefork worker and
+django-q2's cluster, both on a private Redis. Every worker has made a query before it is measured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import psutil
+
+from benchmarks.contestants import SQLITE, Servers, environment
+from benchmarks.lives import megabytes
+from benchmarks.redis_server import Redis
+from benchmarks.table import Spread, Table, Verdict, millis, missing
+
+SEPARATE, OURS, CELERY, DJANGO_Q = (
+    "separate processes",
+    "daemonkit --workers",
+    "Celery prefork",
+    "django-q2 cluster",
+)
+PATIENCE = 15.0
+POLL = ("-m", "django", "run_daemon", "kept_poll", "--skip-checks", "-v", "0")
+
+
+def measure(servers: Servers, *, quick: bool) -> Iterator[Table]:
+    database = servers.mariadb.settings() if servers.mariadb else dict(SQLITE)
+    lacking = Redis.why_missing()
+    with contextlib.ExitStack() as stack:
+        redis = None
+        if not lacking:
+            redis = Redis()
+            stack.callback(redis.remove)
+        yield memory(database, redis, quick=quick)
+        yield successors(database, redis, quick=quick)
+    if lacking:
+        yield missing("Celery's and django-q2's workers", lacking)
+
+
+def memory(database: Mapping[str, Any], redis: Redis | None, *, quick: bool) -> Table:
+    numbers, rounds = ((1, 2), 1) if quick else ((1, 2, 4, 8), 3)
+    table = Table(
+        "Memory of workers that have made a query, their parents included (PSS)",
+        ("what", *(f"{number}" for number in numbers), "ratio at the most"),
+    )
+    names = [SEPARATE, OURS, *([CELERY, DJANGO_Q] if redis else [])]
+    held: dict[tuple[str, int], list[float]] = {}
+    for _ in range(rounds):
+        for number in numbers:
+            for name in names:
+                with Crew(name, number, database, redis) as crew:
+                    crew.wait()
+                    held.setdefault((name, number), []).append(crew.pss())
+    for name in names:
+        medians = [megabytes(Spread.of(held[name, number]).median) for number in numbers]
+        ratio = Spread.of_ratios(held[name, numbers[-1]], held[SEPARATE, numbers[-1]])
+        verdict = Verdict(ratio.median, 1.0) if name == OURS else None
+        table.add(name, *medians, f"{ratio.median:.2f}", verdict=verdict)
+    return table
+
+
+def successors(database: Mapping[str, Any], redis: Redis | None, *, quick: bool) -> Table:
+    lives, workers = (1, 2) if quick else (3, 4)
+    table = Table(
+        "From a worker's SIGKILL to its successor's first tick, or task",
+        ("contestant", "kills", "median", "longest", "nobody ever"),
+    )
+    for name in [OURS, *([CELERY, DJANGO_Q] if redis else [])]:
+        seconds: list[float] = []
+        for _ in range(lives):
+            with Crew(name, workers, database, redis) as crew:
+                seconds += crew.all_replaced()
+        found = [each for each in seconds if each < math.inf]
+        times = [millis(Spread.of(found).median), millis(max(found))] if found else ["", ""]
+        table.add(name, str(len(seconds)), *times, str(len(seconds) - len(found)))
+    return table
+
+
+class Crew:
+    """So many workers of one kind, and whoever minds and feeds them."""
+
+    def __init__(
+        self, name: str, workers: int, database: Mapping[str, Any], redis: Redis | None
+    ) -> None:
+        self.name, self.workers, self.redis = name, workers, redis
+        self._seen: dict[int, float] = {}
+        site = "kept" if redis is None or name in (SEPARATE, OURS) else "queues"
+        self._environment = environment(
+            DJANGO_SETTINGS_MODULE=f"benchmarks.{site}.settings",
+            BENCHMARK_DATABASE=json.dumps(database),
+            BENCHMARK_REDIS=redis.url if redis else "",
+            BENCHMARK_WORKERS=str(workers),
+        )
+        self._feeder: subprocess.Popen[str] | None = None
+        if site == "queues" and redis:
+            redis.client.flushall()
+            kind = "celery" if name == CELERY else "django_q"
+            self._feeder = self._start("-m", "benchmarks.queues.feed", kind)
+        self._processes = [self._start(*command) for command in self._commands()]
+
+    def _commands(self) -> list[tuple[str, ...]]:
+        workers = str(self.workers)
+        quiet = ("--loglevel", "CRITICAL", "--without-gossip", "--without-mingle")
+        return {
+            SEPARATE: [POLL] * self.workers,
+            OURS: [(*POLL, "--workers", workers)],
+            CELERY: [
+                ("-m", "celery", "-A", "benchmarks.queues.celery", "worker", "-c", workers, *quiet)
+            ],
+            DJANGO_Q: [("-m", "django", "qcluster")],
+        }[self.name]
+
+    def _start(self, *command: str) -> subprocess.Popen[str]:
+        mute = self.name in (CELERY, DJANGO_Q)
+        return subprocess.Popen(
+            [sys.executable, *command],
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL if mute else subprocess.PIPE,
+            stderr=subprocess.DEVNULL if mute else None,
+            text=True,
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in [*self._processes, *filter(None, [self._feeder])]:
+            for member in self._session(process):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    member.kill()
+            process.kill()
+            process.wait()
+            if process.stdout:
+                process.stdout.close()
+
+    def wait(self) -> list[int]:
+        """Until every worker has ticked; their pids."""
+        while len(self._seen) < self.workers:
+            self._hear()
+        return list(self._seen)[: self.workers]
+
+    def pss(self) -> float:
+        """Bytes that all processes hold, what they share counted once."""
+        if self._feeder:
+            self._feeder.kill()
+        time.sleep(0.3)
+        members = [each for process in self._processes for each in self._session(process)]
+        return float(sum(each.memory_full_info().pss for each in members))
+
+    def all_replaced(self) -> list[float]:
+        """Kill each worker, one after the other: seconds until one that was not there before has
+        ticked. For ever, where none does within ``PATIENCE``: that ends the series."""
+        seconds: list[float] = []
+        for victim in self.wait():
+            before = set(self._seen)
+            killed = time.monotonic()
+            os.kill(victim, signal.SIGKILL)
+            try:
+                while not (new := self._seen.keys() - before):
+                    self._hear(until=killed + PATIENCE)
+            except TimeoutError:
+                return [*seconds, math.inf]
+            seconds.append(min(self._seen[pid] for pid in new) - killed)
+        return seconds
+
+    def _hear(self, until: float = math.inf) -> None:
+        """Wait for more news of who has ticked, and when."""
+        if self._feeder and self.redis:
+            while not (said := self.redis.client.lpop("ticked")):
+                time.sleep(0.002)
+                if time.monotonic() > until:
+                    raise TimeoutError
+            pid, ticked = str(said).split()
+            self._seen.setdefault(int(pid), float(ticked))
+            if time.monotonic() > until:
+                raise TimeoutError
+            return
+        mute = [each for each in self._processes if each.pid not in self._seen]
+        stdout = mute[0].stdout if self.name == SEPARATE else self._processes[0].stdout
+        assert stdout
+        said = json.loads(stdout.readline())
+        self._seen[said["pid"]] = said["ticked"]
+
+    def _session(self, process: subprocess.Popen[str]) -> list[psutil.Process]:
+        return [each for each in psutil.process_iter() if _session_of(each.pid) == process.pid]
+
+
+def _session_of(pid: int) -> int:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        return os.getsid(pid)
+    return 0

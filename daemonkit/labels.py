@@ -1,0 +1,105 @@
+"""Output that says who speaks: each line of a worker begins with its label.
+
+The worker writes it itself, whole lines at a time: the supervisor has no part in it, and a file or
+a terminal that blocks stops nobody else.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import select
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+LONGEST = 16384
+"""Bytes of a line that are kept until its end comes. What is longer comes in pieces."""
+
+_PRIORITY = re.compile(rb"<\d>")  # sd-daemon(3): the journal wants it first
+_OBJECT = re.compile(rb"\{.*\}")  # a line of JSON, which says itself who speaks
+
+
+def label_output(label: str) -> None:
+    """Put a label before each line that this process writes to ``sys.stdout`` and ``sys.stderr``.
+
+    The two objects stay the same: log handlers and commands hold them since long ago.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.flush()
+            raw = Labelled(stream.fileno(), label, stream.name)
+            unbuffered = stream.write_through  # python -u
+            io.TextIOWrapper.__init__(
+                stream,
+                raw if unbuffered else io.BufferedWriter(raw),
+                encoding=stream.encoding,
+                errors=stream.errors,
+                line_buffering=stream.line_buffering,
+                write_through=unbuffered,
+            )
+
+
+def finish_lines() -> None:
+    """Write out lines that have not ended, before the process does."""
+    for stream in (sys.stdout, sys.stderr):
+        raw = getattr(getattr(stream, "buffer", None), "raw", getattr(stream, "buffer", None))
+        if isinstance(raw, Labelled):
+            stream.flush()
+            raw.finish()
+
+
+class Labelled(io.RawIOBase):
+    """A descriptor, and a label before each line that is written to it."""
+
+    def __init__(self, descriptor: int, label: str, name: str) -> None:
+        self.name = name
+        self._descriptor = descriptor
+        self._label = f"{label} | ".encode()
+        self._begun = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return os.isatty(self._descriptor)
+
+    def write(self, data: Any) -> int:
+        *lines, self._begun = (self._begun + bytes(data)).split(b"\n")
+        self._write(lines)
+        if len(self._begun) > LONGEST:
+            self.finish()
+        return len(data)
+
+    def finish(self) -> None:
+        """Write the line that has begun, as if it had ended."""
+        begun, self._begun = self._begun, b""
+        if begun:
+            self._write([begun])
+
+    def _write(self, lines: list[bytes]) -> None:
+        for piece in _pieces([self._labelled(line) + b"\n" for line in lines]):
+            while piece:
+                piece = piece[os.write(self._descriptor, piece) :]
+
+    def _labelled(self, line: bytes) -> bytes:
+        if _OBJECT.fullmatch(line):
+            return line
+        priority = found[0] if (found := _PRIORITY.match(line)) else b""
+        return priority + self._label + line[len(priority) :]
+
+
+def _pieces(lines: list[bytes]) -> Iterator[bytes]:
+    """Lines put together as long as a pipe takes them in one go, so that those of others do not
+    come between."""
+    piece = b""
+    for line in lines:
+        if piece and len(piece) + len(line) > select.PIPE_BUF:
+            yield piece
+            piece = b""
+        piece += line
+    yield piece

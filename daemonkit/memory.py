@@ -1,0 +1,36 @@
+"""Memory: how much this process holds, and sizes as people write them."""
+
+from __future__ import annotations
+
+import os
+import re
+
+_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)b?", re.IGNORECASE)
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds now, what it shares with its parent included.
+
+    Not the high-water mark of getrusage(2), which never goes down. Raises ``OSError`` where there
+    is no /proc.
+    """
+    descriptor = os.open("/proc/self/statm", os.O_RDONLY)
+    try:
+        return int(os.read(descriptor, 200).split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    finally:
+        os.close(descriptor)
+
+
+def parse_size(text: str | int) -> int:
+    """Bytes of "300m", "1.5g" or 1000. Raises ``ValueError`` for anything else."""
+    found = _SIZE.fullmatch(str(text).strip())
+    if not found:
+        raise ValueError(f"a size such as 300m or 1g, not {str(text)!r}")
+    return int(float(found[1]) * _UNITS[found[2].lower()])
+
+
+def size_text(size: int) -> str:
+    """A size that reads well: 314572800 is "300m"."""
+    unit = max((unit for unit, bytes_ in _UNITS.items() if size >= bytes_), key=_UNITS.__getitem__)
+    return f"{size / _UNITS[unit]:.4g}{unit}"

@@ -1,0 +1,824 @@
+"""The lease's rules, its own session and guarded writes, on real servers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from django.db import OperationalError, connections, transaction
+
+from daemonkit import BaseDaemonCommand, Cron, Every, Schedule, StaleEpoch, guarded
+from daemonkit.leader import Leadership
+from daemonkit.lease import Candidate, Deposed, LeaseRow, Row, Terms, clock, holder_name
+from daemonkit.life import Life
+from daemonkit.options import Settings
+from daemonkit.private import PrivateSession, own_wrapper
+from daemonkit.testing import FakeClock
+from tests.conftest import MakeAlias, MakeProxy
+from tests.leases import TABLE, epoch, holder, lease_table
+from tests.servers import PostgreSQL, Server
+from tests.waiting import eventually
+
+TERMS = Terms()
+
+
+class SetClock:
+    """A clock that the test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def probe(server: Server, alias: MakeAlias) -> Iterator[str]:
+    """An alias with an empty lease table."""
+    name = alias(server)
+    with lease_table(name):
+        yield name
+
+
+@pytest.fixture
+def ticking() -> SetClock:
+    return SetClock()
+
+
+@pytest.fixture
+def candidate(probe: str, ticking: SetClock) -> Callable[..., Candidate]:
+    """``candidate("a")``: one who campaigns for the lease "sync" by the test's clock."""
+
+    def make(holder: str, terms: Terms = TERMS, execute: Any = None) -> Candidate:
+        row = LeaseRow(TABLE, "sync", execute or executing(probe))
+        return Candidate(row, terms, f"host:{holder}:token", ticking)
+
+    return make
+
+
+def executing(alias: str) -> Any:
+    def execute(sql: str, params: Sequence[Any]) -> tuple[int, list[tuple[Any, ...]]]:
+        with connections[alias].cursor() as cursor:
+            cursor.execute(sql, params)
+            return cursor.rowcount, cursor.fetchall() if cursor.description else []
+
+    return execute
+
+
+Campaigner = Callable[..., Candidate]
+
+
+# The rules
+
+
+def test_the_first_to_campaign_leads_with_epoch_1_and_the_second_sees_who(
+    candidate: Campaigner,
+) -> None:
+    first, second = candidate("1"), candidate("2")
+    assert first.campaign()
+    assert first.term is not None
+    assert first.term.epoch == 1
+    assert not second.campaign()
+    assert second.leader == "host:1"
+    assert second.term is None
+
+
+def test_a_lease_that_is_given_back_is_free_at_once_and_the_epoch_grows(
+    candidate: Campaigner,
+) -> None:
+    first, second = candidate("1"), candidate("2")
+    first.campaign()
+    second.campaign()
+    first.resign()
+    assert first.term is None
+    assert second.campaign()
+    assert second.term is not None
+    assert second.term.epoch == 2
+
+
+def test_a_lease_that_is_not_renewed_is_free_when_it_was_seen_unchanged_for_its_duration(
+    candidate: Campaigner, ticking: SetClock
+) -> None:
+    first, second = candidate("1"), candidate("2")
+    first.campaign()
+    ticking.pass_(100)  # who has just come has seen nothing yet
+    assert not second.campaign()
+    ticking.pass_(14.9)
+    assert not second.campaign()
+    ticking.pass_(0.1)
+    assert second.campaign()
+
+
+def test_a_renewal_that_was_seen_starts_the_wait_anew(
+    candidate: Campaigner, ticking: SetClock
+) -> None:
+    first, second = candidate("1"), candidate("2")
+    first.campaign()
+    second.campaign()
+    assert not second.sees_a_leader_at_work
+    ticking.pass_(9)
+    first.renew()
+    ticking.pass_(5)
+    second.campaign()
+    assert second.sees_a_leader_at_work
+    ticking.pass_(14.9)
+    assert not second.campaign()
+
+
+def test_the_duration_that_counts_is_what_the_holder_promised_itself(
+    candidate: Campaigner, ticking: SetClock
+) -> None:
+    """Two hosts of which one has newer settings: the shorter lease of one frees nothing early."""
+    first, second = candidate("1", Terms.of(60)), candidate("2", Terms.of(3))
+    first.campaign()
+    second.campaign()
+    ticking.pass_(59)
+    assert not second.campaign()
+
+
+def test_a_leader_stops_trusting_itself_before_another_may_start(
+    candidate: Campaigner, ticking: SetClock
+) -> None:
+    first = candidate("1")
+    first.campaign()
+    assert first.left == 10
+    ticking.pass_(10)
+    assert first.left <= 0
+    assert first.pause() == 0
+
+
+def test_the_right_to_lead_counts_from_before_the_renewal_was_asked_for(
+    candidate: Campaigner, probe: str, ticking: SetClock
+) -> None:
+    plain = executing(probe)
+
+    def slow(sql: str, params: Sequence[Any]) -> Any:
+        answer = plain(sql, params)
+        ticking.pass_(3)  # it was done at once, and the answer took its time
+        return answer
+
+    first = candidate("1", execute=slow)
+    first.campaign()
+    assert first.left == 10 - 3
+    first.renew()
+    assert first.left == 10 - 3
+
+
+def test_a_change_counts_from_the_moment_when_the_answer_had_come(
+    candidate: Campaigner, probe: str, ticking: SetClock
+) -> None:
+    plain = executing(probe)
+
+    def slow(sql: str, params: Sequence[Any]) -> Any:
+        ticking.pass_(3)  # it may have been renewed in the last moment of these
+        return plain(sql, params)
+
+    first, second = candidate("1"), candidate("2", execute=slow)
+    first.campaign()
+    second.campaign()
+    ticking.pass_(11.9)
+    assert not second.campaign()  # 14.9 s after the first answer
+    assert second.campaign()
+
+
+def test_of_two_who_try_at_the_same_time_one_wins(candidate: Campaigner, ticking: SetClock) -> None:
+    crashed, first, second = candidate("0"), candidate("1"), candidate("2")
+    crashed.campaign()
+    first.campaign()
+    second.campaign()
+    ticking.pass_(15)
+    seen = second._row.read()
+    assert first.campaign()
+    assert second._take(seen) is False  # it looked before the first one took it
+    assert second.term is None
+    assert not second.campaign()
+
+
+def test_a_renewal_in_the_last_moment_keeps_the_lease(
+    candidate: Campaigner, ticking: SetClock
+) -> None:
+    first, second = candidate("1"), candidate("2")
+    first.campaign()
+    second.campaign()
+    ticking.pass_(15)
+    first.renew()
+    assert second._take(second._seen) is False  # it has not seen that
+    first.renew()
+
+
+def test_of_many_who_insert_the_first_row_one_wins(probe: str, ticking: SetClock) -> None:
+    gate, won = threading.Barrier(6), []
+
+    def run(number: int) -> None:
+        try:
+            row = LeaseRow(TABLE, "sync", executing(probe))
+            candidate = Candidate(row, TERMS, f"host:{number}:token", ticking)
+            gate.wait(10)
+            if candidate.campaign():
+                won.append(number)
+        finally:
+            connections[probe].close()
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(won) == 1
+
+
+def test_a_leader_whose_lease_was_taken_is_told_at_its_next_renewal(
+    candidate: Campaigner, ticking: SetClock
+) -> None:
+    first, second = candidate("1"), candidate("2")
+    first.campaign()
+    second.campaign()
+    ticking.pass_(15)
+    second.campaign()
+    with pytest.raises(Deposed, match="host:2 took the lease"):
+        first.renew()
+
+
+def test_a_leader_whose_row_was_deleted_is_told(candidate: Campaigner, server: Server) -> None:
+    first = candidate("1")
+    first.campaign()
+    server.execute(f"DELETE FROM {TABLE}")
+    with pytest.raises(Deposed, match="row is gone"):
+        first.renew()
+
+
+@pytest.mark.parametrize("took_effect", [True, False])
+def test_a_renewal_of_unknown_outcome_is_found_out_by_the_next(
+    candidate: Campaigner, probe: str, ticking: SetClock, took_effect: bool
+) -> None:
+    plain, lost = executing(probe), [False]
+
+    def unreliable(sql: str, params: Sequence[Any]) -> Any:
+        if lost[0] and sql.startswith("UPDATE"):
+            if took_effect:
+                plain(sql, params)
+            raise OperationalError(2013, "Lost connection during query")
+        return plain(sql, params)
+
+    first = candidate("1", execute=unreliable)
+    first.campaign()
+    lost[0] = True
+    with pytest.raises(OperationalError):
+        first.renew()
+    assert first.left == 10
+    lost[0] = False
+    ticking.pass_(1)
+    first.renew()
+    assert first.left == 10
+    first.renew()
+
+
+def test_a_lease_taken_without_knowing_it_is_taken_once_more_with_a_new_epoch(
+    candidate: Campaigner, probe: str, server: Server
+) -> None:
+    plain, lost = executing(probe), [True]
+
+    def unreliable(sql: str, params: Sequence[Any]) -> Any:
+        answer = plain(sql, params)
+        if lost[0] and sql.startswith("INSERT"):
+            raise OperationalError(2013, "Lost connection during query")
+        return answer
+
+    first = candidate("1", execute=unreliable)
+    with pytest.raises(OperationalError):
+        first.campaign()
+    assert first.term is None
+    assert epoch(server) == 1
+    assert first.campaign()
+    assert first.term is not None
+    assert first.term.epoch == 2
+
+
+def test_who_has_lost_the_lease_cannot_give_it_away(
+    candidate: Campaigner, ticking: SetClock, server: Server
+) -> None:
+    first, second = candidate("1"), candidate("2")
+    first.campaign()
+    second.campaign()
+    ticking.pass_(15)
+    second.campaign()
+    first.resign()
+    assert holder(server) == "host:2:token"
+
+
+def test_a_standby_looks_twice_a_second_and_at_the_very_end_of_the_lease(
+    candidate: Campaigner, ticking: SetClock
+) -> None:
+    first, second = candidate("1"), candidate("2")
+    first.campaign()
+    second.campaign()
+    assert 0.4 <= second.pause() <= 0.5
+    ticking.pass_(14.9)
+    assert second.pause() == pytest.approx(0.1)
+    assert 1.9 <= candidate("3").terms.retry <= 2.1
+
+
+def test_a_holders_name_is_its_own_each_time() -> None:
+    assert holder_name() != holder_name()
+    assert len(holder_name()) <= 200
+
+
+def test_the_leases_clock_goes_on_and_is_nobodys_wall_clock() -> None:
+    before = clock()
+    assert clock() >= before
+    assert abs(clock() - time.time()) > 1e6
+
+
+# The times
+
+
+@pytest.mark.parametrize(
+    ("terms", "complaint"),
+    [
+        (Terms(), ""),
+        (Terms.of(1.5), ""),
+        (Terms.of(60), ""),
+        (Terms(10, 10, 2), "a lease of 10 s is not longer than its renew_deadline of 10 s"),
+        (Terms(10, 15, 2), "not longer than its renew_deadline of 15 s"),
+        (Terms(15, 2.4, 2), "must be over 2.4 s"),
+        (Terms.of(0.5), "too short"),
+    ],
+)
+def test_times_that_do_not_fit_each_other_are_one_sentence(terms: Terms, complaint: str) -> None:
+    assert complaint in terms.complaint()
+    assert bool(terms.complaint()) == bool(complaint)
+
+
+def test_what_is_not_said_follows_client_gos_proportions() -> None:
+    assert Terms.of(15) == Terms(15, 10, 2)
+    assert Terms.of(3) == Terms(3, pytest.approx(2), pytest.approx(0.4))
+
+
+class Led(BaseDaemonCommand):
+    schedule = Every(seconds=1)
+
+    def tick(self) -> None: ...
+
+
+def test_options_override_the_attributes_of_a_leader() -> None:
+    settings = Settings.of(Led(), {"leader": True, "lease": "6s", "renew_every": "1s"})
+    assert settings.leader
+    assert settings.terms == Terms(6, 4, 1)
+    assert not Settings.of(Led(), {}).leader
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_daemon_that_has_a_leader_runs_without_one_in_a_test_and_on_sqlite() -> None:
+    class Command(Led):
+        leader = True
+
+        def tick(self) -> None:
+            with self.guarded():
+                ticked.append(self.epoch)
+
+    ticked: list[int | None] = []
+    with pytest.raises(CommandError, match="let systemd be its leader"):
+        call_command(Command(), max_ticks=1)
+    call_command(Command(), max_ticks=1, leader=False)
+    call_command(Command(), "--no-leader", "--once")
+    assert ticked == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"lease": "5s", "renew_deadline": "8s"}, "not longer than its renew_deadline"),
+        ({"lease": "none"}, "cannot be none"),
+        ({"lease": "-1"}, "a duration such as 30s"),
+        ({"leader": True, "workers": 4}, "one of 4 workers would lead"),
+    ],
+)
+def test_bad_options_of_a_leader_are_one_sentence_and_exit_code_2(
+    options: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(CommandError, match=sentence) as refused:
+        Settings.of(Led(), options)
+    assert refused.value.returncode == 2
+
+
+# Standing by, on a clock that passes at once
+
+
+class Away:
+    """A leadership that others have for the first so many seconds, and from one to another."""
+
+    is_deposed = False
+
+    def __init__(self, daemon: BaseDaemonCommand, *spans: tuple[float, float]) -> None:
+        self.life, self.spans = daemon.life, spans
+        self.was_away = False
+
+    @property
+    def hindrance(self) -> str:
+        now = self.life.clock.moment().monotonic
+        is_away = any(begin <= now < end for begin, end in self.spans)
+        if self.was_away and not is_away:
+            self.life.begin_schedule_anew()
+        self.was_away = is_away
+        return "not leader" if is_away else ""
+
+
+def led(schedule: Schedule, ticks: int, *spans: tuple[float, float]) -> list[float]:
+    """When a daemon ticks, in seconds, while others lead in these spans."""
+
+    class Command(BaseDaemonCommand):
+        def lifespan(self) -> AbstractContextManager[None]:
+            self.life.leadership = Away(self, *spans)  # type: ignore[assignment]
+            return nullcontext()
+
+        def tick(self) -> None:
+            began.append(clock.moment().monotonic)
+
+    began: list[float] = []
+    clock = FakeClock()
+    call_command(Command(), schedule=schedule, clock=clock, max_ticks=ticks, pulse=10)
+    return began
+
+
+def test_an_interval_is_due_at_once_when_this_process_comes_to_lead() -> None:
+    assert led(Every(seconds=100), 3, (0, 30)) == [30, 130, 230]
+    assert led(Every(seconds=100), 4, (110, 150)) == [0, 100, 150, 250]
+
+
+def test_a_cron_time_that_passed_while_another_led_is_not_run() -> None:
+    hourly = Cron("0 * * * *")
+    assert led(hourly, 2, (0, 5000)) == [7200, 10800]
+    assert led(hourly, 3, (3700, 8000)) == [3600, 10800, 14400]
+
+
+# The session of its own
+
+
+@pytest.fixture
+def session(probe: str) -> Iterator[PrivateSession]:
+    session = PrivateSession(probe, seconds=3)
+    yield session
+    session.close()
+
+
+def test_a_statement_is_committed_when_it_is_answered(
+    session: PrivateSession, server: Server
+) -> None:
+    assert session.execute("INSERT INTO entry (note) VALUES (%s)", ["x"], 5)[0] == 1
+    assert server.execute("SELECT note FROM entry") == [("x",)]
+    assert session.execute("SELECT note FROM entry", [], 5) == (1, [("x",)])
+
+
+def test_the_session_is_none_of_djangos_and_no_unit_of_work_closes_it(
+    session: PrivateSession, server: Server, probe: str
+) -> None:
+    from daemonkit import fresh_connections
+
+    session.execute("SELECT 1", [], 5)
+    before = server.sessions()
+    assert len(before) == 1
+    with fresh_connections:
+        assert connections[probe].connection is None
+    connections.close_all()
+    session.execute("SELECT 1", [], 5)
+    assert server.sessions() == before
+
+
+def test_the_session_leaves_djangos_pool_alone(alias: MakeAlias, postgres: Server) -> None:
+    name = alias(postgres, OPTIONS={"pool": {"min_size": 1, "max_size": 2}})
+    wrapper = own_wrapper(name, 3)
+    assert "pool" not in wrapper.settings_dict["OPTIONS"]
+    assert wrapper.pool is None
+    assert "pool" in connections[name].settings_dict["OPTIONS"]
+
+
+def test_a_users_shorter_time_limits_hold_for_the_session_too(
+    server: Server, alias: MakeAlias
+) -> None:
+    option = "connect_timeout"
+    wrapper = own_wrapper(alias(server, OPTIONS={option: 2}), 30)
+    assert wrapper.settings_dict["OPTIONS"][option] == 2
+    assert own_wrapper(alias(server, "plain"), 4.2).settings_dict["OPTIONS"][option] == 5
+
+
+def test_a_killed_session_is_an_error_and_the_next_statement_has_a_new_one(
+    session: PrivateSession, server: Server
+) -> None:
+    session.execute("SELECT 1", [], 5)
+    server.kill_sessions()
+    with pytest.raises(OperationalError):
+        session.execute("SELECT 1", [], 5)
+    assert session.execute("SELECT 1", [], 5)[1] == [(1,)]
+
+
+def test_a_server_that_does_not_answer_holds_nobody_longer_than_was_said(
+    server: Server, alias: MakeAlias, proxy: MakeProxy
+) -> None:
+    through = proxy(server)
+    session = PrivateSession(alias(server, port=through.port), seconds=3)
+    session.execute("SELECT 1", [], 5)
+    for stop in (through.stall, through.drop):
+        stop()
+        for _ in range(3):  # in the middle of a session, and while it connects
+            asked = time.monotonic()
+            with pytest.raises(OperationalError):
+                session.execute("SELECT 1", [], 0.3)
+            assert time.monotonic() - asked < 1.5
+        through.resume()
+        assert eventually(lambda: answered(session), within=10) == [(1,)]
+    session.close()
+    through.close()
+    eventually(lambda: not [t for t in threading.enumerate() if t.name == "daemonkit-lease"], 10)
+
+
+def test_who_is_late_is_cut_and_does_not_wait_for_the_drivers_own_limit(
+    server: Server, alias: MakeAlias, proxy: MakeProxy
+) -> None:
+    through = proxy(server)
+    session = PrivateSession(alias(server, port=through.port), seconds=60)
+    session.execute("SELECT 1", [], 5)
+    through.stall()
+    with pytest.raises(OperationalError, match="no answer"):
+        session.execute("SELECT 1", [], 0.2)
+    eventually(lambda: not [t for t in threading.enumerate() if t.name == "daemonkit-lease"], 10)
+
+
+def answered(session: PrivateSession) -> list[tuple[Any, ...]]:
+    try:
+        return session.execute("SELECT 1", [], 2)[1]
+    except OperationalError:
+        return []
+
+
+def test_no_more_than_three_threads_hang_in_a_driver(
+    server: Server, alias: MakeAlias, proxy: MakeProxy
+) -> None:
+    through = proxy(server)
+    through.stall()
+    session = PrivateSession(alias(server, port=through.port), seconds=3)
+    for _ in range(6):
+        with pytest.raises(OperationalError):
+            session.execute("SELECT 1", [], 0.05)
+    hanging = [t for t in threading.enumerate() if t.name == "daemonkit-lease"]
+    assert len(hanging) <= 3
+    through.close()
+    eventually(lambda: not any(t.is_alive() for t in hanging), 10)
+
+
+# One process's part, without its thread
+
+
+@pytest.fixture
+def daemonkits(probe: str, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probe has daemonkit's tables."""
+    if probe not in settings.DATABASES:
+        monkeypatch.setitem(settings.DATABASES, probe, connections.settings[probe])
+    settings.DAEMONKIT = {"database": probe}
+
+
+@pytest.fixture
+def leadership(daemonkits: None, ticking: SetClock) -> Iterator[Leadership]:
+    """It leads, by the test's clock."""
+    leadership = Leadership(Life(Led(), lambda: None, {}), TERMS)
+    leadership._candidate.clock = ticking
+    assert leadership.hindrance == "not leader"
+    leadership._step()
+    assert leadership.hindrance == ""
+    yield leadership
+    leadership._session.close()
+
+
+def test_a_process_that_was_stopped_knows_it_by_the_clock_and_before_its_thread(
+    leadership: Leadership, ticking: SetClock
+) -> None:
+    work = leadership.entitled(lambda: "worked")
+    assert work() == "worked"
+    ticking.pass_(10)
+    assert leadership.hindrance == "not leader"
+    with pytest.raises(StaleEpoch, match="does not lead"):
+        work()
+    with pytest.raises(StaleEpoch, match="nothing was sent"):
+        with leadership.guarded():
+            pytest.fail("it must not begin")
+
+
+def test_a_process_that_was_stopped_does_not_renew_but_begins_a_new_term(
+    leadership: Leadership, ticking: SetClock
+) -> None:
+    ticking.pass_(11)
+    leadership._step()
+    assert leadership.hindrance == "not leader"
+    leadership._step()
+    assert (leadership.hindrance, leadership.epoch) == ("", 2)
+
+
+def test_work_keeps_the_epoch_in_which_it_began_and_the_next_term_waits_for_its_end(
+    leadership: Leadership, ticking: SetClock, probe: str, server: Server
+) -> None:
+    def work() -> None:
+        assert leadership.epoch == 1
+        ticking.pass_(11)
+        for _ in range(3):
+            leadership._step()
+        assert leadership.hindrance == "not leader"
+        assert leadership.epoch == 1
+        with pytest.raises(OperationalError, match="leads no more: the lease was not renewed"):
+            write(probe, "x")
+
+    leadership.entitled(work)()
+    assert leadership.is_deposed
+    leadership._step()
+    assert leadership.epoch == 2
+    leadership.entitled(lambda: write(probe, "y"))()  # it may connect again
+    assert not leadership.is_deposed
+    assert notes(server) == ["y"]
+
+
+def test_the_lease_is_given_back_by_who_has_it(leadership: Leadership, server: Server) -> None:
+    leadership._give_back()
+    assert holder(server) == ""
+
+
+def test_a_guarded_write_of_a_tick_is_committed_in_its_epoch(
+    leadership: Leadership, probe: str, server: Server
+) -> None:
+    def work() -> None:
+        with leadership.guarded():
+            write(probe, "x")
+        server.execute(f"UPDATE {TABLE} SET epoch = epoch + 1")
+        with leadership.guarded():
+            write(probe, "y")
+
+    with pytest.raises(StaleEpoch, match="epoch 1 of test_leader is over, 2 is the newest"):
+        leadership.entitled(work)()
+    assert notes(server) == ["x"]
+    assert leadership.is_deposed
+
+
+def test_without_a_leader_a_guarded_write_is_a_transaction(
+    daemonkits: None, probe: str, server: Server
+) -> None:
+    daemon = Led()
+    assert daemon.epoch is None
+    with pytest.raises(KeyError):
+        with daemon.guarded():
+            write(probe, "x")
+            raise KeyError
+    with daemon.guarded():
+        write(probe, "y")
+    assert notes(server) == ["y"]
+
+
+# Guarded writes
+
+
+@pytest.fixture
+def guarding(daemonkits: None, server: Server) -> Callable[..., Any]:
+    """``guarding(1)``: a guarded block in this epoch; the lease stands at 7."""
+    server.execute(
+        f"INSERT INTO {TABLE} (name, holder, epoch, renewals, seconds) "
+        f"VALUES ('sync', 'host:1:token', 7, 1, 15)"
+    )
+    return lambda epoch=7, **options: guarded("sync", epoch, **options)
+
+
+def write(alias: str, note: str) -> None:
+    with connections[alias].cursor() as cursor:
+        cursor.execute("INSERT INTO entry (note) VALUES (%s)", [note])
+
+
+def notes(server: Server) -> list[str]:
+    return [row[0] for row in server.execute("SELECT note FROM entry ORDER BY id")]
+
+
+def test_a_guarded_write_of_the_newest_epoch_is_committed(
+    guarding: Callable[..., Any], probe: str, server: Server
+) -> None:
+    with guarding():
+        write(probe, "x")
+    assert notes(server) == ["x"]
+
+
+@pytest.mark.parametrize("stale", [6, 8])
+def test_a_guarded_write_of_another_epoch_is_rolled_back(
+    guarding: Callable[..., Any], probe: str, server: Server, stale: int
+) -> None:
+    with pytest.raises(StaleEpoch, match=f"epoch {stale} of sync is over, 7 is the newest"):
+        with guarding(stale):
+            write(probe, "x")
+    assert notes(server) == []
+
+
+def test_a_term_that_ends_in_the_middle_of_a_guarded_write_undoes_it(
+    guarding: Callable[..., Any], probe: str, server: Server
+) -> None:
+    with pytest.raises(StaleEpoch):
+        with guarding():
+            write(probe, "x")
+            server.execute(f"UPDATE {TABLE} SET epoch = 8, renewals = 2")
+    assert notes(server) == []
+
+
+def test_nobody_can_take_the_lease_between_the_question_and_the_commit(
+    guarding: Callable[..., Any], probe: str, server: Server
+) -> None:
+    began, taken = threading.Event(), threading.Event()
+
+    def take() -> None:
+        began.wait(10)
+        server.execute(f"UPDATE {TABLE} SET epoch = 8, renewals = 2")
+        taken.set()
+
+    taker = threading.Thread(target=take)
+    taker.start()
+
+    def look_around(execute: Any, sql: str, *arguments: Any) -> Any:
+        answer = execute(sql, *arguments)
+        if "FOR UPDATE" in sql:
+            began.set()
+            assert not taken.wait(0.5)
+        return answer
+
+    with connections[probe].execute_wrapper(look_around):
+        with guarding(seconds_left=lambda: 10.0):
+            write(probe, "x")
+    taker.join(10)
+    assert taken.is_set()
+    assert notes(server) == ["x"]
+
+
+def test_the_server_drops_who_stands_still_between_the_question_and_the_commit(
+    guarding: Callable[..., Any], probe: str, server: Server
+) -> None:
+    """Or a leader that is stopped there would keep everybody from leading."""
+
+    def stand_still(execute: Any, sql: str, *arguments: Any) -> Any:
+        answer = execute(sql, *arguments)
+        if "FOR UPDATE" in sql:
+            eventually(lambda: not server.sessions(), within=10)
+        return answer
+
+    with pytest.raises(Exception, match=r"gone away|idle-in-transaction|closed|Lost"):
+        with connections[probe].execute_wrapper(stand_still):
+            with guarding():
+                write(probe, "x")
+    connections[probe].close()
+    assert notes(server) == []
+
+
+def test_the_servers_patience_is_as_before_when_the_guarded_write_is_done(
+    guarding: Callable[..., Any], probe: str, server: Server
+) -> None:
+    asked = (
+        "SHOW idle_in_transaction_session_timeout"
+        if isinstance(server, PostgreSQL)
+        else "SELECT @@session.wait_timeout"
+    )
+
+    def patience() -> Any:
+        with connections[probe].cursor() as cursor:
+            cursor.execute(asked)
+            return cursor.fetchone()
+
+    before = patience()
+    with guarding():
+        write(probe, "x")
+    assert patience() == before
+    with pytest.raises(StaleEpoch):
+        with guarding(6):
+            write(probe, "x")
+    assert patience() == before
+
+
+def test_a_guarded_write_inside_a_transaction_is_refused(
+    guarding: Callable[..., Any], probe: str
+) -> None:
+    with pytest.raises(RuntimeError, match="durable"):
+        with transaction.atomic(using=probe):
+            with guarding():
+                pass
+
+
+def test_an_error_in_a_guarded_write_rolls_it_back_and_passes_through(
+    guarding: Callable[..., Any], probe: str, server: Server
+) -> None:
+    with pytest.raises(KeyError):
+        with guarding():
+            write(probe, "x")
+            raise KeyError
+    assert notes(server) == []
+
+
+def test_rows_of_the_lease_read_as_they_were_written(candidate: Campaigner, server: Server) -> None:
+    candidate("1").campaign()
+    rows = server.execute(f"SELECT holder, epoch, renewals, seconds FROM {TABLE}")
+    assert Row(*rows[0]) == Row("host:1:token", 1, 1, 15.0)

@@ -1,0 +1,435 @@
+"""One leader among real processes, on real servers: handed over, crashed, frozen and cut off."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MakeAlias, MakeProxy, Manage
+from tests.leader_nemesis import Nemesis
+from tests.leases import TABLE, epoch, holder, lease_table
+from tests.processes import ROOT, Daemon
+from tests.projects import Project
+from tests.servers import Server
+from tests.waiting import eventually
+
+LIVES = ROOT / "tests" / "lives" / "manage.py"
+LEASE = 2.0  # of tests/lives/.../leading.py
+PATIENT = 30.0
+
+
+with_pool = pytest.mark.parametrize("server", ["mariadb", "postgres", "pool"], indirect=True)
+"""PostgreSQL with Django's pool besides."""
+
+
+@pytest.fixture(params=["mariadb", "postgres"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """Each server in turn."""
+    found: Server = request.getfixturevalue("mariadb" if request.param == "mariadb" else "postgres")
+    return found
+
+
+@pytest.fixture
+def table(server: Server, alias: MakeAlias) -> Iterator[None]:
+    with lease_table(alias(server)):
+        yield
+
+
+@pytest.fixture
+def live(
+    manage: Manage, server: Server, table: None, request: pytest.FixtureRequest
+) -> Callable[..., Daemon]:
+    """``live("--seconds", "2", port=...)``: one process that would lead."""
+    pool = "1" if "pool" in request.node.callspec.params.values() else None
+
+    def start(*arguments: str, port: int | None = None, name: str = "leading") -> Daemon:
+        url = server.url_through(port) if port else server.url
+        env = {"DATABASE_URL": url, "POOL": pool}
+        return manage("run_daemon", name, *arguments, manage_py=LIVES, env=env)
+
+    return start
+
+
+Live = Callable[..., Daemon]
+
+
+def leads(daemon: Daemon, count: int = 1) -> int:
+    """Wait until it leads (for the how manieth time); in which epoch."""
+    line = daemon.wait_for("leads, epoch", within=PATIENT, count=count)
+    daemon.wait_for(re.compile(f"^begins {line.split()[-1]} "), within=PATIENT)
+    return int(line.split()[-1])
+
+
+def stands_by(daemon: Daemon) -> str:
+    """Wait until it stands by; behind whom."""
+    line = daemon.wait_for("stands by", within=PATIENT)
+    found = re.search(r"stands by: (\S+) leads", line)
+    assert found, line
+    return found[1]
+
+
+def pair(live: Live, *arguments: str) -> tuple[Daemon, Daemon]:
+    """A leader and a standby."""
+    first = live(*arguments)
+    assert leads(first) == 1
+    second = live(*arguments)
+    assert stands_by(second).endswith(f":{first.pid}")
+    return first, second
+
+
+def writes(server: Server) -> list[tuple[int, int]]:
+    """What was written: epochs and numbers, in the order of the rows."""
+    rows = server.execute("SELECT note FROM entry ORDER BY id")
+    return [(int(row[0].split()[0]), int(row[0].split()[1])) for row in rows]
+
+
+def acknowledged(*daemons: Daemon) -> list[tuple[int, int]]:
+    lines = [line for daemon in daemons for line in list(daemon.lines)]
+    found = [re.fullmatch(r"wrote (\d+) (\d+)", line) for line in lines]
+    return [(int(match[1]), int(match[2])) for match in found if match]
+
+
+def holds(server: Server, *daemons: Daemon) -> None:
+    """No two epochs interleave, and every acknowledged write is there, once."""
+    written = writes(server)
+    epochs = [epoch for epoch, _ in written]
+    assert epochs == sorted(epochs)
+    assert len(set(written)) == len(written)
+    assert set(acknowledged(*daemons)) <= set(written)
+
+
+def seconds_until(daemon: Daemon, begun: float) -> float:
+    leads(daemon)
+    return time.monotonic() - begun
+
+
+# Handed over
+
+
+def test_of_two_one_ticks_and_the_other_is_ready_and_says_who_leads(
+    live: Live, server: Server
+) -> None:
+    first, second = pair(live)
+    first.wait_for("wrote 1 9", within=PATIENT)
+    assert "begins" not in second.output
+    assert holder(server).split(":")[1] == str(first.pid)
+    assert second.stop() == 0
+    assert "begins" not in second.output
+    assert first.stop() == 0
+    assert holder(server) == ""
+    holds(server, first)
+
+
+@with_pool
+def test_a_clean_stop_hands_over_within_a_second(live: Live, server: Server) -> None:
+    first, second = pair(live)
+    begun = time.monotonic()
+    first.signal(signal.SIGTERM)
+    assert seconds_until(second, begun) < 1.0 + 0.5  # its own stop, and a busy machine
+    assert first.wait() == 0
+    third = live()
+    stands_by(third)
+    assert second.stop() == 0
+    assert leads(third) == 3
+    assert third.stop() == 0
+    holds(server, first, second, third)
+
+
+def test_the_tick_in_flight_ends_before_the_lease_is_given_back(live: Live, server: Server) -> None:
+    first, second = pair(live, "--seconds", "1.5")
+    first.signal(signal.SIGTERM)
+    leads(second)
+    assert first.wait() == 0
+    assert "1 1" in [line[6:] for line in first.lines if line.startswith("wrote")]
+    second.stop()
+    holds(server, first, second)
+
+
+def test_sighup_gives_the_lease_back_and_the_process_begins_anew(
+    live: Live, server: Server
+) -> None:
+    first = live()
+    leads(first)
+    first.signal(signal.SIGHUP)
+    assert leads(first, count=2) == 2
+    assert first.stop() == 0
+    assert "stands by" not in first.output  # nobody, not even its old self, had the lease
+    holds(server, first)
+
+
+def test_what_came_due_while_another_led_is_not_run_and_every_begins_at_once(
+    live: Live, server: Server
+) -> None:
+    first, second = pair(live, "--every", "1h")
+    first.stop()
+    leads(second)  # its first tick, an hour early
+    second.stop()
+    assert second.output.count("begins") == 1
+
+
+# Crashed
+
+
+@with_pool
+def test_a_crashed_leader_is_followed_within_its_lease_and_a_second(
+    live: Live, server: Server
+) -> None:
+    first, second = pair(live)
+    begun = time.monotonic()
+    first.signal(signal.SIGKILL)
+    assert seconds_until(second, begun) <= LEASE + 1.0
+    assert second.stop() == 0
+    first.wait()
+    holds(server, first, second)
+
+
+def test_a_forced_end_gives_nothing_back(live: Live, server: Server) -> None:
+    first, second = pair(live, "--seconds", "60", "--stop-timeout", "300ms")
+    begun = time.monotonic()
+    assert first.stop() == 70
+    assert holder(server) != ""
+    assert seconds_until(second, begun) <= LEASE + 2.0
+    assert second.stop() == 70
+    server.kill_sessions()
+
+
+# Frozen
+
+
+def test_a_frozen_leader_is_followed_and_knows_it_when_it_is_thawed(
+    live: Live, server: Server
+) -> None:
+    first, second = pair(live)
+    begun = time.monotonic()
+    first.signal(signal.SIGSTOP)
+    assert seconds_until(second, begun) <= LEASE + 1.0
+    second.wait_for("wrote 2 3", within=PATIENT)
+    seen = len(first.lines)
+    first.signal(signal.SIGCONT)
+    first.wait_for("leads no more", within=PATIENT)
+    assert stands_by(first).endswith(f":{second.pid}")
+    after = "\n".join(first.lines[seen:])
+    assert "begins" not in after  # no tick was started once the lease was over
+    assert first.is_running
+    assert second.stop() == 0
+    assert leads(first, count=2) == 3
+    assert first.stop() == 0
+    holds(server, first, second)
+
+
+def test_what_a_thawed_tick_writes_under_guard_is_refused(live: Live, server: Server) -> None:
+    first, second = pair(live, "--seconds", "1", "--python")
+    first.wait_for("begins 1 2", within=PATIENT)
+    first.signal(signal.SIGSTOP)
+    leads(second)
+    second.wait_for("wrote 2 ", within=PATIENT)
+    first.signal(signal.SIGCONT)
+    first.wait_for("leads no more", within=PATIENT)
+    assert first.stop() == 0
+    assert second.stop() == 0
+    assert "wrote 1 2" not in first.output
+    holds(server, first, second)
+
+
+# Cut off
+
+
+@with_pool
+def test_a_leader_whose_network_is_gone_stops_before_another_starts(
+    live: Live, server: Server, proxy: MakeProxy
+) -> None:
+    through = proxy(server)
+    first = live("--seconds", "0.2", "--python", port=through.port)
+    leads(first)
+    second = live()
+    stands_by(second)
+    begun = time.monotonic()
+    through.stall()
+    first.wait_for("leads no more", within=PATIENT)
+    lost = time.monotonic() - begun
+    assert seconds_until(second, begun) <= LEASE + 1.0
+    assert lost < LEASE
+    through.resume()
+    assert stands_by(first).endswith(f":{second.pid}")
+    assert second.stop() == 0
+    assert leads(first, count=2) == 3
+    assert first.stop() == 0
+    holds(server, first, second)
+
+
+@with_pool
+def test_a_tick_that_has_lost_its_right_can_open_no_new_connection(
+    live: Live, server: Server, table: None
+) -> None:
+    """It computes, has no connection that could be cut, and would write when it is done."""
+    first = live("--seconds", "3", "--python", "--late-write")
+    leads(first)
+    server.execute(
+        f"UPDATE {TABLE} SET holder = 'other:1:token', epoch = epoch + 1, renewals = renewals + 1"
+    )
+    first.wait_for("leads no more: other:1 took the lease", within=PATIENT)
+    first.wait_for("refused 1 1", within=PATIENT)
+    assert writes(server) == []
+    assert leads(first, count=2) == 3  # the other one is never heard of again
+    first.wait_for("wrote 3 2", within=PATIENT)
+    assert first.stop() == 0
+
+
+def test_a_statement_of_a_tick_that_has_lost_its_right_is_cut(live: Live, server: Server) -> None:
+    first = live("--seconds", "60", "--max-failures", "1")
+    leads(first)
+    eventually(lambda: "sleep(60" in str(server.session_rows()).lower())
+    server.execute(
+        f"UPDATE {TABLE} SET holder = 'other:1:token', epoch = epoch + 1, renewals = renewals + 1"
+    )
+    first.wait_for("tick 1 failed", within=PATIENT)
+    assert leads(first, count=2) == 3  # back to standing by, and not out of max_failures
+    first.signal(signal.SIGKILL)
+    first.wait()
+    server.kill_sessions()
+
+
+@with_pool
+def test_killed_sessions_cost_no_leadership(live: Live, server: Server) -> None:
+    first = live()
+    leads(first)
+    for _ in range(5):
+        server.kill_sessions()
+        before = len(acknowledged(first))
+        eventually(lambda before=before: len(acknowledged(first)) > before, within=PATIENT)  # type: ignore[misc]
+    assert epoch(server) == 1
+    assert first.stop() == 0
+    holds(server, first)
+
+
+def test_a_server_that_is_stopped_ends_nobody_and_one_leads_when_it_is_back(
+    live: Live, server: Server
+) -> None:
+    first, second = pair(live)
+    server.stop()
+    first.wait_for("leads no more", within=PATIENT)
+    server.start()
+    begun = time.monotonic()
+    eventually(lambda: epoch(server) > 1, within=LEASE + 1.0 + 2.0, what="somebody leads")
+    assert time.monotonic() - begun < LEASE + 1.0
+    eventually(lambda: [each for each in writes(server) if each[0] > 1], within=PATIENT)
+    assert first.stop() == 0
+    assert second.stop() == 0
+    holds(server, first, second)
+
+
+@with_pool
+def test_a_server_that_is_away_at_start_is_waited_for(live: Live, server: Server) -> None:
+    server.stop()
+    first = live()
+    first.wait_for("waits for the database", within=PATIENT)
+    server.start()
+    assert leads(first) == 1
+    assert first.stop() == 0
+
+
+# Overdue
+
+
+def test_the_lease_is_renewed_during_a_long_tick_but_not_past_its_tick_timeout(
+    live: Live, server: Server
+) -> None:
+    arguments = ["--seconds", "60", "--python", "--tick-timeout", "5s", "--pulse", "20s"]
+    first, second = pair(live, *arguments)
+    begun = time.monotonic()
+    first.wait_for("is past its tick_timeout", within=PATIENT)
+    assert time.monotonic() - begun > LEASE  # it has led for longer than one lease by then
+    first.wait_for("leads no more: the lease was not renewed in time: a tick is past", PATIENT)
+    assert leads(second) == 2
+    for daemon in (first, second):
+        daemon.signal(signal.SIGKILL)
+        daemon.wait()
+
+
+# Once
+
+
+def test_once_ticks_if_nobody_leads_and_ends_with_1_if_somebody_does(
+    live: Live, server: Server
+) -> None:
+    alone = live("--once")
+    assert alone.wait(PATIENT) == 0
+    assert "wrote 1 1" in alone.output
+    first = live()
+    leads(first)
+    second = live("--once")
+    assert second.wait(PATIENT) == 1
+    assert f"did not tick: {holder(server).rpartition(':')[0]} leads" in second.output
+    first.signal(signal.SIGKILL)
+    first.wait()
+    third = live("--once")
+    assert third.wait(PATIENT) == 0
+    assert "wrote 3 1" in third.output
+
+
+# Refused
+
+
+def test_a_leader_on_sqlite_is_refused_with_the_reason(manage: Manage) -> None:
+    daemon = manage("run_daemon", "steady", "--every", "1s", "--leader", manage_py=LIVES)
+    assert daemon.wait(PATIENT) == 2
+    assert "let systemd be its leader" in daemon.output
+    assert "Traceback" not in daemon.output
+
+
+@pytest.mark.parametrize("server", ["mariadb", "postgres"], indirect=True)
+def test_a_leader_without_the_migration_is_refused_with_the_mend(
+    manage: Manage, server: Server
+) -> None:
+    server.execute(f"DROP TABLE IF EXISTS {TABLE}")
+    daemon = manage("run_daemon", "leading", manage_py=LIVES, env={"DATABASE_URL": server.url})
+    assert daemon.wait(PATIENT) == 2
+    assert "manage.py migrate daemonkit" in daemon.output
+    assert "Traceback" not in daemon.output
+
+
+def test_a_lease_shorter_than_its_renew_deadline_is_refused(manage: Manage) -> None:
+    arguments = ["--leader", "--lease", "5s", "--renew-deadline", "6s"]
+    daemon = manage("run_daemon", "steady", *arguments, manage_py=LIVES)
+    assert daemon.wait(PATIENT) == 2
+    assert "not longer than its renew_deadline of 6 s" in daemon.output
+    assert "Traceback" not in daemon.output
+
+
+# The page
+
+
+def test_the_daemon_of_the_page_leads_and_ticks(
+    server: Server, tmp_path: Path, manage: Manage
+) -> None:
+    page = (ROOT / "docs" / "leader.md").read_text()
+    code = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0]
+    project = Project(tmp_path, manage)
+    project.command("expire_forgotten", code)
+    server.create_database("shop")
+    try:
+        url = server.url_through(server.port, "shop")
+        assert project.manage("migrate", "-v", "0", DATABASE_URL=url).wait(60) == 0
+        daemon = project.manage("expire_forgotten", "--max-ticks", "1", DATABASE_URL=url)
+        daemon.wait_for("leads, epoch 1", within=PATIENT)
+        assert daemon.wait(PATIENT) == 0
+        assert " failed " not in daemon.output
+    finally:
+        server.drop_database("shop")
+
+
+# All of it
+
+
+def test_under_a_nemesis_no_epochs_interleave_and_no_acknowledged_write_is_lost(
+    server: Server, table: None
+) -> None:
+    """For minutes: ``python -m tests.leader_nemesis``."""
+    nemesis = Nemesis(server, lease=1.5, seed=20)
+    nemesis.run(seconds=12)
+    assert nemesis.tally.epochs > 1, str(nemesis.tally)
