@@ -50,7 +50,7 @@ def supervise_several(prog_name: str, names: Sequence[str], arguments: Sequence[
         if getattr(said, option):
             raise _usage(f"--{option} is for one daemon, in one process")
     teams = [_team(prog_name, name, arguments) for name in names]
-    supervise(teams, plain_logging(said.verbosity))
+    supervise(teams, plain_logging(said.verbosity, said.log_format))
 
 
 def _team(prog_name: str, name: str, arguments: Sequence[str]) -> Team:

@@ -287,6 +287,7 @@ class Supervisor:
             self._is_ready = True
             logger.info("supervisor is ready: %s", self._status_line())
             announce(signals.daemon_ready, self)
+            self._next_status = now  # which is no longer that it gets ready
         if now >= self._next_pulse:
             self._next_pulse = now + self.pulse
             if all(worker.is_fresh for worker in self.workers):
