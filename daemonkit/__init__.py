@@ -5,9 +5,9 @@ from daemonkit.command import BaseDaemonCommand
 from daemonkit.connections import fresh_connections, release_connections
 from daemonkit.errors import Problem, classify
 from daemonkit.exits import Exit
-from daemonkit.fencing import StaleEpoch, guarded
 from daemonkit.iteration import Iteration
-from daemonkit.jobs import job
+from daemonkit.jobs.job import job
+from daemonkit.leading.fencing import StaleEpoch, guarded
 from daemonkit.pool import Pool
 from daemonkit.retry import Backoff
 from daemonkit.schedules import Cron, Every, Poll, Schedule

@@ -17,19 +17,20 @@ from django.utils import autoreload
 from daemonkit import signals
 from daemonkit.connections import fresh_connections
 from daemonkit.exits import Exit
-from daemonkit.fencing import guarded
+from daemonkit.handlers import on_signals
 from daemonkit.iteration import Iteration
-from daemonkit.jobs import jobs_of
+from daemonkit.jobs.job import jobs_of
+from daemonkit.leading.fencing import guarded
 from daemonkit.life import Life
 from daemonkit.log import plain_logging
-from daemonkit.options import HANDED_IN, Settings, add_daemon_options
+from daemonkit.options import HANDED_IN, add_daemon_options
 from daemonkit.retry import Backoff
 from daemonkit.schedules import Schedule
+from daemonkit.settings import Settings
 from daemonkit.signals import announce
-from daemonkit.stopping import on_signals
 
 if TYPE_CHECKING:
-    from daemonkit.places import Team
+    from daemonkit.workers.places import Team
 
 _nullcontext: AbstractContextManager[None] = contextlib.nullcontext()
 _OURS = ("handle", "run", "wait", "iterate")
@@ -141,7 +142,7 @@ class BaseDaemonCommand(BaseCommand):
         life = self.life
         campaigning = life.leadership.campaigning() if life.leadership else _nullcontext
         if life.settings.jobs:
-            from daemonkit.scheduler import live  # a plain loop loads no APScheduler
+            from daemonkit.jobs.scheduler import live  # a plain loop loads no APScheduler
 
             return live(life, campaigning)
         with life.watched(), life.announced(), life.opened(), campaigning:
@@ -217,13 +218,13 @@ class BaseDaemonCommand(BaseCommand):
         self.options = MappingProxyType(options)
         self._life = life = Life(self, _written_tick(self), options)
         if life.settings.leader:
-            from daemonkit.leader import Leadership  # loaded by those alone who want it
+            from daemonkit.leading.leader import Leadership  # loaded by those alone who want it
 
             life.leadership = Leadership(life, life.settings.terms)
             life.tick = life.entitled(life.tick)
         try:
             if life.settings.workers > 1:
-                from daemonkit.supervisor import supervise  # not for a plain loop
+                from daemonkit.workers.supervisor import supervise  # not for a plain loop
 
                 self._life = None  # each worker has its own
                 team = self.as_team(self.handle, *args, **options)
@@ -241,7 +242,7 @@ class BaseDaemonCommand(BaseCommand):
 
         Raises ``CommandError`` (exit code 2), as the life itself would, for what makes no sense.
         """
-        from daemonkit.places import Team
+        from daemonkit.workers.places import Team
 
         _written_tick(self)
         settings = Settings.of(self, options)

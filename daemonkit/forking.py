@@ -24,7 +24,7 @@ from django.db import OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
-from daemonkit import stopping
+from daemonkit import handlers
 from daemonkit.links import Wrapper, descriptor_of, forget, is_in_memory
 
 
@@ -107,7 +107,7 @@ def _heard_of(wrapper: Wrapper) -> None:
 def _before_fork() -> None:
     """Hold what the child must not destroy before it has come to its senses: it loses the other
     threads, and what only they hold, before its first line of Python."""
-    stopping.hold_still()
+    handlers.hold_still()
     _here.held = held = _all_open()
     if held.raws or held.pools:
         import ctypes  # noqa: F401  not in the child: another thread may hold an import lock
@@ -115,15 +115,15 @@ def _before_fork() -> None:
 
 def _after_fork_in_parent() -> None:
     _here.held = None
-    stopping.let_go()
+    handlers.let_go()
 
 
 def _after_fork_in_child() -> None:
     with contextlib.ExitStack() as steps:
         # Another thread may have held it, and would not give it back.
         connection_created.lock = threading.Lock()
-        steps.callback(stopping.let_go)  # the last of the steps
-        steps.callback(stopping.forget_in_child)
+        steps.callback(handlers.let_go)  # the last of the steps
+        steps.callback(handlers.forget_in_child)
         held = _all_open()  # what was gathered before the fork, and what was opened meanwhile
         if held.raws or held.pools:
             steps.callback(_keep_for_ever, held)

@@ -18,18 +18,19 @@ from daemonkit.clock import NEVER, Moment
 from daemonkit.connections import close_idle, fresh_connections, kept_between_units
 from daemonkit.errors import Problem, classify, one_line
 from daemonkit.exits import Exit
+from daemonkit.handlers import on_signals
 from daemonkit.iteration import Iteration
 from daemonkit.log import Log, logger
 from daemonkit.memory import resident, size_text
-from daemonkit.options import Settings
 from daemonkit.retry import PROVEN_AFTER, after_failure, next_due
+from daemonkit.settings import Settings
 from daemonkit.signals import announce
-from daemonkit.stopping import Stop, Tick, on_signals
+from daemonkit.stopping import Stop, Tick
 from daemonkit.threads import cut_connections
 
 if TYPE_CHECKING:
     from daemonkit.command import BaseDaemonCommand
-    from daemonkit.leader import Leadership
+    from daemonkit.leading.leader import Leadership
 
 _WAITED_FOR = (Problem.UNREACHABLE, Problem.LOST, Problem.MISCONFIGURED, Problem.READ_ONLY)
 

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from django.db import connections
 
-from daemonkit.stopping import STOP_SIGNALS, flush
+from daemonkit.watcher import STOP_SIGNALS, flush
 
 handed_on: dict[str, str] = {}
 """Environment variables that were taken away from our children, and that the new image needs."""

@@ -496,7 +496,7 @@ def installed_late() -> Any:
 
 def signalled_at_birth() -> Any:
     """SIGTERM reaches a child before any hook of ours does. Its parent is not the one to stop."""
-    from daemonkit.stopping import on_signals
+    from daemonkit.handlers import on_signals
 
     with on_signals() as watcher:
         child = Child(lambda: "lives", "os._exit")
@@ -506,7 +506,7 @@ def signalled_at_birth() -> Any:
 
 def under_the_watcher(deed: str) -> Any:
     """A child of a process that has daemonkit's handlers."""
-    from daemonkit.stopping import on_signals
+    from daemonkit.handlers import on_signals
 
     found = [signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)]
     try:
@@ -536,7 +536,8 @@ def under_the_watcher(deed: str) -> Any:
 
 def while_the_watcher_speaks() -> Any:
     """A fork at the moment when the watcher, told to stop, is in the middle of a log line."""
-    from daemonkit.stopping import Unattended, on_signals
+    from daemonkit.handlers import on_signals
+    from daemonkit.watcher import Unattended
 
     log = threading.Lock()
 

@@ -29,61 +29,78 @@ ARROWS = """
     conf
     models
     formats
-    lease
     memory
-    labels
+    stopping
+    leading.lease
+    workers.labels
 
     # what a tick came to, and when the next one is due
     iteration    -> clock errors
     schedules    -> clock iteration
     retry        -> clock errors iteration schedules
-    jobs         -> clock iteration schedules
 
-    # connections and signals of the system know nothing of schedules, nor of each other
+    # connections know nothing of signals, nor signals of connections; a fork minds both
     threads      -> errors links
     connections  -> threads
-    stopping     -> exits
-    forking      -> links stopping
     pool         -> connections
-    reexec       -> stopping
-    private      -> links
-    fencing      -> conf lease models
-    leader       -> conf errors exits fencing lease models private signals threads
+    watcher      -> exits stopping
+    handlers     -> stopping watcher
+    forking      -> handlers links
+    reexec       -> watcher
+
+    # what somebody said
+    jobs.job     -> clock iteration schedules
+    typed        -> exits memory schedules
+    plan         -> clock iteration jobs.job schedules typed
+    options      -> exits formats
+    settings     -> clock jobs.job leading.lease plan schedules typed
 
     # a life brings them together
     log          -> clock errors formats iteration schedules signals
-    options      -> clock exits formats iteration jobs lease memory schedules
-    ledger       -> conf connections errors models pool retry
-    life         -> clock errors exits iteration log memory options retry signals
-    life         -> connections reexec stopping threads
-    turns        -> clock iteration jobs ledger life log schedules stopping
-    scheduler    -> clock conf connections errors iteration ledger life log models pool
-    scheduler    -> retry signals turns
+    life         -> clock errors exits iteration log memory retry settings signals
+    life         -> connections handlers reexec stopping threads
 
-    # one parent of several: it knows lives as what its children call
-    places       -> exits options stopping
-    worker       -> clock errors exits iteration labels reexec signals stopping
-    supervisor   -> errors exits log places reexec signals stopping worker
+    # jobs: a loop of another kind
+    jobs.ledger      -> conf connections errors models pool retry
+    jobs.turns       -> clock iteration jobs.job jobs.ledger life log schedules stopping
+    jobs.scheduler   -> clock conf connections errors iteration life log models pool retry
+    jobs.scheduler   -> signals jobs.ledger jobs.turns
 
-    command      -> connections exits iteration life log options places retry schedules signals
-    command      -> fencing jobs leader scheduler stopping supervisor
+    # workers: one parent of several, which knows lives as what its children call
+    workers.places     -> exits settings watcher
+    workers.worker     -> clock errors exits handlers iteration reexec signals watcher
+    workers.worker     -> workers.labels
+    workers.supervisor -> errors exits handlers log reexec signals stopping watcher
+    workers.supervisor -> workers.places workers.worker
 
-    # beside and above it
-    discovery    -> command errors exits
-    several      -> command discovery exits log places supervisor
-    checks       -> connections errors links
-    testing      -> clock
+    # leading: one of many
+    leading.session  -> links
+    leading.fencing  -> conf leading.lease models
+    leading.leader   -> conf errors exits models signals threads
+    leading.leader   -> leading.fencing leading.lease leading.session
+
+    # what a user writes
+    command      -> connections exits handlers iteration life log options retry schedules
+    command      -> settings signals
+    command      -> jobs.job jobs.scheduler leading.fencing leading.leader
+    command      -> workers.places workers.supervisor
+
+    # above it
+    discovery        -> command errors exits
+    workers.several  -> command discovery exits log workers.places workers.supervisor
+    checks           -> connections errors links
+    testing          -> clock
 """
 
-LEAVES = {"exits", "clock", "errors", "links", "signals", "conf", "models"}
-LEAVES |= {"formats", "lease", "memory", "labels"}
+LEAVES = {"exits", "clock", "errors", "links", "signals", "conf", "models", "formats", "memory"}
+LEAVES |= {"stopping", "leading.lease", "workers.labels"}
 LISTENERS = ("systemd", "status")  # hear the signals, and know what those carry
 DOORS = ("management",)  # options in, core called, result printed: they may import anything
 WIRING = ("apps",)  # and so may what wires at start-up
 CONTENTS = ("__init__",)  # and the table of contents
 
 FOREIGN = {
-    "apscheduler": "scheduler",
+    "apscheduler": "jobs.scheduler",
     "prometheus_client": "status.http",
     "MySQLdb": "nothing: daemonkit is installed without a driver",
     "pymysql": "nothing: daemonkit is installed without a driver",
@@ -241,7 +258,7 @@ def test_a_plain_loop_loads_neither_apscheduler_nor_prometheus_nor_a_driver() ->
         sys.path.insert(0, "sample_site")
         django.setup()
         call_command("run_daemon", "time.time", "--every", "1ms", "--max-ticks", "2")
-        assert "daemonkit.supervisor" not in sys.modules
+        assert "daemonkit.workers.supervisor" not in sys.modules
         unneeded = {"apscheduler", "prometheus_client", "MySQLdb", "psycopg", "psycopg_pool"}
         assert not unneeded & sys.modules.keys(), unneeded & sys.modules.keys()
         """,

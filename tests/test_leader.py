@@ -14,11 +14,11 @@ from django.core.management.base import CommandError
 from django.db import OperationalError, connections, transaction
 
 from daemonkit import BaseDaemonCommand, Cron, Every, Schedule, StaleEpoch, guarded
-from daemonkit.leader import Leadership
-from daemonkit.lease import Candidate, Deposed, LeaseRow, Row, Terms, clock, holder_name
+from daemonkit.leading.leader import Leadership
+from daemonkit.leading.lease import Candidate, Deposed, LeaseRow, Row, Terms, clock, holder_name
+from daemonkit.leading.session import PrivateSession, own_wrapper
 from daemonkit.life import Life
-from daemonkit.options import Settings
-from daemonkit.private import PrivateSession, own_wrapper
+from daemonkit.settings import Settings
 from daemonkit.testing import FakeClock
 from tests.conftest import MakeAlias, MakeProxy
 from tests.leases import TABLE, epoch, holder, lease_table

@@ -14,7 +14,7 @@ from django.db import OperationalError, connections, transaction
 
 from daemonkit import BaseDaemonCommand, Cron, Every, job
 from daemonkit.connections import close_all
-from daemonkit.ledger import Entry, Ledger, read
+from daemonkit.jobs.ledger import Entry, Ledger, read
 from daemonkit.models import Run
 from daemonkit.testing import FakeClock
 from tests.conftest import MakeAlias

@@ -169,7 +169,7 @@ def test_sigusr1_shows_where_every_thread_stands(live: Live, mariadb: Server) ->
     eventually(lambda: "sleep(60" in str(mariadb.session_rows()).lower())
     daemon.signal(signal.SIGUSR1)
     daemon.wait_for("in pass_time")
-    daemon.wait_for("stopping.py")
+    daemon.wait_for("watcher.py")
     daemon.end()
     mariadb.kill_sessions()
 

@@ -20,7 +20,7 @@ from django.db import OperationalError
 
 from daemonkit import BaseDaemonCommand, Cron, Every, Iteration, Poll, Schedule, job
 from daemonkit.clock import Moment
-from daemonkit.jobs import jobs_of
+from daemonkit.jobs.job import jobs_of
 from daemonkit.schedules import Aligned
 from daemonkit.signals import iteration_finished, run_skipped
 from daemonkit.testing import FakeClock

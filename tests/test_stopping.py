@@ -8,7 +8,9 @@ import threading
 import time
 from pathlib import Path
 
-from daemonkit.stopping import Stop, Watcher, on_signals
+from daemonkit.handlers import on_signals
+from daemonkit.stopping import Stop
+from daemonkit.watcher import Watcher
 from tests.waiting import eventually
 
 

@@ -17,12 +17,12 @@ from django.core.management import CommandError, call_command
 
 from daemonkit import Backoff, Exit, Poll
 from daemonkit.command import BaseDaemonCommand
-from daemonkit.labels import LONGEST, Labelled
 from daemonkit.memory import parse_size, resident, size_text
-from daemonkit.options import Settings
-from daemonkit.places import AT_ONCE, GRACE, Place, Team, Worker
+from daemonkit.settings import Settings
 from daemonkit.signals import daemon_pulse
-from daemonkit.supervisor import Supervisor
+from daemonkit.workers.labels import LONGEST, Labelled
+from daemonkit.workers.places import AT_ONCE, GRACE, Place, Team, Worker
+from daemonkit.workers.supervisor import Supervisor
 from tests.conftest import Manage
 from tests.processes import Daemon
 from tests.projects import Project
@@ -262,7 +262,7 @@ class Config(AppConfig):
 
     def ready(self):
         from daemonkit import signals
-        from daemonkit.supervisor import Supervisor
+        from daemonkit.workers.supervisor import Supervisor
         for name in dir(signals):
             if name.startswith("daemon_") or name == "database_awaited":
                 self.connect(name, getattr(signals, name), Supervisor)

@@ -24,10 +24,11 @@ from daemonkit.connections import fresh_connections
 from daemonkit.discovery import Found, find_daemon, find_daemons
 from daemonkit.errors import Problem, one_line
 from daemonkit.exits import Exit
-from daemonkit.jobs import Jobs, jobs_of
-from daemonkit.ledger import read
-from daemonkit.options import Settings, schedule_of
+from daemonkit.jobs.job import Jobs, jobs_of
+from daemonkit.jobs.ledger import read
+from daemonkit.plan import schedule_of
 from daemonkit.schedules import Poll, duration_text
+from daemonkit.settings import Settings
 from daemonkit.systemd.installing import Installation
 from daemonkit.systemd.units import (
     Deployment,

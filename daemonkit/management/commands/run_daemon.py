@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from daemonkit.discovery import find_daemon
 from daemonkit.exits import Exit
-from daemonkit.stopping import on_signals
+from daemonkit.handlers import on_signals
 
 _ALL = "\0all"
 """``--all`` as argparse sees it: in the place of a name."""
@@ -60,7 +60,7 @@ class Command(BaseCommand):
     ) -> None:
         words = _words(options)
         if name == _ALL:
-            from daemonkit.several import all_names  # a plain loop loads no supervisor
+            from daemonkit.workers.several import all_names  # a plain loop loads no supervisor
 
             if words or arguments:
                 raise _usage("say --all, or names, not both")
@@ -92,7 +92,7 @@ def _takes_words(daemon: BaseCommand) -> bool:
 
 
 def _supervise(prog: str, names: list[str], options: list[str]) -> None:
-    from daemonkit.several import supervise_several
+    from daemonkit.workers.several import supervise_several
 
     supervise_several(prog, names, options)
 

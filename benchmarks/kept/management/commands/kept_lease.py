@@ -9,9 +9,9 @@ from django.db import connection, transaction
 
 from benchmarks.work import Stopwatch, answer
 from daemonkit import guarded
-from daemonkit.lease import Candidate, LeaseRow, Terms
+from daemonkit.leading.lease import Candidate, LeaseRow, Terms
+from daemonkit.leading.session import Answer, PrivateSession
 from daemonkit.models import Lease
-from daemonkit.private import Answer, PrivateSession
 
 TABLE = Lease._meta.db_table
 

@@ -29,14 +29,14 @@ from daemonkit.clock import NEVER, Moment
 from daemonkit.connections import close_idle
 from daemonkit.errors import one_line
 from daemonkit.iteration import Iteration
-from daemonkit.ledger import Entry, Ledger
+from daemonkit.jobs.ledger import Entry, Ledger
+from daemonkit.jobs.turns import Turns
 from daemonkit.life import Life
 from daemonkit.log import logger
 from daemonkit.models import Run
 from daemonkit.pool import Pool
 from daemonkit.retry import next_due
 from daemonkit.signals import announce
-from daemonkit.turns import Turns
 
 SET = 0.05
 """Seconds by which the wall clock must move against the monotonic one to count as set."""

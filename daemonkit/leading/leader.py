@@ -18,12 +18,13 @@ from django.core.management.base import CommandError
 from django.db import ProgrammingError, connections
 from django.dispatch import Signal
 
-from daemonkit import conf, fencing, signals
+from daemonkit import conf, signals
 from daemonkit.errors import one_line
 from daemonkit.exits import Exit
-from daemonkit.fencing import StaleEpoch
-from daemonkit.lease import LOOK, Candidate, Deposed, LeaseRow, Terms, holder_name
-from daemonkit.private import Answer, PrivateSession
+from daemonkit.leading import fencing
+from daemonkit.leading.fencing import StaleEpoch
+from daemonkit.leading.lease import LOOK, Candidate, Deposed, LeaseRow, Terms, holder_name
+from daemonkit.leading.session import Answer, PrivateSession
 from daemonkit.signals import announce
 from daemonkit.threads import resume_connections, suspend_connections
 

@@ -10,8 +10,8 @@ from daemonkit.command import BaseDaemonCommand
 from daemonkit.discovery import find_daemon, find_daemons
 from daemonkit.exits import Exit
 from daemonkit.log import logger, plain_logging
-from daemonkit.places import Team
-from daemonkit.supervisor import supervise
+from daemonkit.workers.places import Team
+from daemonkit.workers.supervisor import supervise
 
 
 def all_names() -> list[str]:

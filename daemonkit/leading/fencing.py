@@ -14,7 +14,7 @@ from django.db import Error, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from daemonkit import conf
-from daemonkit.lease import SHORTEST
+from daemonkit.leading.lease import SHORTEST
 
 
 class StaleEpoch(Exception):

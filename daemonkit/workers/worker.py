@@ -24,9 +24,10 @@ from daemonkit import reexec, signals
 from daemonkit.clock import Moment
 from daemonkit.errors import one_line
 from daemonkit.exits import Exit
+from daemonkit.handlers import on_signals
 from daemonkit.iteration import Iteration
-from daemonkit.labels import finish_lines, label_output
-from daemonkit.stopping import flush, on_signals
+from daemonkit.watcher import flush
+from daemonkit.workers.labels import finish_lines, label_output
 
 NOT_HANDED_DOWN = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 """systemd hears the supervisor alone."""

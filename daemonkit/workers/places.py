@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from daemonkit.exits import Exit
-from daemonkit.options import Settings
-from daemonkit.stopping import UNWINDING
+from daemonkit.settings import Settings
+from daemonkit.watcher import UNWINDING
 
 if TYPE_CHECKING:
     from daemonkit.command import BaseDaemonCommand

@@ -25,11 +25,13 @@ from django.db import OperationalError, connections
 from daemonkit import reexec, signals
 from daemonkit.errors import one_line
 from daemonkit.exits import Exit
+from daemonkit.handlers import on_signals
 from daemonkit.log import logger
-from daemonkit.places import Place, Team, Worker
 from daemonkit.signals import announce
-from daemonkit.stopping import STOP_SIGNALS, UNWINDING, Stop, Tick, Watcher, flush, on_signals
-from daemonkit.worker import work
+from daemonkit.stopping import Stop, Tick
+from daemonkit.watcher import STOP_SIGNALS, UNWINDING, Watcher, flush
+from daemonkit.workers.places import Place, Team, Worker
+from daemonkit.workers.worker import work
 
 TURN = 10.0
 """Seconds for which a worker that is to be replaced waits for the one before it to be ready."""

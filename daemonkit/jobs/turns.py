@@ -12,8 +12,8 @@ from asgiref.sync import async_to_sync, iscoroutinefunction
 
 from daemonkit.clock import NEVER, Moment
 from daemonkit.iteration import Iteration
-from daemonkit.jobs import DAEMONS, Job
-from daemonkit.ledger import Entry
+from daemonkit.jobs.job import DAEMONS, Job
+from daemonkit.jobs.ledger import Entry
 from daemonkit.life import Life
 from daemonkit.log import logger
 from daemonkit.schedules import Aligned, Every

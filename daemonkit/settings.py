@@ -1,0 +1,114 @@
+"""A daemon's settings for one run: its class attributes, overridden by options of the same name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from daemonkit.clock import Clock
+from daemonkit.jobs.job import Job, Jobs
+from daemonkit.leading.lease import Terms
+from daemonkit.plan import schedule_of
+from daemonkit.schedules import Poll, Schedule
+from daemonkit.typed import at_least_one, count, seconds, seconds_or_none, size, usage
+
+if TYPE_CHECKING:
+    from daemonkit.command import BaseDaemonCommand
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What holds for one run. Times are in seconds, memory in bytes; None means no bound."""
+
+    schedule: Schedule
+    pulse: float
+    stop_timeout: float
+    tick_timeout: float | None
+    max_failures: int | None
+    max_ticks: int | None
+    max_seconds: float | None
+    threads: int
+    ledger: bool
+    jobs: tuple[Job, ...] = ()
+    leader: bool = False
+    terms: Terms = field(default_factory=Terms)
+    max_memory: int | None = None
+    workers: int = 1
+    once: bool = False
+    supervised: bool = False
+    clock: Clock = field(default_factory=Clock)
+
+    @classmethod
+    def of(cls, daemon: BaseDaemonCommand, options: Mapping[str, Any]) -> Settings:
+        """The settings of a daemon under these options.
+
+        Raises ``CommandError`` (exit code 2), in one sentence, for whatever does not fit.
+        """
+        once = bool(options.get("once"))
+
+        def said(name: str) -> Any:
+            value = options.get(name)
+            return getattr(daemon, name) if value is None else value
+
+        schedule = schedule_of(daemon, options, once=once)
+        jobs = schedule.jobs if isinstance(schedule, Jobs) else ()
+        return cls(
+            schedule=schedule,
+            pulse=seconds("pulse", said("pulse")),
+            stop_timeout=seconds("stop_timeout", said("stop_timeout")),
+            tick_timeout=seconds_or_none("tick_timeout", said("tick_timeout")),
+            max_failures=count("max_failures", said("max_failures")),
+            max_ticks=max(1, len(jobs)) if once else count("max_ticks", said("max_ticks")),
+            max_seconds=seconds_or_none("max_seconds", said("max_seconds")),
+            threads=at_least_one("threads", said("threads")),
+            ledger=bool(daemon.ledger),
+            jobs=jobs,
+            leader=leads(daemon, options),
+            terms=_terms(
+                seconds("lease", said("lease")),
+                seconds_or_none("renew_deadline", said("renew_deadline")),
+                seconds_or_none("renew_every", said("renew_every")),
+            ),
+            max_memory=size("max_memory", said("max_memory")),
+            workers=_workers(daemon, options, schedule),
+            once=once,
+            supervised=bool(options.get("supervised")),
+            clock=options.get("clock") or Clock(),
+        )
+
+
+def _workers(daemon: BaseDaemonCommand, options: Mapping[str, Any], schedule: Schedule) -> int:
+    """How many processes are to run the loop, if it makes sense that they be several."""
+    said = options.get("workers")
+    workers = at_least_one("workers", daemon.workers if said is None else said)
+    for name in ("once", "reload"):
+        if workers > 1 and options.get(name):
+            if said is not None:
+                raise usage(f"--{name} is for one process: say it without --workers")
+            return 1
+    if workers > 1 and leads(daemon, options):
+        raise usage(f"{daemon.name}: one of {workers} workers would lead and the others never "
+                     f"tick; say leader or workers, not both")  # fmt: skip
+    shared = isinstance(schedule, Poll) or (
+        isinstance(schedule, Jobs) and all(job.exclusive for job in schedule.jobs)
+    )
+    if workers > 1 and not shared and not daemon.per_worker:
+        raise usage(
+            f"{daemon.name}: each of {workers} workers would do the same work, {schedule}; "
+            f"if that is what you want, write per_worker = True in its class"
+        )
+    return workers
+
+
+def leads(daemon: BaseDaemonCommand, options: Mapping[str, Any]) -> bool:
+    """Whether of all that run it one leads."""
+    said = options.get("leader")
+    return bool(daemon.leader if said is None else said)
+
+
+def _terms(lease: float, renew_deadline: float | None, renew_every: float | None) -> Terms:
+    terms = Terms.of(lease, renew_deadline, renew_every)
+    if complaint := terms.complaint():
+        raise usage(complaint)
+    return terms
