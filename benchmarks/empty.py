@@ -12,6 +12,7 @@ ROWS = {
     "by hand": ("two bare close_old_connections()", None),
     "block": ("with fresh_connections: pass", 1.5),
     "tick": ("an empty tick through the loop, no listeners", 4.0),
+    "notify": ("... with systemd listening (Type=notify)", None),
     "log": ("... with the log (-v 1 writes no line for a good tick)", None),
     "log, -v 2": ("... with the log at -v 2, a line for each tick", None),
     "receiver": ("... with a receiver of iteration_finished that does nothing", None),

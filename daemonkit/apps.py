@@ -22,9 +22,11 @@ class DaemonkitConfig(AppConfig):
 
     def ready(self) -> None:
         from daemonkit import checks, forking, threads
+        from daemonkit.systemd import notify
 
         threads.install()
         forking.install()
+        notify.install()
         register(checks.check_time_limits, "database", deploy=True)
 
 

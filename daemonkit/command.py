@@ -227,7 +227,8 @@ class BaseDaemonCommand(BaseCommand):
                 from daemonkit.supervisor import supervise  # not for a plain loop
 
                 self._life = None  # each worker has its own
-                supervise([self.as_team(self.handle, *args, **options)], options["verbosity"])
+                team = self.as_team(self.handle, *args, **options)
+                supervise([team], plain_logging(*self._log_options))
             elif options.get("reload"):
                 autoreload.run_with_reloader(self._live_under_the_reloader)
             else:
@@ -248,9 +249,13 @@ class BaseDaemonCommand(BaseCommand):
         alone = {**options, "workers": 1, "supervised": True}
         return Team(self, settings, lambda: live(*args, **alone))
 
+    @property
+    def _log_options(self) -> tuple[int, str | None]:
+        return self.options["verbosity"], self.options.get("log_format")
+
     def _live(self) -> None:
         with on_signals():  # until the end, or until this process begins anew
-            with plain_logging(self.options["verbosity"]), self.life.log.listening():
+            with plain_logging(*self._log_options), self.life.log.listening():
                 self.run()
             self.life.conclude()
 

@@ -14,6 +14,7 @@ from django.dispatch import Signal
 from daemonkit import signals
 from daemonkit.clock import Moment
 from daemonkit.errors import Problem, one_line
+from daemonkit.formats import formatter_for
 from daemonkit.iteration import Iteration
 from daemonkit.schedules import duration_text
 
@@ -63,11 +64,18 @@ class Log:
         sender = type(self.daemon)
         for signal, write in self._moments.items():
             signal.connect(write, sender=sender, weak=False)
+        logger.addFilter(self._sign)
         try:
             yield
         finally:
+            logger.removeFilter(self._sign)
             for signal, write in self._moments.items():
                 signal.disconnect(write, sender=sender)
+
+    def _sign(self, record: logging.LogRecord) -> bool:
+        """Let a record say whose it is, for those who write it as JSON."""
+        record.__dict__.setdefault("daemon", self.name)
+        return True
 
     def started(self, **_: Any) -> None:
         logger.info("%s started: %s", self.name, self.daemon.life.schedule)
@@ -90,6 +98,7 @@ class Log:
                 iteration.number,
                 duration_text(iteration.seconds),
                 result,
+                extra=_facts(iteration),
             )
 
     def failed(self, iteration: Iteration, **_: Any) -> None:
@@ -104,6 +113,7 @@ class Log:
             f"{iteration.pause:.1f} s" if iteration.pause else "none",
             one_line(iteration.error) if iteration.error else "",
             exc_info=None if iteration.problem in _SELF_EXPLAINING else iteration.error,
+            extra=_facts(iteration),
         )
 
     def beat(self, message: str, **_: Any) -> None:
@@ -171,21 +181,30 @@ def _time(due: Moment) -> str:
     return due.utc.isoformat(" ", "seconds")
 
 
+def _facts(iteration: Iteration) -> dict[str, Any]:
+    return {
+        "job": iteration.job or None,
+        "tick": iteration.number,
+        "seconds": round(iteration.seconds, 6),
+        "outcome": "succeeded" if iteration.error is None else "failed",
+    }
+
+
 @contextlib.contextmanager
-def plain_logging(verbosity: int) -> Iterator[None]:
+def plain_logging(verbosity: int, log_format: str | None = None) -> Iterator[None]:
     """Write daemonkit's log to stderr while the block runs, in a project that has configured none
-    for it. ``verbosity`` 0 is warnings only."""
-    if logger.hasHandlers():
+    for it, or if somebody says in which of the ``FORMATS``. ``verbosity`` 0 is warnings only."""
+    if logger.hasHandlers() and log_format is None:
         yield
         return
     handler = logging.StreamHandler(sys.stderr)
-    formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S")
-    handler.setFormatter(formatter)
-    level = logger.level
-    logger.addHandler(handler)
+    handler.setFormatter(formatter_for(log_format or "auto", sys.stderr))
+    before = logger.handlers[:], logger.level, logger.propagate
+    logger.handlers[:] = [handler]
+    logger.propagate = log_format is None
     logger.setLevel(logging.INFO if verbosity else logging.WARNING)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
+        logger.handlers[:], level, logger.propagate = before
         logger.setLevel(level)

@@ -11,6 +11,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from daemonkit.clock import NEVER, Clock, Moment
 from daemonkit.exits import Exit
+from daemonkit.formats import FORMATS
 from daemonkit.iteration import Iteration
 from daemonkit.jobs import Job, Jobs, jobs_of, one_of
 from daemonkit.lease import Terms
@@ -122,6 +123,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--renew-every": {"metavar": "TIME", "help": "Time between two renewals of the lease."},
     "--pulse": {"metavar": "TIME", "help": "Longest time between two signs of life."},
     "--workers": {"metavar": "N", "help": "Run the loop in so many processes, for Poll()."},
+    "--log-format": {"choices": FORMATS, "help": "auto: for the journal where stderr is one."},
     "--reload": {"action": "store_true", "help": "In development: restart on a code change."},
 }
 

@@ -13,7 +13,8 @@ import pytest
 from django.db import DEFAULT_DB_ALIAS, connections
 from pytest_django.plugin import DjangoDbBlocker
 
-from tests.processes import MANAGE_PY, Daemon, manage_command
+from tests.machines import Machine, build_wheel, install_project
+from tests.processes import MANAGE_PY, ROOT, Daemon, manage_command
 from tests.proxy import Proxy
 from tests.servers import MariaDB, PostgreSQL, Server
 from tests.servers.base import is_installed
@@ -83,6 +84,20 @@ def serving(kind: type[Server]) -> Iterator[Server]:
         yield server
     finally:
         server.remove()
+
+
+@pytest.fixture(scope="session")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A machine with a real systemd, and in /srv/shop/venv what ``pip install`` would put there."""
+    if reason := Machine.why_missing():
+        pytest.skip(reason)
+    machine = Machine(build_wheel(ROOT, tmp_path_factory.mktemp("wheel")))
+    try:
+        machine.start()
+        install_project(machine, "/srv/shop")
+        yield machine
+    finally:
+        machine.remove()
 
 
 @pytest.fixture(autouse=True)

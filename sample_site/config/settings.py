@@ -14,6 +14,12 @@ def switched_on(name: str) -> bool:
     return os.environ.get(name, "").lower() in {"1", "true", "yes", "on"}
 
 
+def secret(name: str) -> str:
+    """A secret from the folder where systemd puts credentials, or else from the environment."""
+    file = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nowhere"), name.lower())
+    return file.read_text().strip() if file.is_file() else os.environ.get(name, "")
+
+
 def connection_age() -> int | None:
     age = os.environ.get("CONN_MAX_AGE", "0").lower()
     return None if age == "none" else int(age)
@@ -68,7 +74,7 @@ MIDDLEWARE = [
 ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"
 
-DATABASES = {"default": database(os.environ.get("DATABASE_URL", ""))}
+DATABASES = {"default": database(secret("DATABASE_URL"))}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 TIME_ZONE = "UTC"

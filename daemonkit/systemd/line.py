@@ -1,0 +1,106 @@
+"""The one living line of a daemon: what it does, how its last tick went, when the next is due."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+from daemonkit.clock import Moment
+from daemonkit.errors import one_line
+from daemonkit.iteration import Iteration
+
+MOST = 300
+"""Characters of a line; the rest is cut off."""
+
+
+class Running(NamedTuple):
+    """A tick that has begun: its number, and when by the wall clock."""
+
+    number: int
+    since: float
+
+
+class Line:
+    """What is known of a daemon, noted as its moments pass and put into words by ``str()``.
+
+    Noting costs next to nothing: a loop may tick ten thousand times a second, and hardly any of
+    those ticks is ever looked at.
+    """
+
+    def __init__(self) -> None:
+        self.doing = "starts"
+        self.ending = ""
+        self.override = ""
+        self.standing_by = ""
+        self.message = ""
+        self.running: dict[str, Running] = {}
+        self.due: Moment | None = None
+        self.last: Iteration | None = None
+
+    def begun(self, job: str, number: int) -> None:
+        self.running[job] = Running(number, time.time())
+        if not job:
+            self.due = None
+
+    def ended(self, iteration: Iteration) -> None:
+        self.last, self.message = iteration, ""
+        self.running.pop(iteration.job, None)
+
+    def awaits(self, error: Exception, seconds: float) -> None:
+        self.doing = (
+            f"waits for the database, next try at {_at(time.time() + seconds)}: {one_line(error)}"
+        )
+
+    def __str__(self) -> str:
+        text = self.override if self.override and not self.ending else "; ".join(self._parts())
+        return " ".join(text.split())[:MOST]
+
+    def _parts(self) -> list[str]:
+        running = [_running(job, tick) for job, tick in sorted(self.running.copy().items())]
+        if running and self.message:
+            running[-1] += f": {self.message}"
+        if self.ending:
+            return [self.ending + (f", waits for {running[0]}" if running else ""), *running[1:]]
+        parts = running or [self.standing_by or self.doing]
+        if self.due is not None and not self.standing_by:
+            parts.append(f"next at {_at(self.due.wall)}")
+        if self.last is not None:
+            parts.append(_outcome(self.last))
+        return parts
+
+
+def _running(job: str, tick: Running) -> str:
+    return f"{_named(job, tick.number)} runs since {_at(tick.since)}"
+
+
+def _outcome(iteration: Iteration) -> str:
+    name = _named(iteration.job, iteration.number)
+    if iteration.error is None:
+        return f"{name} took {_lasted(iteration.seconds)}{_result(iteration.result)}"
+    return (
+        f"{name} failed after {_lasted(iteration.seconds)}, {iteration.failures} in a row: "
+        f"{one_line(iteration.error)}"
+    )
+
+
+def _result(result: Any) -> str:
+    """What a tick returned, if it is a word or a number: to show a QuerySet would be to query."""
+    told = isinstance(result, str | int | float) and not isinstance(result, bool)
+    return f": {result}" if told and result else ""
+
+
+def _named(job: str, number: int) -> str:
+    return f"{job} {number}" if job else f"tick {number}"
+
+
+def _lasted(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds * 1000:.3g} ms"
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _at(wall: float) -> str:
+    """A time of today as such, any other with its date; in Django's time zone, and saying so."""
+    then = time.localtime(wall)
+    today = then[:3] == time.localtime()[:3]
+    return time.strftime("%H:%M:%S %Z" if today else "%Y-%m-%d %H:%M:%S %Z", then)

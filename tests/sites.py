@@ -1,0 +1,103 @@
+"""The sample site in a machine, with daemons that a test writes, under the unit that we ship."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from textwrap import dedent
+
+from tests.machines import Machine
+from tests.processes import ROOT
+from tests.servers import Server
+from tests.waiting import eventually
+
+FOLDER = "/srv/shop"
+DATABASE = "test_machine"
+UNITS = "/etc/systemd/system"
+
+
+class Site:
+    """The project in the machine: the shop, and an app ``depot`` for a test's own daemons."""
+
+    def __init__(self, machine: Machine, folder: str = FOLDER) -> None:
+        self.machine = machine
+        self.folder = folder
+
+    def lay_out(self) -> None:
+        """Copy the sample site there; an app and its settings besides."""
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            for name in ("manage.py", "make_price_files.py", "config", "shop"):
+                tar.add(ROOT / "sample_site" / name, arcname=name, filter=_plain)
+        self.machine.feed(archive.getvalue(), "tar", "-x", "--no-same-owner", "-C", self.folder)
+        settings = "from config.settings import *\n\nINSTALLED_APPS += ['depot']\n"
+        self.machine.write(f"{self.folder}/depot_settings.py", settings)
+        for package in ("depot", "depot/management", "depot/management/commands"):
+            self.machine.write(f"{self.folder}/{package}/__init__.py", "")
+
+    def command(self, name: str, source: str) -> str:
+        """Write a management command, below the imports that every daemon needs; its unit."""
+        imports = "import time\nfrom django.db import connection, transaction\n"
+        imports += "from daemonkit import BaseDaemonCommand, Cron, Every, Poll\n\n\n"
+        imports += "def note(text):\n    with connection.cursor() as cursor:\n"
+        imports += "        cursor.execute('INSERT INTO entry (note) VALUES (%s)', [text])\n\n\n"
+        path = f"{self.folder}/depot/management/commands/{name}.py"
+        self.machine.write(path, imports + dedent(source).strip() + "\n")
+        return f"daemonkit@{name}"
+
+    def environment(self, **variables: str) -> None:
+        """Write the environment file anew."""
+        own = {"DJANGO_SETTINGS_MODULE": "depot_settings", **variables}
+        lines = [f"{name}={value}\n" for name, value in own.items()]
+        self.machine.write("/etc/daemonkit.env", "".join(lines), mode=0o600)
+
+    def drop_in(self, unit: str, text: str) -> None:
+        """What `systemctl edit` would write."""
+        self.machine.write(f"{UNITS}/{unit}.service.d/override.conf", dedent(text).lstrip())
+        self.machine.run("systemctl", "daemon-reload")
+
+    def start(self, *units: str, within: float = 60) -> None:
+        """Start units, and wait until they are ready."""
+        started = self.machine.run("systemctl", "start", *units, check=False, within=within)
+        said = "\n".join(self.machine.journal(unit) for unit in units)
+        assert started.returncode == 0, f"{started.stderr}\n{said}"
+
+    def stop_all(self) -> None:
+        """Stop and forget every unit of ours, its drop-ins too."""
+        script = f"""
+        systemctl stop --no-block 'daemonkit@*' daemonkit.target
+        systemctl kill -s KILL 'daemonkit@*'
+        systemctl stop 'daemonkit@*' daemonkit.target
+        rm -rf {UNITS}/daemonkit@?*.service.d {UNITS}/daemonkit.target.wants
+        systemctl daemon-reload
+        systemctl reset-failed
+        """
+        self.machine.sh(script, check=False)
+
+    def restarts(self, unit: str) -> int:
+        return int(self.machine.show(unit, "NRestarts"))
+
+    def is_state(self, unit: str, state: str, within: float = 30) -> None:
+        eventually(
+            lambda: self.machine.show(unit, "ActiveState") == state,
+            within,
+            f"{unit} is {state}",
+            every=0.1,
+        )
+
+    def entries(self, unit: str) -> list[tuple[int, str]]:
+        """What the journal has of a daemon itself: priority and text."""
+        name = unit if "." in unit else f"{unit}.service"
+        output = self.machine.run("journalctl", "-q", "-o", "json", f"_SYSTEMD_UNIT={name}").stdout
+        entries = [json.loads(line) for line in output.splitlines()]
+        return [(int(entry["PRIORITY"]), str(entry["MESSAGE"])) for entry in entries]
+
+
+def notes(server: Server) -> list[str]:
+    return [str(row[0]) for row in server.execute("SELECT note FROM entry", database=DATABASE)]
+
+
+def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    unwanted = member.name.endswith((".pyc", ".sqlite3")) or "__pycache__" in member.name
+    return None if unwanted else member

@@ -1,0 +1,301 @@
+"""``daemons install`` in a machine with a real systemd, and every command of docs/deploy.md."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.machines import PACKAGES, PYTHON, Machine, install_project
+from tests.processes import ROOT
+from tests.servers import MariaDB
+from tests.sites import DATABASE, UNITS, Site
+from tests.waiting import eventually
+
+PAGE = ROOT / "docs" / "deploy.md"
+MARK = "# Written by daemonkit for the project in "
+
+
+class Project(Site):
+    """The sample site in a folder of its own, run by ``daemons install``."""
+
+    def manage(
+        self, *arguments: str, user: str = "root", check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        script = 'cd "$0" && exec venv/bin/python manage.py "$@"'
+        enter = ["runuser", "-u", user, "--", "env", f"HOME=/home/{user}"] if user != "root" else []
+        return self.machine.run(*enter, "sh", "-c", script, self.folder, *arguments, check=check)
+
+    def install(self, *arguments: str, user: str = "root", check: bool = True) -> str:
+        done = self.manage("daemons", "install", *arguments, user=user, check=check)
+        return done.stdout + done.stderr
+
+
+def lay_out(machine: Machine, folder: str) -> Project:
+    install_project(machine, folder)
+    project = Project(machine, folder)
+    project.lay_out()
+    return project
+
+
+@pytest.fixture(scope="module")
+def shop(machine: Machine) -> Project:
+    return lay_out(machine, "/srv/my shop 100%")
+
+
+@pytest.fixture(scope="module")
+def other(machine: Machine) -> Project:
+    return lay_out(machine, "/srv/other/shop")
+
+
+@pytest.fixture(autouse=True)
+def _clean(machine: Machine) -> Iterator[None]:
+    """Afterwards nothing is installed: SQLite in the state folder serves as the database."""
+    machine.sh("mkdir -p /etc/shop; echo DATABASE_URL=sqlite:////tmp/x.sqlite3 >/etc/shop/env")
+    yield
+    script = f"""
+    cd {UNITS}
+    systemctl disable --now $(grep -ls '^{MARK}' *.service *.target) x.target
+    systemctl kill -s KILL '*shop*'
+    rm -rf *shop*
+    systemctl daemon-reload
+    systemctl reset-failed
+    """
+    machine.sh(script, check=False)
+
+
+def test_install_writes_enables_and_starts_and_does_nothing_twice(shop: Project) -> None:
+    """In a folder whose name has a space and a per cent sign."""
+    said = shop.install("expire_baskets", "daily_report", "--environment-file", "/etc/shop/env")
+    names = ["my-shop-100-expire_baskets.service", "my-shop-100-daemons.target"]
+    for name in names:
+        assert f"wrote {UNITS}/{name}" in said
+        assert shop.machine.show(name, "ActiveState") == "active"
+        assert shop.machine.show(name, "UnitFileState") == "enabled"
+    again = shop.install("expire_baskets", "daily_report", "--environment-file", "/etc/shop/env")
+    assert again == "nothing to do: all is written, enabled and running\n"
+
+
+def test_what_changed_is_written_anew_and_restarted(shop: Project) -> None:
+    shop.install("expire_baskets")
+    unit = "my-shop-100-expire_baskets.service"
+    pid = shop.machine.pid(unit)
+    said = shop.install("expire_baskets", "--environment-file", "/etc/shop/env")
+    assert f"overwrote {UNITS}/{unit}\nrestarted {unit}\n" in said
+    assert shop.machine.pid(unit) not in (0, pid)
+
+
+def test_a_dry_run_says_it_all_and_does_nothing(shop: Project) -> None:
+    said = shop.install("expire_baskets", "--dry-run")
+    assert f"would write {UNITS}/my-shop-100-expire_baskets.service" in said
+    assert "WorkingDirectory=/srv/my shop 100%%" in said
+    assert "would have systemd enable and start my-shop-100-expire_baskets.service" in said
+    assert not shop.machine.sh(f"ls {UNITS} | grep shop", check=False).stdout
+
+
+def test_the_rendered_unit_verifies_clean_and_is_hardened(shop: Project) -> None:
+    shop.install("expire_baskets")
+    unit = "my-shop-100-expire_baskets.service"
+    files = [f"{UNITS}/{unit}", f"{UNITS}/my-shop-100-daemons.target"]
+    verified = shop.machine.run("systemd-analyze", "verify", *files)
+    assert verified.stdout + verified.stderr == ""
+    report = shop.machine.run("systemd-analyze", "security", "--no-pager", unit).stdout
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", report)
+    assert found
+    assert float(found[1]) <= 2.0, report
+
+
+def test_a_unit_that_it_did_not_write_is_left_alone(shop: Project) -> None:
+    path = f"{UNITS}/my-shop-100-expire_baskets.service"
+    shop.machine.write(path, "[Service]\nExecStart=/bin/true\n")
+    done = shop.manage("daemons", "install", "expire_baskets", check=False)
+    assert done.returncode == 1
+    assert f"{path} was written by somebody else, and is left alone" in done.stderr
+    assert shop.machine.run("cat", path).stdout == "[Service]\nExecStart=/bin/true\n"
+    assert not shop.machine.sh(f"ls {UNITS} | grep target$ | grep shop", check=False).stdout
+
+
+def test_two_projects_of_one_name_do_not_take_each_others_units(
+    shop: Project, other: Project
+) -> None:
+    other.install("expire_baskets")
+    done = shop.manage("daemons", "install", "expire_baskets", "--project", "shop", check=False)
+    assert done.returncode == 1
+    assert "was written for another project, and is left alone" in done.stderr
+    shop.install("expire_baskets")
+    folders = {
+        unit: shop.machine.show(unit, "WorkingDirectory")
+        for unit in ("shop-expire_baskets.service", "my-shop-100-expire_baskets.service")
+    }
+    assert list(folders.values()) == ["/srv/other/shop", "/srv/my shop 100%"]
+    for unit in folders:
+        assert shop.machine.show(unit, "ActiveState") == "active"
+
+
+def test_without_the_right_to_write_it_is_one_sentence(shop: Project) -> None:
+    done = shop.manage("daemons", "install", "expire_baskets", user="nobody", check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"CommandError: no right to write to {UNITS}: run it with sudo, or with --user for the "
+        f"manager of your own\n"
+    )
+
+
+def test_without_systemd_it_is_one_sentence(shop: Project) -> None:
+    script = f"""
+    mount -t tmpfs none /run && cd '{shop.folder}' &&
+    exec venv/bin/python manage.py daemons install expire_baskets
+    """
+    done = shop.machine.run("unshare", "--mount", "sh", "-c", script, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("CommandError: systemd does not run on this machine")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_it_runs_as_a_user_that_there_is(shop: Project) -> None:
+    shop.install("expire_baskets", "--as", "www-data", "--environment-file", "/etc/shop/env")
+    unit = "my-shop-100-expire_baskets.service"
+    owner = shop.machine.sh(f"ps -o user= -p {shop.machine.pid(unit)}").stdout.strip()
+    assert owner == "www-data"
+    folder = shop.machine.sh("stat -c %U /var/lib/my-shop-100").stdout.strip()
+    assert folder == "www-data"
+
+
+def test_a_project_that_a_made_up_user_may_not_enter_is_named(shop: Project) -> None:
+    shop.machine.run("chmod", "700", shop.folder)
+    try:
+        done = shop.manage("daemons", "install", "expire_baskets", check=False)
+        assert done.returncode == 1
+        assert f"{shop.folder} may not be entered by the user that systemd makes up" in done.stderr
+    finally:
+        shop.machine.run("chmod", "755", shop.folder)
+
+
+def test_a_daemon_that_still_waits_for_its_database_is_not_waited_for(shop: Project) -> None:
+    shop.command(
+        "needy",
+        """
+        class Command(BaseDaemonCommand):
+            schedule = Every(seconds=30)
+
+            def lifespan(self):
+                connection.ensure_connection()
+                return super().lifespan()
+
+            def tick(self): ...
+        """,
+    )
+    nowhere = "DATABASE_URL=mysql://shop:secret@127.0.0.1:1/shop"
+    settings = "DJANGO_SETTINGS_MODULE=depot_settings"
+    shop.machine.write("/etc/shop/nowhere", f"{settings}\n{nowhere}\n")
+    script = f'cd "$0" && {settings} exec venv/bin/python manage.py daemons install "$@"'
+    arguments = [shop.folder, "needy", "--environment-file", "/etc/shop/nowhere"]
+    done = shop.machine.run("sh", "-c", script, *arguments)
+    unit = "my-shop-100-needy.service"
+    assert f"{unit}: not ready yet; `systemctl status {unit}`" in done.stdout
+    assert "waits for the database, next try at" in shop.machine.status(unit)
+    shop.machine.run("systemctl", "stop", unit)
+    assert shop.machine.show(unit, "Result") == "success"
+
+
+def test_a_user_without_a_manager_is_one_sentence(shop: Project) -> None:
+    done = shop.manage("daemons", "install", "expire_baskets", "--user", check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("CommandError: systemctl show: Failed to connect to ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_unknown_daemon_is_not_installed(shop: Project) -> None:
+    done = shop.manage("daemons", "install", "expire_basket", check=False)
+    assert done.returncode == 2
+    assert "did you mean expire_baskets" in done.stderr
+
+
+def test_a_user_installs_for_the_manager_of_its_own(shop: Project) -> None:
+    shop.machine.sh("id keeper || useradd --create-home keeper; loginctl enable-linger keeper")
+    run = ["runuser", "-u", "keeper", "--", "sh", "-c"]
+
+    def systemctl(command: str) -> str:
+        script = f"XDG_RUNTIME_DIR=/run/user/$(id -u) systemctl --user {command}"
+        return shop.machine.run(*run, script, check=False).stdout.strip()
+
+    eventually(lambda: systemctl("is-system-running") in ("running", "degraded"), 30)
+    shop.machine.write("/home/keeper/env", "DATABASE_URL=sqlite:////home/keeper/x.sqlite3\n")
+    arguments = ["visit_shop", "--user", "--environment-file", "/home/keeper/env"]
+    said = shop.install(*arguments, "--", "--every", "1h", user="keeper")
+    assert "wrote /home/keeper/.config/systemd/user/my-shop-100-visit_shop.service" in said
+    assert systemctl("is-active my-shop-100-visit_shop") == "active"
+    assert systemctl("is-enabled my-shop-100-daemons.target") == "enabled"
+    again = shop.install(*arguments, "--", "--every", "1h", user="keeper")
+    assert again == "nothing to do: all is written, enabled and running\n"
+    systemctl("disable --now my-shop-100-visit_shop my-shop-100-daemons.target")
+
+
+# The page
+
+
+def page_commands() -> Iterator[str]:
+    """Every command of the page, with the text that it is given."""
+    for block in re.findall(r"^```console\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL):
+        lines = iter(block.splitlines())
+        for line in lines:
+            assert line.startswith("# "), line
+            command = line.removeprefix("# ")
+            while "<<'END'" in command and not command.endswith("\nEND"):
+                command += f"\n{next(lines)}"
+            yield command
+
+
+@pytest.fixture
+def blank_machine(machine: Machine) -> Iterator[Machine]:
+    """A machine to which nothing has been done yet but what the page takes for granted."""
+    blank = Machine(machine.wheel)
+    try:
+        blank.start()
+        yield blank
+    finally:
+        blank.remove()
+
+
+def test_every_command_of_the_page_runs(blank_machine: Machine, mariadb: MariaDB) -> None:
+    machine = blank_machine
+    machine.run("mkdir", "/srv/shop")
+    Site(machine).lay_out()
+    machine.run("mkdir", "/srv/wheels")
+    wheel = f"/srv/wheels/{machine.wheel.name}"
+    machine.feed(machine.wheel.read_bytes(), "dd", "status=none", f"of={wheel}")
+    pip = "PIP_CONFIG_FILE=/dev/null PIP_NO_INDEX=1 PIP_NO_DEPS=1 PIP_FIND_LINKS=/srv/wheels"
+    url = mariadb.url_through(mariadb.port, DATABASE)
+    mariadb.create_database(DATABASE)
+    try:
+        for command in page_commands():
+            command = command.replace("mysql://shop:secret@127.0.0.1/shop", url)
+            script = f"export PATH={PYTHON}/bin:$PATH {pip}; cd /srv/shop; {command}"
+            done = machine.sh(script, within=120)
+            assert "Traceback" not in done.stdout + done.stderr, command
+            if "pip install" in command:  # what it depends on comes from where the tests have it
+                lib = "/srv/shop/venv/lib/python3*/site-packages"
+                machine.sh(f"cd {lib} && echo {PACKAGES} > tests.pth")
+            if command.startswith("systemctl status"):
+                assert "Active: active (running)" in done.stdout
+                assert 'Status: "' in done.stdout
+        eventually(lambda: not mariadb.sessions(), 10)
+    finally:
+        machine.sh("systemctl stop 'shop-*' 'daemonkit@*'", check=False)
+        mariadb.drop_database(DATABASE)
+
+
+def test_the_page_says_what_the_units_score(shop: Project) -> None:
+    shop.install("expire_baskets")
+    unit = "my-shop-100-expire_baskets.service"
+    report = shop.machine.run("systemd-analyze", "security", "--no-pager", unit).stdout
+    (score,) = re.findall(r"Overall exposure level for \S+: ([\d.]+)", report)
+    assert f"scores {score} of 10 points" in PAGE.read_text()
+
+
+def test_the_page_quotes_the_sample_sites_settings() -> None:
+    settings = (ROOT / "sample_site/config/settings.py").read_text()
+    (quoted,) = re.findall(r"^```python\n(def secret.*?)^```", PAGE.read_text(), re.M | re.S)
+    assert quoted in settings

@@ -1,0 +1,519 @@
+"""The shipped unit under a real systemd: the sample site on a real MariaDB, in a machine."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.machines import Machine
+from tests.processes import ROOT
+from tests.servers import PASSWORD, MariaDB, PostgreSQL, Server
+from tests.sites import DATABASE, FOLDER, UNITS, Site, notes
+from tests.waiting import eventually
+
+STEADY = """
+class Command(BaseDaemonCommand):
+    schedule = Every(seconds=1)
+
+    def tick(self):
+        note("steady")
+        return "one row"
+"""
+
+
+@pytest.fixture(scope="session")
+def site(machine: Machine) -> Site:
+    site = Site(machine, FOLDER)
+    site.lay_out()
+    for name in ("daemonkit@.service", "daemonkit.target"):
+        machine.write(f"{UNITS}/{name}", (ROOT / "systemd" / name).read_text())
+    machine.run("systemctl", "daemon-reload")
+    return site
+
+
+@pytest.fixture
+def shop(site: Site, mariadb: MariaDB) -> Iterator[Site]:
+    """The site on an empty database of MariaDB's; all of its units are stopped afterwards."""
+    mariadb.create_database(DATABASE)
+    mariadb.execute(
+        "CREATE TABLE entry (id INT AUTO_INCREMENT PRIMARY KEY, note VARCHAR(200))",
+        database=DATABASE,
+    )
+    site.environment(DATABASE_URL=mariadb.url_through(mariadb.port, DATABASE))
+    try:
+        yield site
+    finally:
+        site.stop_all()
+        mariadb.start()
+        mariadb.drop_database(DATABASE)
+
+
+# Being started
+
+
+def test_it_is_active_only_when_its_lifespan_is_open(shop: Site) -> None:
+    unit = shop.command(
+        "opening",
+        """
+        from contextlib import contextmanager
+
+        class Command(BaseDaemonCommand):
+            schedule = Every(seconds=30)
+
+            @contextmanager
+            def lifespan(self):
+                time.sleep(1)
+                print("open", flush=True)
+                yield
+
+            def tick(self):
+                return "well"
+        """,
+    )
+    shop.machine.run("systemctl", "start", "--no-block", unit)
+    shop.is_state(unit, "activating")
+    shop.is_state(unit, "active")
+    assert "open" in shop.machine.journal(unit)
+
+
+def test_its_status_is_one_line_that_lives(shop: Site, mariadb: Server) -> None:
+    unit = shop.command(
+        "living",
+        """
+        class Command(BaseDaemonCommand):
+            schedule = Every(seconds=4)
+
+            def tick(self):
+                self.beat("41 of 90 files")
+                time.sleep(2)
+                return "90 files"
+        """,
+    )
+    shop.start(unit)
+
+    def says(pattern: str) -> None:
+        eventually(lambda: re.fullmatch(pattern, shop.machine.status(unit)), 20, pattern, every=0.1)
+
+    at = r"\d\d:\d\d:\d\d UTC"
+    says(rf"tick 1 runs since {at}: 41 of 90 files")
+    says(rf"waits; next at {at}; tick 1 took 2\.\d s: 90 files")
+    says(rf"tick 2 runs since {at}: 41 of 90 files; tick 1 took 2\.\d s: 90 files")
+    shop.machine.run("systemctl", "stop", "--no-block", unit)
+    says(rf"stops \(SIGTERM\), waits for tick \d runs since {at}: 41 of 90 files")
+    shop.is_state(unit, "inactive")
+
+
+def test_children_do_not_inherit_the_socket(shop: Site) -> None:
+    unit = shop.command(
+        "parental",
+        """
+        import subprocess
+
+        class Command(BaseDaemonCommand):
+            schedule = Every(seconds=30)
+
+            def tick(self):
+                print("child:", subprocess.check_output(["env"], text=True).count("NOTIFY"))
+        """,
+    )
+    shop.start(unit)
+    shop.machine.wait_for(unit, "child: 0")
+
+
+# The watchdog
+
+
+def test_a_stuck_tick_is_killed_by_the_watchdog_and_started_again(shop: Site) -> None:
+    """Stuck where nothing of ours runs: in C, with the interpreter's lock in its hands."""
+    unit = shop.command(
+        "stuck",
+        """
+        import re
+
+        class Command(BaseDaemonCommand):
+            schedule = Every(seconds=30)
+            pulse, tick_timeout = 0.5, 1
+
+            def tick(self):
+                print("stuck", flush=True)
+                re.match("(a|aa)+$", "a" * 60 + "b")
+        """,
+    )
+    shop.start(unit)
+    eventually(lambda: shop.restarts(unit) >= 1, 60, "it was started again", every=0.2)
+    shop.machine.wait_for(unit, "Watchdog timeout")
+
+
+def test_a_slow_tick_that_beats_is_left_alone(shop: Site, mariadb: Server) -> None:
+    unit = shop.command(
+        "beating",
+        """
+        class Command(BaseDaemonCommand):
+            schedule = Every(seconds=60)
+            pulse, tick_timeout = 0.5, 1
+
+            def tick(self):
+                with transaction.atomic():
+                    for number in range(30):
+                        time.sleep(0.3)
+                        self.beat(f"{number} of 30")
+                    note("beaten")
+        """,
+    )
+    shop.start(unit)
+    eventually(lambda: notes(mariadb) == ["beaten"], 30, every=0.2)
+    assert shop.restarts(unit) == 0
+    assert "Watchdog timeout" not in shop.machine.journal(unit)
+    assert int(shop.machine.show(unit, "WatchdogUSec") != "0") == 1
+
+
+def test_a_tick_past_its_tick_timeout_ends_the_process_before_the_watchdog_does(shop: Site) -> None:
+    unit = shop.command(
+        "overdue",
+        """
+        class Command(BaseDaemonCommand):
+            schedule = Every(seconds=30)
+            pulse, tick_timeout = 0.5, 1
+
+            def tick(self):
+                while True:
+                    time.sleep(0.1)
+        """,
+    )
+    shop.start(unit)
+    eventually(lambda: shop.restarts(unit) >= 1, 30, "it was started again", every=0.2)
+    journal = shop.machine.journal(unit)
+    assert "past its tick_timeout of 1s" in journal
+    assert "status=70" in journal
+    assert "Watchdog timeout" not in journal
+
+
+# Being stopped
+
+
+def test_stop_during_a_tick_lets_it_commit(shop: Site, mariadb: Server) -> None:
+    unit = shop.command(
+        "slow",
+        """
+        class Command(BaseDaemonCommand):
+            schedule = Every(seconds=30)
+
+            def tick(self):
+                with transaction.atomic():
+                    note("begun")
+                    print("in the middle", flush=True)
+                    time.sleep(2)
+                    note("done")
+        """,
+    )
+    shop.start(unit)
+    shop.machine.wait_for(unit, "in the middle")
+    shop.machine.run("systemctl", "stop", unit)
+    assert notes(mariadb) == ["begun", "done"]
+    assert shop.machine.show(unit, "Result") == "success"
+
+
+@pytest.mark.parametrize(("stop_timeout", "beats"), [(20, False), (3, True)])
+def test_a_drain_longer_than_timeoutstopsec_is_borne(
+    shop: Site, mariadb: Server, stop_timeout: int, beats: bool
+) -> None:
+    """It told systemd how long it takes: from its stop_timeout, and anew with each beat."""
+    unit = shop.command(
+        "draining",
+        f"""
+        class Command(BaseDaemonCommand):
+            schedule = Every(seconds=60)
+            stop_timeout = {stop_timeout}
+
+            def tick(self):
+                with transaction.atomic():
+                    print("in the middle", flush=True)
+                    for number in range(80 if {beats} else 30):
+                        time.sleep(0.2)
+                        if {beats}:
+                            self.beat(f"{{number}} of 80")
+                    note("drained")
+        """,
+    )
+    shop.drop_in(unit, "[Service]\nTimeoutStopSec=2\n")
+    shop.start(unit)
+    shop.machine.wait_for(unit, "in the middle")
+    shop.machine.run("systemctl", "stop", unit)
+    assert notes(mariadb) == ["drained"]
+    assert shop.machine.show(unit, "Result") == "success"
+
+
+# Being reloaded
+
+
+def says(word: str) -> str:
+    return f"""
+    class Command(BaseDaemonCommand):
+        schedule = Every(seconds=60)
+
+        def tick(self):
+            note("{word}")
+            print("{word}", flush=True)
+    """
+
+
+def test_reload_keeps_the_pid_and_takes_new_code(shop: Site, mariadb: Server) -> None:
+    unit = shop.command("speaker", says("before"))
+    shop.start(unit)
+    shop.machine.wait_for(unit, "before")
+    pid = shop.machine.pid(unit)
+    shop.command("speaker", says("after, and of another length"))
+    shop.machine.run("systemctl", "reload", unit)
+    shop.machine.wait_for(unit, "after, and of another length")
+    assert shop.machine.pid(unit) == pid
+    assert shop.restarts(unit) == 0
+    shop.is_state(unit, "active")
+    eventually(lambda: "next at" in shop.machine.status(unit), 10)
+
+
+def test_two_reloads_within_100_ms_are_survived(shop: Site) -> None:
+    unit = shop.command("hurried", says("spoken"))
+    shop.start(unit)
+    shop.machine.wait_for(unit, "spoken")
+    pid = shop.machine.pid(unit)
+    shop.command("hurried", says("spoken again, and longer"))
+    shop.machine.sh(f"systemctl reload {unit}; sleep 0.05; systemctl reload {unit}")
+    shop.machine.wait_for(unit, "spoken again, and longer")
+    shop.is_state(unit, "active")
+    assert (shop.machine.pid(unit), shop.restarts(unit)) == (pid, 0)
+
+
+def test_a_reload_to_code_that_does_not_compile_fails_loudly(shop: Site) -> None:
+    unit = shop.command("broken", says("spoken"))
+    shop.start(unit)
+    shop.machine.wait_for(unit, "spoken")
+    shop.command("broken", "class Command(BaseDaemonCommand:")
+    shop.machine.run("systemctl", "reload", unit, check=False)
+    shop.is_state(unit, "failed")
+    assert shop.restarts(unit) == 0
+    assert "broken of depot cannot be imported: SyntaxError" in shop.machine.journal(unit)
+
+
+# Trouble
+
+
+def test_mariadb_away_for_a_minute_costs_no_restart(shop: Site, mariadb: Server) -> None:
+    """Neither the daemon that runs, nor one that is started meanwhile and has less time for it."""
+    quick = "from daemonkit.retry import Backoff\n"
+    steady = quick + STEADY.replace("schedule =", "backoff = Backoff(cap=2)\n    schedule =")
+    running = shop.command("running", steady)
+    opening = """
+    def lifespan(self):
+        connection.ensure_connection()
+        return super().lifespan()
+"""
+    starting = shop.command("starting", steady + opening)
+    shop.drop_in(starting, "[Service]\nTimeoutStartSec=10\n")
+    shop.start(running)
+    eventually(lambda: notes(mariadb), 20)
+    mariadb.stop()
+    shop.machine.run("systemctl", "start", "--no-block", starting)
+    away_until = time.monotonic() + 60
+    eventually(lambda: "waits for the database, next try" in shop.machine.status(starting), 20)
+    eventually(lambda: "failed after" in shop.machine.status(running), 20)
+    eventually(lambda: time.monotonic() > away_until, 70, every=1)
+    assert shop.machine.show(starting, "ActiveState") == "activating"
+    mariadb.start()
+    mariadb.execute("DELETE FROM entry", database=DATABASE)
+    shop.is_state(starting, "active")
+    eventually(lambda: len(notes(mariadb)) > 3, 30)
+    eventually(lambda: "took" in shop.machine.status(running), 30)
+    assert (shop.restarts(running), shop.restarts(starting)) == (0, 0)
+
+
+def test_a_wrong_password_ends_in_failed_without_a_restart(shop: Site, mariadb: Server) -> None:
+    url = mariadb.url_through(mariadb.port, DATABASE).replace("only-for-tests", "wrong")
+    shop.environment(DATABASE_URL=url)
+    unit = shop.command("refused", STEADY)
+    shop.machine.run("systemctl", "start", "--no-block", unit)
+    shop.is_state(unit, "failed", within=90)
+    assert shop.machine.show(unit, "ExecMainStatus") == "78"
+    assert shop.restarts(unit) == 0
+    assert "mend DATABASES" in shop.machine.journal(unit)
+
+
+def test_an_instance_that_is_no_daemon_fails_once_and_says_why(shop: Site) -> None:
+    unit = "daemonkit@expire_basket"
+    assert shop.machine.run("systemctl", "start", unit, check=False).returncode
+    shop.is_state(unit, "failed")
+    assert shop.machine.show(unit, "ExecMainStatus") == "2"
+    assert shop.restarts(unit) == 0
+    assert "there is no daemon 'expire_basket'; did you mean expire_baskets" in (
+        shop.machine.journal(unit)
+    )
+
+
+def test_a_missing_environment_file_is_named_and_waited_for(shop: Site) -> None:
+    unit = shop.command("envless", STEADY)
+    shop.machine.sh("mv /etc/daemonkit.env /etc/away.env")
+    shop.machine.run("systemctl", "start", unit, check=False)
+    assert "Failed to load environment files" in shop.machine.wait_for(unit, "environment files")
+    shop.machine.sh("mv /etc/away.env /etc/daemonkit.env")
+    shop.is_state(unit, "active")
+
+
+def test_the_template_takes_a_folder_with_a_space(shop: Site) -> None:
+    unit = shop.command("spacious", STEADY)
+    shop.machine.run("ln", "-sfn", FOLDER, "/srv/a link of 9%")
+    shop.drop_in(unit, '[Service]\nEnvironment="PROJECT=/srv/a link of 9%%"\n')
+    shop.start(unit)
+    environment = shop.machine.sh(f"tr '\\0' '\\n' </proc/{shop.machine.pid(unit)}/environ").stdout
+    assert "PWD=/srv/a link of 9%\n" in environment
+
+
+def test_a_project_folder_that_is_not_there_fails_once(shop: Site) -> None:
+    unit = shop.command("homeless", STEADY)
+    shop.drop_in(unit, "[Service]\nEnvironment=PROJECT=/srv/gone\n")
+    shop.machine.run("systemctl", "start", unit, check=False)
+    shop.is_state(unit, "failed")
+    assert shop.restarts(unit) == 0
+    assert "can't cd to /srv/gone" in shop.machine.journal(unit)
+
+
+def test_a_reload_follows_a_link_to_the_next_release(shop: Site) -> None:
+    unit = shop.command("released", says("of the first release"))
+    shop.machine.sh(f"cp -a {FOLDER} /srv/second; ln -sfn {FOLDER} /srv/current")
+    Site(shop.machine, "/srv/second").command("released", says("of the second, a longer one"))
+    shop.drop_in(unit, "[Service]\nEnvironment=PROJECT=/srv/current\n")
+    shop.start(unit)
+    shop.machine.wait_for(unit, "of the first release")
+    pid = shop.machine.pid(unit)
+    shop.machine.run("ln", "-sfn", "/srv/second", "/srv/current")
+    shop.machine.run("systemctl", "reload", unit)
+    shop.machine.wait_for(unit, "of the second, a longer one")
+    assert shop.machine.pid(unit) == pid
+
+
+# Many
+
+
+def test_twelve_daemons_are_started_and_stopped_together(shop: Site, mariadb: Server) -> None:
+    units = [shop.command(f"dozen_{number}", STEADY) for number in range(12)]
+    shop.machine.run("systemctl", "enable", *units)
+    shop.machine.run("systemctl", "start", "daemonkit.target")
+    for unit in units:
+        shop.is_state(unit, "active", within=60)
+    eventually(lambda: len(notes(mariadb)) > 12, 30)
+    shop.machine.run("systemctl", "stop", "daemonkit.target")
+    for unit in units:
+        shop.is_state(unit, "inactive", within=60)
+    eventually(lambda: not mariadb.sessions(), 10)
+
+
+def test_a_supervisor_speaks_for_its_workers(shop: Site, mariadb: Server) -> None:
+    def several(word: str) -> str:
+        return f"""
+        class Command(BaseDaemonCommand):
+            schedule = Poll(idle=0.5)
+            workers = 2
+
+            def tick(self):
+                note("{word}")
+                raise ValueError("for a reason")
+        """
+
+    unit = shop.command("several", several("before"))
+    shop.start(unit)
+    eventually(lambda: "several 2 of 2 ready" in shop.machine.status(unit), 20)
+    eventually(lambda: "before" in notes(mariadb), 20)
+    pid = shop.machine.pid(unit)
+    shop.command("several", several("after the reload"))
+    shop.machine.run("systemctl", "reload", unit)
+    eventually(lambda: "after the reload" in notes(mariadb), 20)
+    shop.is_state(unit, "active")
+    assert (shop.machine.pid(unit), shop.restarts(unit)) == (pid, 0)
+    eventually(lambda: "several 2 of 2 ready" in shop.machine.status(unit), 20)
+    texts = [text for priority, text in shop.entries(unit) if priority == 3]
+    assert "several.2 | ValueError: for a reason" in texts
+    shop.machine.run("systemctl", "stop", unit)
+    assert shop.machine.show(unit, "Result") == "success"
+    eventually(lambda: not mariadb.sessions(), 10)
+
+
+# The sandbox
+
+
+def test_the_units_verify_clean_and_are_hardened(shop: Site) -> None:
+    unit = "daemonkit@import_prices.service"
+    files = [f"{UNITS}/daemonkit@.service", f"{UNITS}/daemonkit.target"]
+    verified = shop.machine.run("systemd-analyze", "verify", *files)
+    assert verified.stdout + verified.stderr == ""
+    report = shop.machine.run("systemd-analyze", "security", "--no-pager", unit).stdout
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", report)
+    assert found, report
+    assert float(found[1]) <= 2.0, report
+
+
+def test_every_driver_works_inside(shop: Site, mariadb: MariaDB, postgres: PostgreSQL) -> None:
+    unit = shop.command(
+        "anywhere",
+        """
+        class Command(BaseDaemonCommand):
+            schedule = Every(seconds=1)
+
+            def tick(self):
+                with connection.cursor() as cursor:
+                    cursor.execute("CREATE TABLE IF NOT EXISTS anywhere (id INTEGER)")
+                    cursor.execute("INSERT INTO anywhere VALUES (1)")
+                    cursor.execute("DROP TABLE anywhere")
+                print("wrote to", connection.vendor, flush=True)
+        """,
+    )
+    urls = {
+        "mysql": mariadb.url_through(mariadb.port, DATABASE),
+        "postgresql": postgres.url,
+        "sqlite": "sqlite:////var/lib/daemonkit/shop.sqlite3",
+    }
+    for vendor, url in urls.items():
+        shop.environment(DATABASE_URL=url)
+        shop.start(unit)
+        shop.machine.wait_for(unit, f"wrote to {vendor}")
+        shop.machine.run("systemctl", "stop", unit)
+
+
+def test_a_secret_may_be_a_credential_and_in_no_environment(shop: Site, mariadb: MariaDB) -> None:
+    shop.environment()
+    url = mariadb.url_through(mariadb.port, DATABASE)
+    shop.machine.write("/etc/daemonkit/database_url", f"{url}\n", mode=0o600)
+    unit = shop.command("secretive", STEADY)
+    shop.drop_in(unit, "[Service]\nLoadCredential=database_url:/etc/daemonkit/database_url\n")
+    shop.start(unit)
+    eventually(lambda: notes(mariadb), 20)
+    pid = shop.machine.pid(unit)
+    seen = shop.machine.run("sh", "-c", f"cat /proc/{pid}/environ /proc/{pid}/cmdline").stdout
+    assert PASSWORD not in seen
+
+
+# The journal
+
+
+def test_the_journal_has_levels_and_no_second_time_stamp(shop: Site) -> None:
+    unit = shop.command(
+        "failing",
+        """
+        class Command(BaseDaemonCommand):
+            schedule = Every(seconds=60)
+
+            def tick(self):
+                raise ValueError("for a reason")
+        """,
+    )
+    shop.start(unit)
+    shop.machine.wait_for(unit, "ValueError: for a reason")
+    entries = shop.entries(unit)
+    assert entries[0] == (6, "failing started: every 1m")
+    texts = [text for priority, text in entries if priority == 3]
+    assert texts[0].startswith("failing tick 1 failed after ")
+    assert texts[1] == "Traceback (most recent call last):"
+    assert texts[-1] == "ValueError: for a reason"
+    shown = shop.machine.run("journalctl", "-q", "--priority=err", f"--identifier={unit}").stdout
+    assert "ValueError: for a reason" in shown
+    assert "failing started" not in shown

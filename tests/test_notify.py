@@ -1,0 +1,435 @@
+"""What systemd hears, on a real socket."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+
+from daemonkit import BaseDaemonCommand, Poll, reexec, signals
+from daemonkit.clock import Moment
+from daemonkit.iteration import Iteration
+from daemonkit.systemd.line import Line
+from daemonkit.systemd.notify import Channel, Notifier
+from tests.conftest import Manage
+from tests.projects import Project
+from tests.servers import Server
+from tests.waiting import eventually
+
+
+class Systemd:
+    """systemd's end: a socket, and what came in."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind("\0" + address[1:] if address.startswith("@") else address)
+        self.socket.setblocking(False)
+        self.messages: list[list[str]] = []
+
+    def heard(self) -> list[list[str]]:
+        """Every message until now, each in lines."""
+        while True:
+            try:
+                self.messages.append(self.socket.recv(8192).decode().split("\n"))
+            except BlockingIOError:
+                return self.messages
+
+    def lines(self) -> list[str]:
+        return [line for message in self.heard() for line in message]
+
+    def statuses(self) -> list[str]:
+        return [line[7:] for line in self.lines() if line.startswith("STATUS=")]
+
+    def wait_for(self, line: str, within: float = 20, count: int = 1) -> None:
+        eventually(
+            lambda: len([each for each in self.lines() if each.startswith(line)]) >= count,
+            within,
+            f"{line!r} among {self.lines()}",
+        )
+
+
+@pytest.fixture(params=["path", "abstract"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return f"@{uuid.uuid4()}" if request.param == "abstract" else str(tmp_path / "notify")
+
+
+@pytest.fixture
+def systemd(tmp_path: Path) -> Iterator[Systemd]:
+    end = Systemd(str(tmp_path / "notify"))
+    yield end
+    end.socket.close()
+
+
+@pytest.fixture
+def under_systemd(systemd: Systemd, monkeypatch: pytest.MonkeyPatch) -> Iterator[Systemd]:
+    """The same, for a daemon in this process."""
+    monkeypatch.setenv("NOTIFY_SOCKET", systemd.address)
+    yield systemd
+    reexec.handed_on.clear()
+
+
+@pytest.fixture
+def project(tmp_path: Path, manage: Manage) -> Project:
+    return Project(tmp_path, manage)
+
+
+class Quick(BaseDaemonCommand):
+    schedule = Poll(idle=60)
+    pulse, tick_timeout, stop_timeout = 4.0, 100.0, 7.0
+
+    def tick(self) -> bool:
+        return True
+
+
+# The channel
+
+
+def test_both_kinds_of_sockets_are_spoken_to(address: str) -> None:
+    systemd = Systemd(address)
+    channel = Channel(address)
+    assert channel.send("READY=1", "STATUS=läuft")
+    assert systemd.heard() == [["READY=1", "STATUS=läuft"]]
+    channel.close()
+    systemd.socket.close()
+
+
+@pytest.mark.parametrize(
+    "address", ["/nowhere/at/all", "@gone", "vsock:2:1234", "/x" * 200, "", "@"]
+)
+def test_a_socket_that_is_not_there_is_no_exception(address: str) -> None:
+    channel = Channel(address)
+    assert not channel.send("READY=1")
+    channel.close()
+    assert not channel.send("READY=1")
+
+
+def test_a_full_socket_neither_blocks_nor_raises(systemd: Systemd) -> None:
+    channel = Channel(systemd.address)
+    started = time.monotonic()
+    sent = sum(channel.send("STATUS=" + "x" * 1000) for _ in range(2000))
+    assert time.monotonic() - started < 5
+    assert 0 < sent < 2000
+    systemd.heard()
+    assert channel.send("READY=1")
+    channel.close()
+
+
+def test_a_forked_child_is_silent(systemd: Systemd) -> None:
+    channel = Channel(systemd.address)
+    child = os.fork()
+    if child == 0:
+        os._exit(1 if channel.send("STOPPING=1") else 0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert systemd.heard() == []
+    channel.close()
+
+
+# A life
+
+
+def test_a_life_in_the_words_of_the_protocol(under_systemd: Systemd) -> None:
+    call_command(Quick(), max_ticks=2)
+    heard = under_systemd.heard()
+    assert heard[0] == ["STATUS=starts"]
+    (ready,) = [message for message in heard if "READY=1" in message]
+    assert {"WATCHDOG_USEC=109000000", "WATCHDOG=1"} < set(ready)  # 100 + 4 + 5 of slack
+    assert heard.index(ready) == 1
+    assert heard[-1] == ["STATUS=stopped: max_ticks of 2 reached"]
+
+
+def test_the_environment_is_taken_when_a_life_begins_and_not_before(
+    under_systemd: Systemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A web server of the same project has loaded the same apps, and has a use for it."""
+    monkeypatch.setenv("WATCHDOG_USEC", "1000000")
+    assert os.environ["NOTIFY_SOCKET"]
+    call_command(Quick(), max_ticks=1)
+    assert "NOTIFY_SOCKET" not in os.environ
+    assert "WATCHDOG_USEC" not in os.environ
+    assert reexec.handed_on == {"NOTIFY_SOCKET": under_systemd.address, "WATCHDOG_USEC": "1000000"}
+
+
+def test_without_systemd_nobody_listens() -> None:
+    class Curious(Quick):
+        def tick(self) -> bool:
+            receivers.append(signals.daemon_pulse.has_listeners(Curious))
+            return True
+
+    receivers: list[bool] = []
+    call_command(Curious(), max_ticks=1)
+    assert receivers == [False]
+
+
+def test_after_a_life_nobody_listens_either(under_systemd: Systemd) -> None:
+    call_command(Quick(), max_ticks=1)
+    assert not signals.daemon_pulse.has_listeners(Quick)
+    assert not signals.iteration_finished.has_listeners(Quick)
+
+
+def test_without_a_tick_timeout_there_is_no_watchdog_of_ours(under_systemd: Systemd) -> None:
+    call_command(Quick(), max_ticks=1, tick_timeout="none")
+    assert not [line for line in under_systemd.lines() if line.startswith("WATCHDOG_USEC")]
+
+
+def test_what_must_arrive_is_sent_again_when_the_socket_was_full(systemd: Systemd) -> None:
+    filler = Channel(systemd.address)
+    while filler.send("x" * 4000):
+        pass
+
+    class Late(Quick):
+        def tick(self) -> bool:
+            systemd.heard()
+            return True
+
+    os.environ["NOTIFY_SOCKET"] = systemd.address
+    call_command(Late(), max_ticks=2)
+    reexec.handed_on.clear()
+    filler.close()
+    assert "READY=1" in systemd.lines()
+
+
+def test_a_fast_loop_sends_a_few_messages_a_second(under_systemd: Systemd) -> None:
+    started = time.monotonic()
+    call_command(Quick(), max_ticks=5000)
+    seconds = time.monotonic() - started
+    assert len(under_systemd.heard()) < 12 + 3 * seconds
+
+
+def test_the_last_word_of_a_fast_loop_is_that_it_waits(under_systemd: Systemd) -> None:
+    class Emptied(Quick):
+        left = 3000
+
+        def tick(self) -> bool:
+            self.left -= 1
+            return self.left > 0
+
+    call_command(Emptied(), max_seconds=1.5)
+    said = under_systemd.statuses()
+    assert said[-2].startswith("waits; next at ")
+    assert "tick 3000 took" in said[-2]
+
+
+def test_a_loop_that_is_woken_all_the_time_does_not_say_each_time_that_it_waits(
+    under_systemd: Systemd,
+) -> None:
+    notifier = Notifier(Quick(), Channel(under_systemd.address))
+    due = Moment(time.monotonic() + 60, time.time() + 60)
+    for number in range(1000):
+        notifier.line.ended(iteration(number=number))
+        notifier.waiting(due=due)
+    assert len(under_systemd.heard()) < 10
+    notifier.channel.close()
+
+
+def test_an_idle_loop_says_that_it_lives_through_a_long_wait(
+    systemd: Systemd, project: Project
+) -> None:
+    project.command("daily", "class Command(BaseDaemonCommand):\n    schedule = Cron('0 3 * * *')\n"
+                             "    pulse = 0.3\n\n    def tick(self): ...")  # fmt: skip
+    daemon = project.manage("run_daemon", "daily", NOTIFY_SOCKET=systemd.address)
+    systemd.wait_for("WATCHDOG=1", count=5)
+    assert re.fullmatch(r"waits; next at (\d{4}-\d\d-\d\d )?03:00:00 UTC", systemd.statuses()[-1])
+    assert daemon.stop() == 0
+
+
+def test_stopping_says_how_long_it_may_take_and_each_beat_says_so_anew(
+    systemd: Systemd, project: Project
+) -> None:
+    project.command(
+        "draining",
+        """
+        class Command(BaseDaemonCommand):
+            schedule = Every(seconds=60)
+            stop_timeout = 3
+
+            def tick(self):
+                print("ticking", flush=True)
+                for number in range(25):
+                    self.stopping or self.wait(10)
+                    __import__("time").sleep(0.1)
+                    self.beat(f"{number} of 25")
+        """,
+    )
+    daemon = project.manage("run_daemon", "draining", NOTIFY_SOCKET=systemd.address)
+    daemon.wait_for("ticking", within=20)
+    daemon.signal(signal.SIGTERM)
+    assert daemon.wait(20) == 0
+    (stopping,) = [message for message in systemd.heard() if "STOPPING=1" in message]
+    assert "EXTEND_TIMEOUT_USEC=13000000" in stopping
+    assert systemd.lines().count("EXTEND_TIMEOUT_USEC=13000000") >= 3
+    assert any(
+        re.fullmatch(r"stops \(SIGTERM\), waits for tick 1 runs since \S+ UTC: \d+ of 25", status)
+        for status in systemd.statuses()
+    )
+
+
+def test_a_reload_is_announced_with_its_moment_and_ready_follows_from_the_new_image(
+    systemd: Systemd, project: Project
+) -> None:
+    project.command(
+        "speaker",
+        """
+        class Command(BaseDaemonCommand):
+            schedule = Every(seconds=60)
+
+            def tick(self):
+                print("spoken", flush=True)
+        """,
+    )
+    daemon = project.manage("run_daemon", "speaker", NOTIFY_SOCKET=systemd.address)
+    daemon.wait_for("spoken", within=20)
+    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    daemon.signal(signal.SIGHUP)
+    systemd.wait_for("READY=1", count=2)
+    lines = systemd.lines()
+    moment = int(next(line for line in lines if line.startswith("MONOTONIC_USEC"))[15:])
+    assert before <= moment <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    (reloading,) = [message for message in systemd.heard() if "RELOADING=1" in message]
+    assert f"MONOTONIC_USEC={moment}" in reloading
+    assert "STOPPING=1" not in lines
+    assert lines.index("RELOADING=1") < lines.index("STATUS=executes itself anew")
+    assert lines.index("STATUS=executes itself anew") < len(lines) - lines[::-1].index("READY=1")
+    assert daemon.stop() == 0
+
+
+def test_waiting_for_a_database_at_start_extends_the_time_to_start(
+    systemd: Systemd, project: Project, mariadb: Server
+) -> None:
+    project.command(
+        "needy",
+        """
+        from django.db import connection
+
+        class Command(BaseDaemonCommand):
+            schedule = Every(seconds=60)
+            pulse = 0.3
+
+            def lifespan(self):
+                connection.ensure_connection()
+                return super().lifespan()
+
+            def tick(self): ...
+        """,
+    )
+    mariadb.stop()
+    daemon = project.manage(
+        "run_daemon", "needy", NOTIFY_SOCKET=systemd.address, DATABASE_URL=mariadb.url
+    )
+    systemd.wait_for("EXTEND_TIMEOUT_USEC=90300000", count=3)
+    assert "READY=1" not in systemd.lines()
+    assert any("waits for the database, next try at" in text for text in systemd.statuses())
+    mariadb.start()
+    systemd.wait_for("READY=1")
+    assert daemon.stop() == 0
+
+
+def test_the_watchdog_hears_nothing_of_an_overdue_tick(systemd: Systemd, project: Project) -> None:
+    project.command(
+        "stuck",
+        """
+        import time
+
+        class Command(BaseDaemonCommand):
+            schedule = Every(seconds=60)
+            pulse, tick_timeout = 2, 0.5
+
+            def tick(self):
+                time.sleep(1)
+                while True:
+                    self.beat("too late")
+                    time.sleep(0.1)
+        """,
+    )
+    daemon = project.manage("run_daemon", "stuck", NOTIFY_SOCKET=systemd.address)
+    assert daemon.wait(20) == 70
+    lines = systemd.lines()
+    overdue = next(n for n, line in enumerate(lines) if "past its tick_timeout of 0.5 s" in line)
+    assert any("too late" in line for line in lines[overdue:])
+    assert "WATCHDOG=1" not in lines[overdue:]
+
+
+# The line
+
+
+def iteration(**changes: Any) -> Iteration:
+    now = Moment(time.monotonic(), time.time())
+    return Iteration(7, now, now, 0.25)._replace(**changes)
+
+
+def test_the_line_says_what_failed_and_how_often() -> None:
+    line = Line()
+    line.doing = "waits"
+    line.ended(iteration(error=ValueError("no\nsuch thing"), failures=3))
+    assert str(line) == "waits; tick 7 failed after 250 ms, 3 in a row: ValueError: no such thing"
+
+
+def test_the_line_names_the_jobs_that_run_and_the_one_that_ended() -> None:
+    line = Line()
+    line.begun("report", 1)
+    line.begun("refresh", 12)
+    line.ended(iteration(job="refresh", number=12, seconds=130, result="9 rows"))
+    line.due = Moment(0, time.mktime((2031, 1, 1, 3, 0, 0, 0, 0, 0)))
+    assert re.fullmatch(
+        r"report 1 runs since \S+ \S+; next at 2031-01-01 03:00:00 \S+; "
+        r"refresh 12 took 2 min: 9 rows",
+        str(line),
+    )
+
+
+def test_the_line_of_a_follower_and_the_word_of_a_supervisor() -> None:
+    line = Line()
+    line.standing_by = "stands by: host-a leads"
+    line.due = Moment(0, time.time())
+    assert str(line) == "stands by: host-a leads"
+    line.override = "4 of 4 workers"
+    assert str(line) == "4 of 4 workers"
+    line.ending = "stops (SIGTERM)"
+    assert str(line) == "stops (SIGTERM)"
+
+
+def test_the_line_shows_words_and_numbers_and_asks_no_database() -> None:
+    class Rows:
+        def __bool__(self) -> bool:
+            raise AssertionError("a QuerySet would query")
+
+        __str__ = __repr__ = __bool__  # type: ignore[assignment]
+
+    line = Line()
+    line.doing = "waits"
+    for result, shown in ((Rows(), ""), (True, ""), (0, ""), (17, ": 17"), ("9 of 9", ": 9 of 9")):
+        line.ended(iteration(result=result))
+        assert str(line) == f"waits; tick 7 took 250 ms{shown}"
+
+
+def test_an_error_whose_text_fails_does_not_silence_the_watchdog(under_systemd: Systemd) -> None:
+    class Unspeakable(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    class Failing(Quick):
+        def tick(self) -> bool:
+            raise AssertionError
+
+    daemon = Failing()
+    notifier = Notifier(daemon, Channel(under_systemd.address))
+    notifier.line.ended(iteration(error=Unspeakable(), failures=1))
+    notifier.pulse()
+    assert under_systemd.heard() == [["WATCHDOG=1"]]
+    notifier.channel.close()
+
+
+def test_the_line_is_one_and_not_endless() -> None:
+    line = Line()
+    line.doing = "x\n" * 1000
+    assert "\n" not in str(line)
+    assert len(str(line)) == 300

@@ -1,0 +1,230 @@
+"""The units that are rendered, as text; what systemd makes of them is in test_life_deploying.py."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from daemonkit.systemd import units
+from daemonkit.systemd.units import Deployment, project_folder, project_name, render_unit
+from tests.conftest import Manage
+from tests.processes import ROOT
+
+SHOP = Deployment(
+    project="shop",
+    folder="/srv/shop/current",
+    program=("/srv/shop/current/venv/bin/python", "manage.py"),
+    settings="config.settings",
+    environment_file="/etc/shop.env",
+)
+
+
+def lines(deployment: Deployment = SHOP, *options: str) -> list[str]:
+    return render_unit(deployment, "sync_prices", "Pull prices.", options).splitlines()
+
+
+def values(deployment: Deployment, key: str) -> list[str]:
+    return [line.partition("=")[2] for line in lines(deployment) if line.startswith(f"{key}=")]
+
+
+def test_a_rendered_unit_is_about_this_project() -> None:
+    text = lines(SHOP, "--region", "us")
+    for line in (
+        "Description=shop: Pull prices.",
+        "WorkingDirectory=/srv/shop/current",
+        "Environment=PWD=/srv/shop/current",
+        "Environment=DJANGO_SETTINGS_MODULE=config.settings",
+        "ExecStart=/srv/shop/current/venv/bin/python manage.py run_daemon sync_prices --region us",
+        "EnvironmentFile=/etc/shop.env",
+        "PartOf=shop-daemons.target",
+        "WantedBy=shop-daemons.target",
+        "StateDirectory=shop",
+        "User=shop-daemons",
+        "DynamicUser=yes",
+    ):
+        assert line in text, line
+    assert "EDIT" not in "\n".join(text)
+    assert "%i" not in "\n".join(text)
+
+
+@pytest.mark.parametrize(
+    ("version", "type_", "reload", "growing"),
+    [
+        (247, "notify", ["/bin/kill -HUP $MAINPID"], []),
+        (252, "notify", ["/bin/kill -HUP $MAINPID"], []),
+        (253, "notify-reload", [], []),
+        (254, "notify-reload", [], ["6"]),
+        (257, "notify-reload", [], ["6"]),
+    ],
+)
+def test_lines_depend_on_the_version_of_systemd(
+    version: int, type_: str, reload: list[str], growing: list[str]
+) -> None:
+    unit = replace(SHOP, version=version)
+    assert values(unit, "Type") == [type_]
+    assert values(unit, "ExecReload") == reload
+    assert values(unit, "RestartSteps") == growing
+    assert values(unit, "RestartSec") == ["5"]
+
+
+def test_a_user_that_there_is_takes_the_place_of_the_made_up_one() -> None:
+    unit = replace(SHOP, user="www-data")
+    assert values(unit, "User") == ["www-data"]
+    assert values(unit, "DynamicUser") == []
+
+
+def test_the_user_manager_gets_what_it_has_the_right_to() -> None:
+    unit = replace(SHOP, user_manager=True)
+    assert values(unit, "User") == values(unit, "ProtectSystem") == values(unit, "After") == []
+    assert values(unit, "NoNewPrivileges") == ["yes"]
+    assert "WantedBy=default.target" in units.render_target(unit)
+    assert "WantedBy=multi-user.target" in units.render_target(SHOP)
+
+
+def test_without_an_environment_file_there_is_a_word_about_it() -> None:
+    text = lines(replace(SHOP, environment_file=""))
+    assert "# No environment file: --environment-file names one." in text
+
+
+def test_a_project_in_a_home_is_still_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
+    assert values(SHOP, "ProtectHome") == ["yes"]
+    assert values(replace(SHOP, folder="/home/bob/shop"), "ProtectHome") == ["read-only"]
+
+
+def test_what_systemd_would_expand_is_escaped() -> None:
+    unit = replace(
+        SHOP,
+        folder='/srv/my "shop" 100% $HOME',
+        program=("/srv/my shop/100%/$x/python", "manage.py"),
+        environment_file="/etc/my shop.env",
+    )
+    text = lines(unit, "--region", "a b", "--price", "$5", "--share", "5%", "--path", "a\\b")
+    assert 'WorkingDirectory=/srv/my "shop" 100%% $HOME' in text
+    assert r'Environment="PWD=/srv/my \"shop\" 100%% $HOME"' in text
+    assert "EnvironmentFile=/etc/my shop.env" in text
+    (start,) = [line for line in text if line.startswith("ExecStart=")]
+    assert start == (
+        'ExecStart="/srv/my shop/100%%/$x/python" manage.py run_daemon sync_prices '
+        r'--region "a b" --price "$$5" --share 5%% --path "a\\b"'
+    )
+
+
+def test_every_option_of_the_sandbox_says_what_it_takes_away() -> None:
+    """In the template and in what is rendered of it for each manager."""
+    template = units.read_template("daemonkit@.service").splitlines()
+    for text in (template, lines(), lines(replace(SHOP, user_manager=True))):
+        begin = next(n for n, line in enumerate(text) if line.startswith("# What follows takes"))
+        for number, line in enumerate(text[begin:], begin):
+            if line == "":
+                break
+            if not line.startswith(("#", "SystemCallErrorNumber", "SystemCallFilter=~")):
+                assert text[number - 1].startswith("# Takes away: "), line
+
+
+def test_the_template_has_one_line_to_edit() -> None:
+    template = units.read_template("daemonkit@.service").splitlines()
+    (marked,) = [n for n, line in enumerate(template) if "EDIT" in line]
+    assert template[marked + 3] == "Environment=PROJECT=/srv/shop"
+    assert "\n".join(template[marked + 4 :]).count("/srv/shop") == 0
+
+
+def test_the_template_knows_no_option_that_is_younger_than_the_systemd_it_is_for() -> None:
+    template = units.read_template("daemonkit@.service")
+    for young in ("notify-reload", "RestartSteps", "RestartMaxDelaySec", "ImportCredential"):
+        assert young not in template
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("/srv/shop", "shop"),
+        ("/srv/shop/current", "shop"),
+        ("/srv/shop/src/app", "shop"),
+        ("/srv/my shop 100%", "my-shop-100"),
+        ("/srv/2nd", "project-2nd"),
+        ("/", "project"),
+        ("/srv/läden", "l-den"),
+    ],
+)
+def test_a_projects_name_is_its_folders(folder: str, name: str) -> None:
+    assert project_name(folder) == name
+
+
+def test_the_made_up_user_has_a_name_that_systemd_takes() -> None:
+    account = replace(SHOP, project="a.very.long.name.of.a.project.indeed").account
+    assert account == "a_very_long_name_of_a_-daemons"
+    assert len(account) <= 31
+
+
+def test_the_folder_is_the_one_of_manage_py_by_the_way_it_was_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "releases" / "1").mkdir(parents=True)
+    (tmp_path / "releases" / "1" / "manage.py").touch()
+    (tmp_path / "current").symlink_to("releases/1")
+    current = str(tmp_path / "current")
+    monkeypatch.chdir(current)
+    monkeypatch.setenv("PWD", current)
+    python = str((tmp_path / "releases" / "1").resolve() / "venv/bin/python")
+    monkeypatch.setattr(sys, "executable", python)
+    program = (f"{current}/venv/bin/python", "manage.py")
+    assert project_folder("manage.py") == (current, program)
+    assert project_folder(f"{current}/manage.py") == (current, program)
+    monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
+    assert project_folder("/usr/bin/django-admin") == (
+        current,
+        ("/usr/bin/python3", "-m", "django"),
+    )
+
+
+# The door
+
+
+def test_the_door_prints_a_unit_for_each_name(manage: Manage) -> None:
+    done = manage("daemons", "unit", "import_prices", "expire_baskets")
+    assert done.wait(30) == 0
+    assert done.stdout.count("[Service]") == 2
+    assert f"WorkingDirectory={ROOT / 'sample_site'}" in done.stdout
+    assert f"ExecStart={sys.executable} manage.py run_daemon import_prices" in done.stdout
+
+
+def test_what_stands_behind_the_dashes_are_the_daemons_options(manage: Manage) -> None:
+    options = ["--every", "1h", "--", "--verbosity", "0"]
+    done = manage("daemons", "unit", "clearsessions", "--", *options)
+    assert done.wait(30) == 0
+    assert f"run_daemon clearsessions {shlex.join(options)}\n" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["expire_basket"], "there is no daemon 'expire_basket'; did you mean expire_baskets"),
+        (["clearsessions"], "clearsessions is no daemon of its own: say how often"),
+        (["expire_baskets", "--", "--older", "x"], "expire_baskets: "),
+        (["expire_baskets", "--", "--every", "-1"], "--every"),
+        (["expire_baskets", "--as", "nobody-at-all"], "there is no user 'nobody-at-all'"),
+        (["expire_baskets", "--as", "root", "--user"], "say --user or --as USER, not both"),
+        (["expire_baskets", "--project", "a/b"], "--project takes letters, digits"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence_and_2(
+    manage: Manage, arguments: list[str], sentence: str
+) -> None:
+    done = manage("daemons", "unit", *arguments)
+    assert done.wait(30) == 2, done.output
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_an_environment_file_that_is_not_there_is_not_installed(manage: Manage) -> None:
+    done = manage(
+        "daemons", "install", "expire_baskets", "--user", "--environment-file", "/no/such"
+    )
+    assert done.wait(30) == 2
+    assert "there is no environment file /no/such" in done.stderr
