@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import async_to_sync
+from django.apps import apps
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import autoreload
 
@@ -274,6 +275,8 @@ def _written_tick(daemon: BaseDaemonCommand) -> Callable[[], Any]:
     if jobs_of(type(daemon)):
         if type(daemon).tick is not BaseDaemonCommand.tick:
             raise _no_daemon(f"{name} has jobs and a tick(): write one or the other")
+        if not apps.is_installed("daemonkit"):
+            raise _no_daemon(f"{name} has jobs: put 'daemonkit' into INSTALLED_APPS")
         return tick
     if type(daemon).tick is BaseDaemonCommand.tick:
         raise _no_daemon(f"{name} has no tick(); write one: it is the daemon's unit of work")

@@ -414,6 +414,15 @@ def test_an_exclusive_run_that_cannot_be_claimed_does_not_run_and_says_so(
     assert refused[0].levelno == logging.ERROR
 
 
+def test_a_setting_that_makes_no_sense_is_one_sentence_and_78(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "DAEMONKIT", {"database": database, "keep_runs": 0})
+    with pytest.raises(CommandError, match="keep_runs") as caught:
+        live(Plain, FakeClock(NOON), max_ticks=1)
+    assert caught.value.returncode == 78
+
+
 def test_a_project_without_time_zones_has_a_ledger_in_utc(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

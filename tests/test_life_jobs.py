@@ -251,6 +251,18 @@ def test_only_the_leader_runs_jobs_and_the_others_say_why_they_do_not(
     assert second.stop(within=30) == 0
 
 
+def test_sighup_lets_jobs_finish_and_the_process_begins_anew(start: Start, server: Server) -> None:
+    daemon = start("several", "--job", "slow", "--job", "ticking")
+    daemon.wait_for("in the middle", within=30)
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_for("in the middle", within=60, count=2)
+    assert daemon.stdout.index("committed") < daemon.stdout.rindex("in the middle")
+    daemon.wait_for("committed", within=30, count=2)
+    assert daemon.stop(within=30) == 0
+    assert notes(server) == ["begun", "done"] * 2
+    eventually(lambda: not server.sessions())
+
+
 # Doors
 
 

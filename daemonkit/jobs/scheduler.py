@@ -160,7 +160,7 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
                          executors={"default": self.pool})  # fmt: skip
         self.turns = [Turns(job, getattr(life.daemon, job.name), self) for job in settings.jobs]
         self.ledger = Ledger(life.daemon.name, off=not life.settings.ledger)
-        self.keep = conf.keep_runs()
+        self.keep = 1
         self.begun = 0  # runs
         self.last: Iteration | None = None
         self.skipped: Counter[tuple[str, str]] = Counter()
@@ -179,6 +179,7 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
         opens after it may fail, and then it is called again."""
         if self._has_looked:
             return
+        self.keep = conf.keep_runs()
         newest = self.ledger.open(needed=any(turns.job.needs_ledger for turns in self.turns))
         self._has_looked, now = True, self.clock.moment()
         for turns in self.turns:

@@ -73,8 +73,12 @@ class Turns:
 
     def missed(self, now: Moment, most: int) -> list[Moment]:
         """The due times up to now, the newest of them, and move on to the next."""
-        passed: deque[Moment] = deque(maxlen=most)
         due = self.due
+        following = self.after(due, now)
+        if following.monotonic > now.monotonic:  # as nearly always
+            self.due, self.previous = following, due
+            return [due]
+        passed: deque[Moment] = deque(maxlen=most)
         if self.is_interval:
             due = self._leap(due, now, most)
         while due.monotonic <= now.monotonic:
