@@ -11,7 +11,7 @@ import time
 
 import django
 
-from benchmarks import empty, forks, leader, lives, losses, rpc, ticks, workers
+from benchmarks import empty, forks, jobs, leader, lives, losses, rpc, ticks, workers
 from benchmarks.contestants import Servers
 from benchmarks.table import Table
 
@@ -22,6 +22,7 @@ SECTIONS = {
     "losses": losses,
     "rpc": rpc,
     "forks": forks,
+    "jobs": jobs,
     "leader": leader,
     "workers": workers,
 }

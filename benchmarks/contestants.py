@@ -52,7 +52,8 @@ class Contestant:
     """A management command in a process of its own: ``bare_...`` ones without daemonkit."""
 
     def __init__(self, *command: str, database: Mapping[str, Any]) -> None:
-        site = "kept" if any("kept" in word for word in command) else "bare"
+        sites = (site for site in ("kept", "stored") if any(site in word for word in command))
+        site = next(sites, "bare")
         self.process = subprocess.Popen(
             # No checks: on MySQL they connect, and somebody may be killing sessions just then.
             [sys.executable, "-m", "django", *command, "--skip-checks"],

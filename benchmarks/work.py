@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -88,3 +89,39 @@ class Losses:
         """Report, and wait for the loss; False if the benchmark has seen enough."""
         say({"session": self.session, "failed": self.failed})
         return bool(json.loads(sys.stdin.readline()))
+
+
+class Runs:
+    """Runs of jobs, and how late they were. The first second and a half is not counted: threads
+    start then, and connections are made."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.late: list[float] = []
+        self.begin()
+
+    def begin(self) -> None:
+        self._from = time.monotonic() + 1.5
+        self._cpu: float | None = None
+
+    def note(self, late: float) -> None:
+        if self._cpu is None:
+            if time.monotonic() < self._from:
+                return
+            self._cpu, self._from = time.process_time(), time.monotonic()
+        if time.monotonic() - self._from < self.seconds - 0.02:  # or another round might begin
+            self.late.append(late)
+
+    def is_over(self) -> bool:
+        return time.monotonic() - self._from > self.seconds
+
+    def result(self) -> dict[str, float]:
+        elapsed = time.monotonic() - self._from
+        late = sorted(self.late) or [0.0]
+        return {
+            "runs": len(self.late) / self.seconds,
+            "p50": late[len(late) // 2],
+            "p99": late[int((len(late) - 1) * 0.99)],
+            "cpu": (time.process_time() - (self._cpu or 0.0)) / elapsed,
+            "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        }

@@ -7,6 +7,8 @@ from daemonkit.errors import Problem, classify
 from daemonkit.exits import Exit
 from daemonkit.fencing import StaleEpoch, guarded
 from daemonkit.iteration import Iteration
+from daemonkit.jobs import job
+from daemonkit.pool import Pool
 from daemonkit.retry import Backoff
 from daemonkit.schedules import Cron, Every, Poll, Schedule
 
@@ -20,12 +22,14 @@ __all__ = [
     "Iteration",
     "Moment",
     "Poll",
+    "Pool",
     "Problem",
     "Schedule",
     "StaleEpoch",
     "classify",
     "fresh_connections",
     "guarded",
+    "job",
     "release_connections",
 ]
 __version__ = "0.1.0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -36,6 +37,10 @@ class Moment(NamedTuple):
         return datetime.fromtimestamp(self.wall, UTC)
 
 
+NEVER = Moment(math.inf, math.inf)
+"""The due moment of what is not due any more."""
+
+
 class Clock:
     """The machine's clocks. Hand another one to ``call_command(..., clock=...)`` in a test."""
 
@@ -46,3 +51,7 @@ class Clock:
     def wait(self, seconds: float, told_to_stop: Callable[[float], bool]) -> None:
         """Let ``seconds`` pass, or less if ``told_to_stop``, which does the waiting, ends early."""
         told_to_stop(seconds)
+
+    def at_rest(self, rest: Callable[[], None]) -> None:
+        """Told by a loop before it waits: ``rest`` returns when no thread of its is at work any
+        more. Time that passes by itself need not care."""

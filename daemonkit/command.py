@@ -19,6 +19,7 @@ from daemonkit.connections import fresh_connections
 from daemonkit.exits import Exit
 from daemonkit.fencing import guarded
 from daemonkit.iteration import Iteration
+from daemonkit.jobs import jobs_of
 from daemonkit.life import Life
 from daemonkit.log import plain_logging
 from daemonkit.options import HANDED_IN, Settings, add_daemon_options
@@ -50,6 +51,10 @@ class BaseDaemonCommand(BaseCommand):
     max_failures: int | None = None
     max_ticks: int | None = None
     max_seconds: float | None = None
+    threads: int = 10
+    """How many jobs may run at the same time."""
+    ledger: bool = True
+    """Whether every due time of a job gets a row (``daemonkit.models.Run``). A loop has none."""
     leader: bool = False
     lease: float = 15.0
     renew_deadline: float | None = None
@@ -135,6 +140,10 @@ class BaseDaemonCommand(BaseCommand):
         """Tick whenever it is due, until told to stop. The last iteration, if there was one."""
         life = self.life
         campaigning = life.leadership.campaigning() if life.leadership else _nullcontext
+        if life.settings.jobs:
+            from daemonkit.scheduler import live  # a plain loop loads no APScheduler
+
+            return live(life, campaigning)
         with life.watched(), life.announced(), life.opened(), campaigning:
             last = None
             while life.wait_until_due(last):
@@ -261,6 +270,10 @@ def _written_tick(daemon: BaseDaemonCommand) -> Callable[[], Any]:
     if sys.platform not in ("linux", "darwin"):
         raise CommandError(f"daemonkit runs on Linux, and on macOS, but not on {sys.platform}")
     tick, name = daemon.tick, daemon.name
+    if jobs_of(type(daemon)):
+        if type(daemon).tick is not BaseDaemonCommand.tick:
+            raise _no_daemon(f"{name} has jobs and a tick(): write one or the other")
+        return tick
     if type(daemon).tick is BaseDaemonCommand.tick:
         raise _no_daemon(f"{name} has no tick(); write one: it is the daemon's unit of work")
     if inspect.isgeneratorfunction(tick) or inspect.isasyncgenfunction(tick):

@@ -132,6 +132,26 @@ def close_idle(seconds: float) -> None:
             close(link)
 
 
+def until_next_close() -> float | None:
+    """Seconds until ``close_idle(0)`` has something to close in this thread; None if never."""
+    times = [
+        wrapper.close_at
+        for link in this_thread().links
+        if (wrapper := link.wrapper) is not None
+        and wrapper.connection is not None
+        and wrapper.close_at is not None
+    ]
+    return max(0.0, min(times) - time.monotonic()) if times else None
+
+
+def close_all() -> None:
+    """Close all that this thread has opened, because it is about to end: what a thread leaves open
+    stays on the server until the garbage collector comes by."""
+    for link in this_thread().links:
+        if link.wrapper is not None:
+            close(link)
+
+
 class _Between:
     """The receivers of one pair of signals, and the threads that are between the two."""
 

@@ -14,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
 
 from daemonkit import reexec, signals
-from daemonkit.clock import Moment
+from daemonkit.clock import NEVER, Moment
 from daemonkit.connections import close_idle, fresh_connections, kept_between_units
 from daemonkit.errors import Problem, classify, one_line
 from daemonkit.exits import Exit
@@ -92,16 +92,18 @@ class Life:
             announce(signals.daemon_stopped, self.daemon, reason=reason)
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator[None]:
-        """Checks done and ``lifespan()`` open, however long the database takes to answer."""
+    def opened(self, first: Callable[[], object] = lambda: None) -> Iterator[None]:
+        """Checks and ``first`` done and ``lifespan()`` open, however long the database takes to
+        answer."""
         with kept_between_units(), ExitStack() as stack:
-            if self._wait_for_the_database(lambda: self._open(stack)):
+            if self._wait_for_the_database(lambda: self._open(stack, first)):
                 announce(signals.daemon_ready, self.daemon)
             yield
 
-    def _open(self, stack: ExitStack) -> None:
+    def _open(self, stack: ExitStack, first: Callable[[], object]) -> None:
         with fresh_connections:
             self.daemon.check_everything()
+            first()
             lifespan = self.daemon.lifespan()
             lifespan.__enter__()
             stack.push(_fresh_exit(lifespan))
@@ -114,11 +116,14 @@ class Life:
         Both clocks are asked anew in each slice: the wall clock may be set while we wait.
         """
         waiting = False
-        while self._goes_on(last):
+        while self.goes_on(last.number if last else 0):
             self.pulsed()
             hindrance = self.hindrance  # asked first: when it falls away, ``since`` has changed
             now = self.now = self.clock.moment()
             self.due = next_due(self.schedule, self._counted(last), self.since, now)
+            if self.due == NEVER:
+                self.outcome = "nothing is due any more"
+                break
             seconds = self._until(self.due, now)
             if hindrance:
                 seconds = self.pulse
@@ -128,7 +133,7 @@ class Life:
                 waiting = True
                 close_idle(seconds)
                 announce(signals.daemon_waiting, self.daemon, due=self.due)
-            self.wait(min(seconds, self._left(now)))
+            self.wait(min(seconds, self.left(now)))
         return False
 
     def wait(self, seconds: float) -> None:
@@ -168,15 +173,17 @@ class Life:
             return min(due.monotonic, self._refused_since + PROVEN_AFTER) - now.monotonic
         return due.monotonic - now.monotonic
 
-    def _left(self, now: Moment) -> float:
+    def left(self, now: Moment) -> float:
+        """Seconds until ``max_seconds`` have passed."""
         if self.settings.max_seconds is None:
             return float("inf")
         return self.begun.monotonic + self.settings.max_seconds - now.monotonic
 
-    def _goes_on(self, last: Iteration | None) -> bool:
+    def goes_on(self, ticks: int) -> bool:
+        """Whether there is to be another tick after so many."""
         if self.stop.asked or self._end is not None:
             return False
-        if not (limit := self._limit(last.number if last else 0)):
+        if not (limit := self._limit(ticks)):
             return True
         self.outcome = limit
         if self.settings.supervised:
@@ -188,7 +195,7 @@ class Life:
         settings = self.settings
         if settings.max_ticks and ticks >= settings.max_ticks:
             return f"max_ticks of {settings.max_ticks} reached"
-        if settings.max_seconds and self._left(self.clock.moment()) <= 0:
+        if settings.max_seconds and self.left(self.clock.moment()) <= 0:
             return f"max_seconds of {settings.max_seconds:g} reached"
         if ticks and settings.max_memory and resident() > settings.max_memory:
             return f"max_memory of {size_text(settings.max_memory)} reached"
@@ -225,7 +232,8 @@ class Life:
 
     def learn(self, iteration: Iteration) -> None:
         """Note what a tick came to: whether its failure ends this life."""
-        self._last = iteration
+        if not (self.settings.once and self._last is not None and self._last.error is not None):
+            self._last = iteration  # of several jobs' --once, the one that failed
         error = iteration.error
         if error is None:
             self._ever_well, self._refused_since = True, None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,10 @@ _SELF_EXPLAINING = (Problem.UNREACHABLE, Problem.MISCONFIGURED)
 """What the server's own sentence says in full: no traceback adds to it."""
 
 
+_NO_TROUBLE = ("down", "paused", "not leader")
+"""Reasons for a job not to run that nobody has to mend."""
+
+
 class Log:
     """The listener that writes the log."""
 
@@ -33,6 +38,7 @@ class Log:
         self.daemon = daemon
         self.name = daemon.name
         self.tick_level = logging.INFO if verbosity > 1 else logging.DEBUG
+        self._skips: Counter[tuple[str, str]] = Counter()
         self._moments: dict[Signal, Callable[..., None]] = {
             signals.daemon_started: self.started,
             signals.database_awaited: self.awaited,
@@ -88,7 +94,7 @@ class Log:
             logger.log(
                 self.tick_level,
                 "%s tick %d took %s%s",
-                self.name,
+                self._who(iteration),
                 iteration.number,
                 duration_text(iteration.seconds),
                 result,
@@ -99,7 +105,7 @@ class Log:
         meaning = f" ({iteration.problem.value})" if iteration.problem else ""
         logger.error(
             "%s tick %d failed after %s%s, %d in a row, back-off %s: %s",
-            self.name,
+            self._who(iteration),
             iteration.number,
             duration_text(iteration.seconds),
             meaning,
@@ -124,7 +130,25 @@ class Log:
         )
 
     def skipped(self, job: str, due: Moment, reason: str, **_: Any) -> None:
-        logger.warning("%s %s due %s did not run: %s", self.name, job, _time(due), reason)
+        """Each of a standby's due times, or of a job that never gets done in time, would be one
+        line a second: told are the first, the tenth, the hundredth..."""
+        self._skips[job, reason] += 1
+        times = self._skips[job, reason]
+        if 10 ** (len(str(times)) - 1) == times:
+            how_often = f" (the {times}th time)" if times > 1 else ""
+            level = logging.INFO if reason in _NO_TROUBLE else logging.WARNING
+            logger.log(
+                level,
+                "%s %s due %s did not run: %s%s",
+                self.name,
+                job,
+                _time(due),
+                reason,
+                how_often,
+            )
+
+    def _who(self, iteration: Iteration) -> str:
+        return f"{self.name} {iteration.job}" if iteration.job else self.name
 
     def standing_by(self, leader: str, **_: Any) -> None:
         logger.info("%s stands by: %s leads", self.name, leader)

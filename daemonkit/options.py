@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from argparse import ArgumentError, BooleanOptionalAction
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from daemonkit.clock import Clock, Moment
+from daemonkit.clock import NEVER, Clock, Moment
 from daemonkit.exits import Exit
 from daemonkit.formats import FORMATS
 from daemonkit.iteration import Iteration
+from daemonkit.jobs import Job, Jobs, jobs_of, one_of
 from daemonkit.lease import Terms
 from daemonkit.memory import parse_size, resident
-from daemonkit.schedules import Cron, Every, Poll, Schedule, parse_duration
+from daemonkit.schedules import Cron, Every, Poll, Schedule, Trigger, as_schedule, parse_duration
 
 if TYPE_CHECKING:
     from daemonkit.command import BaseDaemonCommand
@@ -35,6 +36,9 @@ class Settings:
     max_failures: int | None
     max_ticks: int | None
     max_seconds: float | None
+    threads: int
+    ledger: bool
+    jobs: tuple[Job, ...] = ()
     leader: bool = False
     terms: Terms = field(default_factory=Terms)
     max_memory: int | None = None
@@ -56,14 +60,18 @@ class Settings:
             return getattr(daemon, name) if value is None else value
 
         schedule = schedule_of(daemon, options, once=once)
+        jobs = schedule.jobs if isinstance(schedule, Jobs) else ()
         return cls(
             schedule=schedule,
             pulse=_seconds("pulse", said("pulse")),
             stop_timeout=_seconds("stop_timeout", said("stop_timeout")),
             tick_timeout=_seconds_or_none("tick_timeout", said("tick_timeout")),
             max_failures=_count("max_failures", said("max_failures")),
-            max_ticks=1 if once else _count("max_ticks", said("max_ticks")),
+            max_ticks=max(1, len(jobs)) if once else _count("max_ticks", said("max_ticks")),
             max_seconds=_seconds_or_none("max_seconds", said("max_seconds")),
+            threads=_at_least_one("threads", said("threads")),
+            ledger=bool(daemon.ledger),
+            jobs=jobs,
             leader=leads(daemon, options),
             terms=_terms(
                 _seconds("lease", said("lease")),
@@ -105,6 +113,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--max-seconds": {"metavar": "TIME", "help": "Start no tick after this time; end then."},
     "--max-memory": {"metavar": "SIZE", "help": "End after a tick that left more: 300m, 1g."},
     "--max-failures": {"metavar": "N", "help": "End with 75 after so many failures in a row."},
+    "--job": {"metavar": "NAME", "action": "append", "help": "Of its jobs, run this one alone."},
+    "--threads": {"metavar": "N", "help": "How many jobs may run at the same time."},
     "--tick-timeout": {"metavar": "TIME", "help": "Cut a tick that takes longer; none: never."},
     "--stop-timeout": {"metavar": "TIME", "help": "Time for the tick in flight when stopping."},
     "--leader": {"action": BooleanOptionalAction, "help": "Of all that run it, one ticks."},
@@ -125,7 +135,7 @@ class _AtOnce(Schedule):
         return "once"
 
     def due(self, last: Iteration | None, begun: Moment, now: Moment) -> Moment:
-        return begun
+        return begun if last is None else NEVER
 
 
 def schedule_of(
@@ -133,6 +143,10 @@ def schedule_of(
 ) -> Schedule:
     """The schedule of a daemon under these options. Raises ``CommandError`` if it has none."""
     every, cron = options.get("every"), options.get("cron")
+    if jobs := jobs_of(type(daemon)):
+        return _schedule_of_jobs(daemon, jobs, options, once=once)
+    if options.get("job"):
+        raise _usage(f"{daemon.name} has no jobs: --job is for a daemon that has")
     if every is not None and cron is not None:
         raise _usage("say --every or --cron, not both")
     if every is not None:
@@ -145,13 +159,46 @@ def schedule_of(
     if once:
         return _AtOnce()
     schedule = options.get("schedule") or daemon.schedule
-    if isinstance(schedule, Schedule):
-        return schedule
     if schedule is not None:
-        raise _usage(f"{daemon.name}: schedule must be Every(...), Cron(...) or Poll(...), "
-                     f"not {schedule!r}")  # fmt: skip
+        try:
+            return _that_fires(daemon.name, as_schedule(schedule), options)
+        except ValueError as error:
+            raise _usage(f"{daemon.name}: {error}") from None
     hint = " (interval is not a setting)" if hasattr(daemon, "interval") else ""
     raise _usage(f"{daemon.name} {daemon.how_to_schedule}{hint}")
+
+
+def _schedule_of_jobs(
+    daemon: BaseDaemonCommand, jobs: tuple[Job, ...], options: Mapping[str, Any], *, once: bool
+) -> Jobs:
+    for said in ("every", "cron", "schedule"):
+        if options.get(said) is not None:
+            raise _usage(f"{daemon.name} has jobs with schedules of their own: no --{said} for it")
+    if daemon.schedule is not None:
+        raise _usage(f"{daemon.name} has jobs with schedules of their own, and a schedule beside "
+                     f"them that nothing would run by; take it away")  # fmt: skip
+    if not daemon.ledger and (job := next((job for job in jobs if job.needs_ledger), None)):
+        raise _usage(
+            f"{daemon.name} has ledger = False, and its job {job.name} needs it: exclusive=True "
+            f"and catch_up=True go by the ledger's rows"
+        )
+    if names := options.get("job"):
+        try:
+            jobs = one_of(jobs, [names] if isinstance(names, str) else list(names))
+        except ValueError as error:
+            raise _usage(f"{daemon.name}: {error}") from None
+    if once:
+        return Jobs(tuple(replace(job, schedule=_AtOnce()) for job in jobs))
+    for job in jobs:
+        _that_fires(f"{daemon.name}, job {job.name}", job.schedule, options)
+    return Jobs(jobs)
+
+
+def _that_fires(name: str, schedule: Schedule, options: Mapping[str, Any]) -> Schedule:
+    now = (options.get("clock") or Clock()).moment()
+    if isinstance(schedule, Trigger) and schedule.due(None, now, now) == NEVER:
+        raise _usage(f"{name}: the trigger {schedule} never fires, from now on")
+    return schedule
 
 
 def leads(daemon: BaseDaemonCommand, options: Mapping[str, Any]) -> bool:
@@ -194,6 +241,13 @@ def _count(name: str, value: Any) -> int | None:
     return int(value)
 
 
+def _at_least_one(name: str, value: Any) -> int:
+    count = _count(name, value)
+    if count is None:
+        raise _usage(f"{_said(name)} needs a number; it cannot be none")
+    return count
+
+
 def _size(name: str, value: Any) -> int | None:
     if value is None or value == "none":
         return None
@@ -223,7 +277,10 @@ def _workers(daemon: BaseDaemonCommand, options: Mapping[str, Any], schedule: Sc
     if workers > 1 and leads(daemon, options):
         raise _usage(f"{daemon.name}: one of {workers} workers would lead and the others never "
                      f"tick; say leader or workers, not both")  # fmt: skip
-    if workers > 1 and not isinstance(schedule, Poll) and not daemon.per_worker:
+    shared = isinstance(schedule, Poll) or (
+        isinstance(schedule, Jobs) and all(job.exclusive for job in schedule.jobs)
+    )
+    if workers > 1 and not shared and not daemon.per_worker:
         raise _usage(
             f"{daemon.name}: each of {workers} workers would do the same work, {schedule}; "
             f"if that is what you want, write per_worker = True in its class"

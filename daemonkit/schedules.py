@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
+from typing import Any, ClassVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 from django.utils import timezone
 
-from daemonkit.clock import Moment
+from daemonkit.clock import NEVER, Moment
 from daemonkit.iteration import Iteration
 
 
 class Schedule(ABC):
     """Says when the next tick is due, from the last one and from both clocks as they now stand."""
+
+    is_fixed: ClassVar[bool] = False
+    """Whether the due times are those of a clock: the same however long the ticks take, and
+    whatever they return."""
 
     @abstractmethod
     def due(self, last: Iteration | None, begun: Moment, now: Moment) -> Moment:
@@ -25,6 +31,7 @@ class Schedule(ABC):
 
         ``last`` is the last iteration, None before the first; ``begun`` is when the daemon's life
         began. The loop asks again in every slice of its wait, because the wall clock may be set.
+        ``NEVER`` means that no tick is due any more.
         """
 
     @property
@@ -37,6 +44,8 @@ class Schedule(ABC):
         last = None
         while True:
             due = self.due(last, now, now if last is None else last.due)
+            if due == NEVER:
+                return
             yield due.utc.astimezone(self.zone)
             last = Iteration(number=1, due=due, started=due, seconds=0.0)
 
@@ -49,6 +58,7 @@ class Every(Schedule):
     followed at once by the next; turns missed meanwhile are not made up.
     """
 
+    is_fixed = True
     seconds: float
 
     def __init__(
@@ -73,6 +83,23 @@ class Every(Schedule):
         due = last.due.monotonic + self.seconds
         # After an overlong tick: at once, and counted from there.
         return now.at_monotonic(max(due, last.started.monotonic + last.seconds))
+
+
+class Aligned(Every):
+    """An interval whose due times are the same on every host: the multiples of it by the wall
+    clock, since 1970. That of exclusive jobs."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}, by the wall clock"
+
+    def due(self, last: Iteration | None, begun: Moment, now: Moment) -> Moment:
+        after = begun.wall if last is None else max(last.due.wall, last.started.wall)
+        if (set_by := _set_by(last, begun, now)) < -1:
+            after += set_by
+        turn = math.floor(after / self.seconds) + 1
+        if turn * self.seconds <= after:  # a division that was rounded down
+            turn += 1
+        return now.at_wall(turn * self.seconds)
 
 
 @dataclass(frozen=True)
@@ -115,6 +142,7 @@ class Cron(Schedule):
     ``timezone`` is a name such as "Asia/Shanghai"; without it Django's TIME_ZONE holds.
     """
 
+    is_fixed = True
     expression: str
     timezone: str | None = None
 
@@ -155,8 +183,7 @@ class Cron(Schedule):
         # From the later of due and started: a wait that ended a millisecond early must not find
         # the same time due again, and turns that were missed must not come in a burst.
         after = begun.wall if last is None else max(last.due.wall, last.started.wall)
-        then = begun if last is None else last.started
-        set_by = (now.wall - now.monotonic) - (then.wall - then.monotonic)
+        set_by = _set_by(last, begun, now)
         if set_by < -1 and (last is None or not self._would_repeat(-set_by)):
             after += set_by  # the clock was set back: what it would have said then
         return now.at_wall(self._next(after))
@@ -175,6 +202,57 @@ class Cron(Schedule):
             if candidate.timestamp() > after:
                 return candidate.timestamp()
         raise ValueError(f"the cron string {self.expression!r} never comes due again")
+
+
+A_START = 60.0
+"""Seconds that may pass between the making of a trigger whose date is "now" and a life's begin."""
+
+
+@dataclass(frozen=True)
+class Trigger(Schedule):
+    """At the times of a trigger of APScheduler's, which knows only the wall clock: when that is
+    set, an interval moves with it, and times of day that come again are times again."""
+
+    is_fixed = True
+    trigger: Any
+
+    def __str__(self) -> str:
+        return str(self.trigger)
+
+    @property
+    def zone(self) -> tzinfo:
+        return getattr(self.trigger, "timezone", None) or super().zone
+
+    @property
+    def is_interval(self) -> bool:
+        return hasattr(self.trigger, "interval_length")
+
+    def due(self, last: Iteration | None, begun: Moment, now: Moment) -> Moment:
+        set_by = _set_by(last, begun, now)
+        if set_by > -1 and not (set_by > 1 and self.is_interval):
+            set_by = 0.0
+        after = set_by + (begun.wall if last is None else max(last.due.wall, last.started.wall))
+        previous = None if last is None else datetime.fromtimestamp(after, self.zone)
+        look = datetime.fromtimestamp(after if last is None else max(after, now.wall), self.zone)
+        found = self.trigger.get_next_fire_time(previous, look)
+        if found is None or (last is None and found.timestamp() < after - A_START):
+            return NEVER  # a date that has been is no reason to run at every start
+        return now.at_wall(found.timestamp())
+
+
+def as_schedule(value: Any) -> Schedule:
+    """A schedule as it is, a trigger of APScheduler's as one. ``ValueError`` for all else."""
+    if isinstance(value, Schedule):
+        return value
+    if hasattr(value, "get_next_fire_time") and not isinstance(value, type):
+        return Trigger(value)
+    raise ValueError(f"schedule must be Every(...), Cron(...) or Poll(...), not {value!r}")
+
+
+def _set_by(last: Iteration | None, begun: Moment, now: Moment) -> float:
+    """How many seconds the wall clock was set forward since the last tick; below zero: back."""
+    then = begun if last is None else last.started
+    return (now.wall - now.monotonic) - (then.wall - then.monotonic)
 
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -37,12 +37,14 @@ ARROWS = """
     iteration    -> clock errors
     schedules    -> clock iteration
     retry        -> clock errors iteration schedules
+    jobs         -> clock iteration schedules
 
     # connections and signals of the system know nothing of schedules, nor of each other
     threads      -> errors links
     connections  -> threads
     stopping     -> exits
     forking      -> links stopping
+    pool         -> connections
     reexec       -> stopping
     private      -> links
     fencing      -> conf lease models
@@ -50,9 +52,13 @@ ARROWS = """
 
     # a life brings them together
     log          -> clock errors formats iteration schedules signals
-    options      -> clock exits formats iteration lease memory schedules
+    options      -> clock exits formats iteration jobs lease memory schedules
+    ledger       -> conf connections errors models pool retry
     life         -> clock errors exits iteration log memory options retry signals
     life         -> connections reexec stopping threads
+    turns        -> clock iteration jobs ledger life log schedules stopping
+    scheduler    -> clock conf connections errors iteration ledger life log models pool
+    scheduler    -> retry schedules signals turns
 
     # one parent of several: it knows lives as what its children call
     places       -> exits options stopping
@@ -60,10 +66,13 @@ ARROWS = """
     supervisor   -> errors exits log places reexec signals stopping worker
 
     command      -> connections exits iteration life log options places retry schedules signals
-    command      -> fencing leader stopping supervisor
+    command      -> fencing jobs leader scheduler stopping supervisor
 
     # beside and above it
     discovery    -> command errors exits
+    systemd.units      -> reexec
+    systemd.installing -> exits systemd.units
+    deploying    -> discovery exits options systemd.installing systemd.units
     several      -> command discovery exits log places supervisor
     checks       -> connections errors links
     testing      -> clock

@@ -68,6 +68,12 @@ def test_the_first_daemon_of_the_readme_is_the_sample_sites() -> None:
     assert code == (ROOT / "sample_site" / name.removeprefix("# ")).read_text()
 
 
+def test_the_jobs_of_the_documentation_are_the_sample_sites() -> None:
+    block = next(blocks(ROOT / "docs/jobs.md", "python"))
+    name, _, code = block.partition("\n")
+    assert code in (ROOT / name.removeprefix("# ")).read_text()
+
+
 def test_every_python_block_compiles() -> None:
     for page in PAGES:
         for number, block in enumerate(blocks(page, "python")):

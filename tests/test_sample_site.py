@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from config.settings import database
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management import call_command
+from django.core.management import call_command, load_command_class
 from django.db import DatabaseError
 from django.test import Client
 from django.utils import timezone
@@ -28,6 +28,8 @@ from shop.models import (
     Product,
     Supplier,
 )
+
+from daemonkit.jobs import jobs_of
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "sample_site"
@@ -466,3 +468,23 @@ def test_a_database_url_without_the_package_that_reads_it_says_what_to_install(m
     assert database("")["NAME"] == SITE / "shop.sqlite3"
     with pytest.raises(ImproperlyConfigured, match="pip install dj-database-url"):
         database("mysql://localhost/shop")
+
+
+# The scheduled daemon
+
+
+@pytest.mark.django_db
+def test_housekeeping_does_what_its_three_jobs_say(shop, settings, mailoutbox):
+    settings.SHOP_REPORT_TO = ["manager@example.com"]
+    daemon = load_command_class("shop", "housekeeping")
+    assert [job.name for job in jobs_of(type(daemon))] == [
+        "expire_baskets",
+        "average_prices",
+        "report",
+    ]
+    assert daemon.expire_baskets() == 0
+    assert daemon.average_prices() == "averages of 2 suppliers"
+    daemon.report()
+    (sent,) = mailoutbox
+    assert sent.to == ["manager@example.com"]
+    assert "0 baskets expired" in sent.body

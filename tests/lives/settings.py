@@ -1,11 +1,13 @@
 """The sample site, with daemons that lead unusual lives."""
 
+import json
 import os
 
 from config.settings import *  # noqa: F403
 from config.settings import DATABASES, INSTALLED_APPS
 
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.lives"]
+DAEMONKIT = json.loads(os.environ.get("DAEMONKIT", "{}"))
 
 if os.environ.get("POOL"):
     DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 4, "timeout": 3}}

@@ -5,39 +5,33 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import pwd
-import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from django.conf import settings
+import django.db
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import timezone
 
+from daemonkit import deploying
 from daemonkit.checks import ask_databases
-from daemonkit.clock import Clock
+from daemonkit.clock import Clock, Moment
+from daemonkit.command import BaseDaemonCommand
+from daemonkit.connections import fresh_connections
 from daemonkit.discovery import Found, find_daemon, find_daemons
-from daemonkit.errors import Problem
+from daemonkit.errors import Problem, one_line
 from daemonkit.exits import Exit
-from daemonkit.options import Settings, schedule_of
-from daemonkit.schedules import Poll
-from daemonkit.systemd.installing import Installation
-from daemonkit.systemd.units import (
-    Deployment,
-    project_folder,
-    project_name,
-    render_target,
-    render_unit,
-    systemd_version,
-)
+from daemonkit.jobs import Jobs, jobs_of
+from daemonkit.ledger import read
+from daemonkit.options import schedule_of
+from daemonkit.schedules import Poll, duration_text
 
 MOST = 200
 """Due times that ``daemons next`` prints at the most."""
 
 
 class Command(BaseCommand):
-    help = "List the project's daemons; show when they are due; check their databases; deploy them."
+    help = "List the project's daemons; show when they are due; check their databases."
     requires_system_checks = ()
     daemon_options: Sequence[str] = ()
 
@@ -48,16 +42,18 @@ class Command(BaseCommand):
         upcoming = actions.add_parser("next", help="the due times to come of one daemon")
         upcoming.add_argument("name")
         upcoming.add_argument("--hours", type=float, default=24.0)
+        runs = actions.add_parser("runs", help="what became of the due times of jobs")
+        runs.add_argument("name", nargs="?", help="of this daemon alone")
         check = actions.add_parser("check", help="ask every database, and say what is missing")
-        _add_deployment(actions.add_parser("unit", help="print the systemd unit of a daemon"))
+        deploying.add_options(actions.add_parser("unit", help="print the systemd unit of a daemon"))
         install = actions.add_parser("install", help="have systemd run daemons, now and at boot")
-        _add_deployment(install)
+        deploying.add_options(install)
         install.add_argument("--dry-run", action="store_true", help="say it, and do nothing")
-        for action in (listing, upcoming, check):
+        for action in (listing, upcoming, runs, check):
             _add_format(action, default=argparse.SUPPRESS)  # or it would undo what stood before
 
     def run_from_argv(self, argv: list[str]) -> None:
-        """What stands behind ``--`` are the options of the daemons; argparse would swallow it."""
+        """What stands behind ``--`` are the options of daemons; argparse would swallow it."""
         cut = argv.index("--") if "--" in argv else len(argv)
         self.daemon_options = argv[cut + 1 :]
         super().run_from_argv(argv[:cut])
@@ -74,10 +70,7 @@ class Command(BaseCommand):
             self._print_json([_as_json(one) for one in found])
             return
         rows = [_as_row(one) for one in found]
-        for row in rows:
-            widths = [max(len(other[column]) for other in rows) for column in range(3)]
-            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-            self.stdout.write("  ".join([*cells, row[3]]).rstrip())
+        self._print_table(rows)
         if not rows:
             self.stdout.write("No daemons: no command subclasses daemonkit.BaseDaemonCommand.")
 
@@ -89,6 +82,9 @@ class Command(BaseCommand):
         until = now.wall + hours * 3600
         upcoming = itertools.takewhile(lambda due: due.timestamp() <= until, schedule.upcoming(now))
         times = [due.isoformat(" ", "seconds") for due in itertools.islice(upcoming, MOST + 1)]
+        if isinstance(schedule, Jobs):
+            self._print_next_of_jobs(name, schedule, now, until, **options)
+            return
         if options["format"] == "json":
             self._print_json({"name": name, "schedule": str(schedule), "due": times[:MOST]})
             return
@@ -98,38 +94,54 @@ class Command(BaseCommand):
         if len(times) > MOST:
             self.stdout.write(f"... and so on: {schedule}")
 
+    def _print_next_of_jobs(
+        self, name: str, schedule: Jobs, now: Moment, until: float, **options: Any
+    ) -> None:
+        coming = itertools.takewhile(
+            lambda turn: turn[0].timestamp() <= until, schedule.upcoming_jobs(now)
+        )
+        turns = list(itertools.islice(coming, MOST + 1))
+        if options["format"] == "json":
+            times = [{"due": due.isoformat(" ", "seconds"), "job": job.name} for due, job in turns]
+            self._print_json({"name": name, "schedule": str(schedule), "due": times[:MOST]})
+            return
+        for due, job in turns[:MOST]:
+            self.stdout.write(f"{due.isoformat(' ', 'seconds')}  {job.name}")
+        if not turns:
+            self.stdout.write("Nothing in that time.")
+        if len(turns) > MOST:
+            self.stdout.write(f"... and so on: {schedule}")
+
+    def print_runs(self, *, name: str | None, **options: Any) -> None:
+        if name is not None:
+            find_daemon(name)
+        try:
+            with fresh_connections:
+                runs = read(name)
+        except django.db.Error as error:
+            raise CommandError(
+                f"the ledger cannot be read: {one_line(error)} (is daemonkit migrated?)",
+                returncode=Exit.TICK_FAILED,
+            ) from error
+        if options["format"] == "json":
+            self._print_json(runs)
+            return
+        self._print_table([_as_cells(run) for run in runs])
+        if not runs:
+            self.stdout.write("No runs: the ledger is of daemons with jobs, and none has run yet.")
+
     def print_unit(self, *, names: list[str], **options: Any) -> None:
-        deployment = _deployment(options)
-        if closed := deployment.closed_folder:
-            self.stderr.write(f"# {_closed(closed)}")
+        deployment = deploying.deployment_of(options)
+        if sentence := deploying.closed_folder(deployment):
+            self.stderr.write(f"# {sentence}")
         for name in names:
-            self.stdout.write(self._unit(deployment, name), ending="")
+            unit = deploying.unit_of(deployment, name, self.daemon_options)
+            self.stdout.write(unit, ending="")
 
     def print_install(self, *, names: list[str], dry_run: bool, **options: Any) -> None:
-        deployment = _deployment(options)
-        units = {deployment.unit(name): self._unit(deployment, name) for name in names}
-        units[deployment.target] = render_target(deployment)
-        installation = Installation(deployment, units, self.stdout.write)
-        if dry_run:
-            installation.rehearse()
-            return
-        if closed := deployment.closed_folder:
-            raise CommandError(_closed(closed))
-        if (file := deployment.environment_file) and not Path(file).is_file():
-            raise CommandError(f"there is no environment file {file}", returncode=Exit.USAGE)
-        installation.install()
-
-    def _unit(self, deployment: Deployment, name: str) -> str:
-        """The unit of a daemon that is known to start under these options."""
-        own = list(self.daemon_options)
-        cut = own.index("--") if "--" in own else len(own)
-        daemon = find_daemon(name, own[cut + 1 :])
-        try:
-            said = daemon.create_parser("manage.py", name).parse_args(own[:cut])
-        except CommandError as error:
-            raise CommandError(f"{name}: {error}", returncode=Exit.USAGE) from error
-        Settings.of(daemon, vars(said))
-        return render_unit(deployment, name, daemon.help, own)
+        deployment = deploying.deployment_of(options)
+        own, say = self.daemon_options, self.stdout.write
+        deploying.install(deployment, names, own, say, dry_run=dry_run)
 
     def print_check(self, **options: Any) -> None:
         answers = list(ask_databases())
@@ -158,53 +170,14 @@ class Command(BaseCommand):
                 returncode=Exit.MISCONFIGURED if proven else Exit.TICK_FAILED,
             )
 
+    def _print_table(self, rows: Sequence[tuple[str, ...]]) -> None:
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
+        for row in rows:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+            self.stdout.write("  ".join([*cells, row[-1]]).rstrip())
+
     def _print_json(self, value: Any) -> None:
         self.stdout.write(json.dumps(value, indent=2, default=str))
-
-
-def _add_deployment(parser: Any) -> None:
-    parser.add_argument("names", nargs="+", metavar="NAME", help="their options stand behind --")
-    parser.add_argument("--project", help="the first part of the units' names; the folder's name")
-    parser.add_argument("--as", dest="account", metavar="USER", help="a user that there is")
-    parser.add_argument("--environment-file", metavar="PATH", help="/etc/PROJECT.env if it exists")
-    parser.add_argument("--user", action="store_true", help="for the user's own systemd")
-
-
-def _deployment(options: dict[str, Any]) -> Deployment:
-    """Where this project is, and what was said of how to run it."""
-    folder, program = project_folder(sys.argv[0])
-    project = options["project"] or project_name(folder)
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", project):
-        raise CommandError(
-            f"--project takes letters, digits, '-', '_' and '.', not {project!r}",
-            returncode=Exit.USAGE,
-        )
-    user = options["account"] or ""
-    if user and options["user"]:
-        raise CommandError("say --user or --as USER, not both", returncode=Exit.USAGE)
-    try:
-        pwd.getpwnam(user or "root")
-    except KeyError:
-        raise CommandError(f"there is no user {user!r}", returncode=Exit.USAGE) from None
-    usual = Path(f"/etc/{project}.env")
-    file = options["environment_file"] or (usual if usual.is_file() else "")
-    return Deployment(
-        project=project,
-        folder=folder,
-        program=program,
-        settings=settings.SETTINGS_MODULE,
-        user=user,
-        environment_file=str(Path(file).absolute()) if file else "",
-        user_manager=options["user"],
-        version=systemd_version(),
-    )
-
-
-def _closed(folder: str) -> str:
-    return (
-        f"{folder} may not be entered by the user that systemd makes up: "
-        f"open it to all (chmod o+x), move the project, or say --as USER"
-    )
 
 
 def _add_format(parser: Any, *, default: str) -> None:
@@ -214,7 +187,21 @@ def _add_format(parser: Any, *, default: str) -> None:
 def _as_row(found: Found) -> tuple[str, str, str, str]:
     if found.daemon is None:
         return found.name, found.app, "", found.trouble
-    return found.name, found.app, str(found.daemon.schedule or "-"), found.daemon.help
+    return found.name, found.app, _schedule(found.daemon) or "-", found.daemon.help
+
+
+def _schedule(daemon: BaseDaemonCommand) -> str:
+    jobs = jobs_of(type(daemon))
+    return str(Jobs(jobs)) if jobs else str(daemon.schedule or "")
+
+
+def _as_cells(run: dict[str, Any]) -> tuple[str, ...]:
+    what = run["status"] + (f": {run['reason']}" if run["reason"] else "")
+    times = f"late {duration_text(run['late'])}" if run["late"] >= 0.0005 else ""
+    took = "" if run["seconds"] is None else f"took {duration_text(run['seconds'])}"
+    where = f"{run['host']} {run['pid']}"
+    due = run["due"].astimezone(timezone.get_default_timezone()).isoformat(" ", "seconds")
+    return due, run["daemon"], run["job"], what, times, took, where, run["error"]
 
 
 def _as_json(found: Found) -> dict[str, Any]:
@@ -222,7 +209,7 @@ def _as_json(found: Found) -> dict[str, Any]:
     return {
         "name": found.name,
         "app": found.app,
-        "schedule": None if daemon is None or daemon.schedule is None else str(daemon.schedule),
+        "schedule": None if daemon is None else _schedule(daemon) or None,
         "help": None if daemon is None else daemon.help,
         "error": found.trouble or None,
     }

@@ -1,0 +1,73 @@
+"""Many jobs of one second in one process: how many run, how late, at what price."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.contestants import SQLITE, Contestant, Servers
+from benchmarks.lives import megabytes
+from benchmarks.table import Table, Verdict
+
+HEAP = "a bare heap loop, no threads"
+RAW = "APScheduler, in memory"
+STORE = "django-apscheduler, MariaDB"
+OURS = "daemonkit"
+LEDGER = "daemonkit with its ledger"
+COMMANDS = {
+    HEAP: ("bare_jobs", "--kind", "heap"),
+    RAW: ("bare_jobs", "--kind", "memory"),
+    STORE: ("bare_jobs", "--kind", "stored"),
+    OURS: ("kept_jobs",),
+    LEDGER: ("kept_jobs", "--ledger"),
+}
+
+
+def measure(servers: Servers, *, quick: bool) -> Iterator[Table]:
+    for spread in [False] if quick else [False, True]:
+        for jobs in [10] if quick else [1, 10, 100, 1000]:
+            yield measured(servers, jobs, spread=spread, seconds=0.6 if quick else 4.0)
+
+
+def measured(servers: Servers, jobs: int, *, spread: bool, seconds: float) -> Table:
+    how = "spread over the second" if spread else "due at once"
+    title = f"Jobs of one second, {jobs} in one process, {how}"
+    columns = ("contestant", "runs/s", "late p50", "late p99", "processor", "memory")
+    table, results = Table(title, columns), {}
+    for name, command in COMMANDS.items():
+        server = servers.mariadb
+        if server is None and name in (STORE, LEDGER):
+            continue
+        database = server.settings() if server else dict(SQLITE)
+        results[name] = result = run(command, database, jobs, spread=spread, seconds=seconds)
+        late = [f"{result[at] * 1e3:.1f} ms" for at in ("p50", "p99")]
+        cpu, memory = f"{result['cpu'] * 100:.1f} %", megabytes(result["memory"])
+        table.add(name, f"{result['runs']:.0f}", *late, cpu, memory)
+    if jobs == 1000:
+        judge(table, results, jobs)
+    return table
+
+
+def run(
+    command: tuple[str, ...], database: dict[str, Any], jobs: int, *, spread: bool, seconds: float
+) -> dict[str, float]:
+    options = [f"--jobs={jobs}", f"--seconds={seconds}", *(["--spread"] if spread else [])]
+    with Contestant(*command, *options, database=database) as contestant:
+        result: dict[str, float] = contestant.hear()
+    return result
+
+
+def judge(table: Table, results: dict[str, dict[str, float]], jobs: int) -> None:
+    ours, raw = results[OURS], results[RAW]
+
+    def add(what: str, value: float, most: float, unit: str = "") -> None:
+        table.add(what, f"{value:.2f}{unit}", "", "", "", "", verdict=Verdict(value, most, unit))
+
+    add("daemonkit, runs that are missing", 100 * max(0.0, 1 - ours["runs"] / jobs), 2.0, " %")
+    add("daemonkit, p50 against APScheduler's", ours["p50"] / raw["p50"], 1.0)
+    add("daemonkit, p99 against APScheduler's", ours["p99"] / raw["p99"], 1.0)
+    add("daemonkit, p99", ours["p99"] * 1e3, 20.0, " ms")
+    if STORE in results:
+        add(
+            "django-apscheduler's runs, in daemonkit's", results[STORE]["runs"] / ours["runs"], 0.05
+        )

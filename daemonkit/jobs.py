@@ -1,0 +1,185 @@
+"""``@job``: a method of a daemon that has a schedule of its own."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, TypeVar
+
+from daemonkit.clock import NEVER, Moment
+from daemonkit.iteration import Iteration
+from daemonkit.schedules import Aligned, Every, Schedule, as_schedule, parse_duration
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+MOST_TOLD = 5
+"""Jobs that are told by name where all of them are told of."""
+
+DAEMONS = -1.0
+"""As ``tick_timeout`` of a job: what the daemon says."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A method under ``@job``, and how it is to be run. Times are in seconds.
+
+    ``grace``
+        How late a run may start; None: until the next one is due.
+    ``tick_timeout``
+        As the daemon's, which holds if none is said; None: no bound.
+    ``catch_up``
+        Whether a due time that passed while the process was down is run once at the start.
+    ``exclusive``
+        Whether a due time is run by one process only, of all on all hosts.
+    """
+
+    name: str
+    schedule: Schedule
+    grace: float | None = None
+    tick_timeout: float | None = DAEMONS
+    catch_up: bool = False
+    exclusive: bool = False
+
+    @property
+    def needs_ledger(self) -> bool:
+        return self.exclusive or self.catch_up
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.schedule}"
+
+
+def job(
+    schedule: Any,
+    *,
+    grace: float | str | None = None,
+    tick_timeout: float | str | None = DAEMONS,
+    catch_up: bool = False,
+    exclusive: bool = False,
+) -> Callable[[Method], Method]:
+    """Make a method of a ``BaseDaemonCommand`` one of its jobs, run on a pool of threads.
+
+    ``schedule`` is ``Every``, ``Cron``, ``Poll`` or any trigger of APScheduler's. ``grace`` says
+    how late a run may still start (None, the default: until the next one is due: a late run is
+    better than none, and the next one makes it needless). Runs of one job never overlap. An
+    ``async def`` runs on an event loop of its thread. The other arguments are explained at ``Job``.
+
+    Raises ``ValueError`` or ``TypeError``, in one sentence, for what makes no sense.
+    """
+    if not isinstance(schedule, Schedule) and inspect.isroutine(schedule):
+        raise TypeError("@job needs a schedule, as in @job(Every(minutes=5))")
+    when = as_schedule(schedule)
+    if catch_up and not when.is_fixed:
+        raise ValueError(f"catch_up=True makes no sense with {when}, which has no times to miss")
+    if exclusive:
+        when = _the_same_everywhere(when)
+    made = Job(
+        name="",
+        schedule=when,
+        grace=_seconds("grace", grace),
+        tick_timeout=DAEMONS if tick_timeout == DAEMONS else _seconds("tick_timeout", tick_timeout),
+        catch_up=catch_up,
+        exclusive=exclusive,
+    )
+
+    def decorate(method: Method) -> Method:
+        name = getattr(method, "__name__", repr(method))
+        if not inspect.isfunction(method):
+            raise TypeError(f"@job decorates methods, not {method!r}")
+        if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
+            raise TypeError(f"job {name}() is a generator, which returns before it works: no yield")
+        if len(name) > 200:
+            raise ValueError(f"the name of job {name[:40]}... is longer than 200 characters")
+        # The class is being made; a second method of the same name would replace the first.
+        if _marker(sys._getframe(1).f_locals.get(name)):
+            raise ValueError(f"there are two jobs {name}(): give one of them another name")
+        setattr(method, _MARK, replace(made, name=name))
+        return method
+
+    return decorate
+
+
+def _the_same_everywhere(schedule: Schedule) -> Schedule:
+    """A schedule whose due times are the same in every process, for an exclusive job."""
+    if isinstance(schedule, Every):
+        return Aligned(schedule.seconds)
+    trigger = getattr(schedule, "trigger", None)
+    if (
+        not schedule.is_fixed
+        or hasattr(trigger, "interval_length")
+        or getattr(trigger, "jitter", None)
+    ):
+        raise ValueError(
+            f"exclusive=True makes no sense with {schedule}, on whose times no two processes "
+            f"would agree; use Every(...) or Cron(...)"
+        )
+    return schedule
+
+
+_MARK = "_daemonkit_job"
+
+
+def _marker(method: Any) -> Job | None:
+    found = getattr(method, _MARK, None)
+    return found if isinstance(found, Job) else None
+
+
+def _seconds(name: str, value: float | str | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        seconds = parse_duration(value)
+    except ValueError as error:
+        raise ValueError(f"{name} of a job takes {error}") from None
+    if seconds <= 0:
+        raise ValueError(f"{name} of a job must be above zero, not {value}")
+    return seconds
+
+
+def jobs_of(daemon: type[Any]) -> tuple[Job, ...]:
+    """The jobs of a daemon's class, in the order of their definition."""
+    names = dict.fromkeys(name for each in reversed(daemon.__mro__) for name in vars(each))
+    marked = ((name, _marker(getattr(daemon, name, None))) for name in names)
+    return tuple(replace(found, name=name) for name, found in marked if found)
+
+
+@dataclass(frozen=True)
+class Jobs(Schedule):
+    """The schedule of a daemon with jobs: that of all of them."""
+
+    jobs: tuple[Job, ...]
+
+    def __str__(self) -> str:
+        first = "; ".join(map(str, self.jobs[:MOST_TOLD]))
+        more = len(self.jobs) - MOST_TOLD
+        return f"{first}; and {more} more jobs" if more > 0 else first
+
+    def due(self, last: Iteration | None, begun: Moment, now: Moment) -> Moment:
+        return min((job.schedule.due(last, begun, now) for job in self.jobs), default=NEVER)
+
+    def upcoming(self, now: Moment) -> Iterator[datetime]:
+        return (due for due, _ in self.upcoming_jobs(now))
+
+    def upcoming_jobs(self, now: Moment) -> Iterator[tuple[datetime, Job]]:
+        """The due times to come, and whose they are."""
+        pending = [(job, job.schedule.upcoming(now)) for job in self.jobs]
+        heads = [(due, index) for index, (_, times) in enumerate(pending)
+                 if (due := next(times, None))]  # fmt: skip
+        while heads:
+            due, index = min(heads)
+            heads.remove((due, index))
+            job, times = pending[index]
+            yield due, job
+            if following := next(times, None):
+                heads.append((following, index))
+
+
+def one_of(jobs: tuple[Job, ...], names: list[str]) -> tuple[Job, ...]:
+    """The jobs of these names. Raises ``ValueError``, with what there is, for any other."""
+    known = {job.name: job for job in jobs}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"there is no job {name!r}; there are {', '.join(known)}")
+    return tuple(known[name] for name in dict.fromkeys(names))

@@ -1,0 +1,32 @@
+"""Mail, which may take its time: handed to whatever task queue the shop has.
+
+Celery where CELERY_BROKER_URL is set, else Django's own tasks (Django 6), else it is sent at once.
+"""
+
+from datetime import date
+
+from django.conf import settings
+from django.core.mail import send_mail
+
+from shop.models import DailyReport
+
+
+def mail(day: str) -> None:
+    report = DailyReport.objects.get(day=date.fromisoformat(day))
+    text = f"{report}, {report.baskets_expired} baskets expired."
+    send_mail(f"The shop on {day}", text, None, settings.SHOP_REPORT_TO)
+
+
+def send_report(day: date) -> None:
+    """Have the report of a day mailed, by somebody else and later."""
+    if settings.CELERY_BROKER_URL:
+        from shop.celery import mail_report
+
+        mail_report.delay(day.isoformat())
+        return
+    try:
+        from shop.tasks import mail_report
+    except ImportError:  # Django 5.2
+        mail(day.isoformat())
+    else:
+        mail_report.enqueue(day.isoformat())

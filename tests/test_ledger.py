@@ -1,0 +1,421 @@
+"""What is promised about the ledger: its rows, read on real servers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.core.management import CommandError, call_command
+from django.db import OperationalError, connections, transaction
+
+from daemonkit import BaseDaemonCommand, Cron, Every, job
+from daemonkit.connections import close_all
+from daemonkit.ledger import Entry, Ledger, read
+from daemonkit.models import Run
+from daemonkit.testing import FakeClock
+from tests.conftest import MakeAlias
+from tests.servers import Server
+from tests.simulated import SetClock, wall
+from tests.waiting import eventually
+
+NOON = wall("2026-03-02 12:00")
+
+
+@pytest.fixture
+def database(server: Server, alias: MakeAlias, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The alias that has the ledger's table, empty."""
+    name = alias(server)
+    monkeypatch.setattr(settings, "DAEMONKIT", {"database": name}, raising=False)
+    with connections[name].schema_editor() as editor:
+        editor.create_model(Run)
+    yield name
+    with connections[name].schema_editor() as editor:
+        editor.delete_model(Run)
+    close_all()
+
+
+def live(command: type[BaseDaemonCommand], clock: FakeClock, **options: Any) -> None:
+    call_command(command(), clock=clock, **{"pulse": 60, **options})
+
+
+def rows(job: str | None = None) -> list[dict[str, Any]]:
+    """The ledger, the oldest first."""
+    found = reversed(read())
+    return [row for row in found if job in (None, row["job"])]
+
+
+def told(job: str | None = None) -> list[str]:
+    """ "What each row says: 12:00:00 ran."""
+    return [
+        f"{row['due']:%H:%M:%S} {row['status']}" + (f" {row['reason']}" if row["reason"] else "")
+        for row in rows(job)
+    ]
+
+
+class Plain(BaseDaemonCommand):
+    @job(Every(seconds=10))
+    def turn(self) -> None: ...
+
+
+def test_every_due_time_has_a_row_with_what_became_of_it(database: str) -> None:
+    clock = FakeClock(NOON)
+
+    class Command(BaseDaemonCommand):
+        @job(Every(seconds=10))
+        def turn(self) -> None:
+            if clock.moment().monotonic == 20:
+                clock.advance(15)
+            if clock.moment().monotonic == 40:
+                raise ValueError("no")
+
+    live(Command, clock, max_seconds=65)
+    assert told() == [
+        "12:00:00 ran",
+        "12:00:10 ran",
+        "12:00:20 ran",
+        "12:00:30 skipped overlap",
+        "12:00:40 failed",
+        "12:00:50 ran",
+        "12:01:00 ran",
+    ]
+    slow, failed = rows()[2], rows()[4]
+    assert (slow["daemon"], slow["job"], slow["seconds"]) == ("test_ledger", "turn", 15)
+    assert slow["started"] == slow["due"]
+    assert failed["error"] == "ValueError: no"
+
+
+def test_lateness_is_in_the_row(database: str) -> None:
+    class Late(FakeClock):
+        def wait(self, seconds: float, told_to_stop: Callable[[float], bool]) -> None:
+            super().wait(seconds + 3, told_to_stop)
+
+    live(Plain, Late(NOON), max_ticks=2)
+    assert [row["late"] for row in rows()] == [0, 3]
+
+
+def test_a_plain_loop_writes_no_row(database: str) -> None:
+    class Command(BaseDaemonCommand):
+        schedule = Every(seconds=1)
+
+        def tick(self) -> None: ...
+
+    live(Command, FakeClock(NOON), max_ticks=3)
+    assert rows() == []
+
+
+def test_a_daemon_whose_ledger_is_off_writes_no_row(database: str) -> None:
+    class Command(Plain):
+        ledger = False
+
+    live(Command, FakeClock(NOON), max_ticks=3)
+    assert rows() == []
+
+
+def test_the_newest_rows_of_each_job_are_kept(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "DAEMONKIT", {"database": database, "keep_runs": 5})
+
+    class Command(BaseDaemonCommand):
+        @job(Every(seconds=10))
+        def often(self) -> None: ...
+
+        @job(Every(seconds=60))
+        def rarely(self) -> None: ...
+
+    live(Command, FakeClock(NOON), max_seconds=200)
+    assert Run.objects.using(database).count() == 9
+    assert told("rarely") == [f"12:0{minute}:00 ran" for minute in range(4)]
+    assert told("often")[-1] == "12:03:10 ran"
+    assert len(told("often")) == 5
+
+
+def test_a_row_is_never_part_of_the_jobs_transaction(database: str) -> None:
+    class Command(BaseDaemonCommand):
+        @job(Every(seconds=10), exclusive=True)
+        def turn(self) -> None:
+            with transaction.atomic(database):
+                raise ValueError("rolled back")
+
+    live(Command, FakeClock(NOON), max_ticks=1)
+    assert told() == ["12:00:10 failed"]
+
+
+def test_an_async_job_leaves_no_session_behind(database: str, server: Server) -> None:
+    class Command(BaseDaemonCommand):
+        @job(Every(seconds=10))
+        async def turn(self) -> int:
+            return await Run.objects.using(database).acount()
+
+    live(Command, FakeClock(NOON), max_ticks=3)
+    close_all()
+    eventually(lambda: not server.sessions())
+
+
+# Down, and catching up
+
+
+class Hourly(BaseDaemonCommand):
+    @job(Cron("0 * * * *"))
+    def turn(self) -> None: ...
+
+
+class CatchingUp(BaseDaemonCommand):
+    @job(Cron("0 * * * *"), catch_up=True)
+    def turn(self) -> None: ...
+
+
+def test_what_passed_while_the_process_was_down_is_told(database: str) -> None:
+    live(Hourly, FakeClock(NOON - 60), max_ticks=1)
+    live(Hourly, FakeClock(NOON + 3.5 * 3600), max_ticks=1)
+    assert told() == [
+        "12:00:00 ran",
+        "13:00:00 skipped down",
+        "14:00:00 skipped down",
+        "15:00:00 skipped down",
+        "16:00:00 ran",
+    ]
+
+
+def test_catch_up_runs_the_last_of_what_was_missed_once(database: str) -> None:
+    live(CatchingUp, FakeClock(NOON - 60), max_ticks=1)
+    live(CatchingUp, FakeClock(NOON + 3.5 * 3600), max_ticks=2)
+    assert told() == [
+        "12:00:00 ran",
+        "13:00:00 skipped down",
+        "14:00:00 skipped down",
+        "15:00:00 ran",
+        "16:00:00 ran",
+    ]
+    assert rows()[3]["late"] == 1800
+    live(CatchingUp, FakeClock(NOON + 4.1 * 3600), max_ticks=1)
+    assert told()[-1] == "17:00:00 ran"
+
+
+def test_a_daemon_that_never_ran_has_nothing_to_catch_up_on(database: str) -> None:
+    live(CatchingUp, FakeClock(NOON + 1800), max_ticks=1)
+    assert told() == ["13:00:00 ran"]
+
+
+def test_no_catching_up_past_its_grace(database: str) -> None:
+    class Command(BaseDaemonCommand):
+        @job(Cron("0 * * * *"), catch_up=True, grace=600)
+        def turn(self) -> None: ...
+
+    live(Command, FakeClock(NOON - 60), max_ticks=1)
+    live(Command, FakeClock(NOON + 3600 + 1800), max_ticks=1)
+    assert told() == ["12:00:00 ran", "13:00:00 skipped down", "14:00:00 ran"]
+
+
+def test_after_a_year_of_rest_only_the_newest_rows_are_written(database: str) -> None:
+    class Command(BaseDaemonCommand):
+        @job(Cron("* * * * *"))
+        def turn(self) -> None: ...
+
+    live(Command, FakeClock(NOON), max_ticks=1)
+    live(Command, FakeClock(NOON + 366 * 86400), max_ticks=1)
+    assert Run.objects.using(database).count() == 100
+    assert told()[-2:] == ["12:00:00 skipped down", "12:01:00 ran"]
+
+
+# The wall clock
+
+
+def test_an_hour_that_comes_twice_has_its_rows_twice(database: str) -> None:
+    class Command(BaseDaemonCommand):
+        @job(Every(seconds=600), exclusive=True)
+        def turn(self) -> None: ...
+
+    live(Command, SetClock(NOON, after=3601, by=-3600), max_seconds=7300)
+    found = rows()
+    assert len(found) == 12
+    assert {row["status"] for row in found} == {"ran"}
+
+
+# Exclusive
+
+
+class Alone(BaseDaemonCommand):
+    runs: list[str] = []
+
+    @job(Every(seconds=10), exclusive=True)
+    def turn(self) -> None:
+        self.runs.append(f"{self.life.clock.moment().utc:%H:%M:%S}")
+
+
+def test_a_due_time_that_another_process_has_claimed_is_not_run(database: str) -> None:
+    Alone.runs.clear()
+    due = datetime.fromtimestamp(NOON + 20, UTC)
+    assert Ledger("test_ledger").claim(Entry("turn", due, "running"), [])
+    live(Alone, FakeClock(NOON + 1), max_seconds=35)
+    assert Alone.runs == ["12:00:10", "12:00:30"]
+    live(Alone, FakeClock(NOON + 1), max_seconds=25)
+    assert Alone.runs == ["12:00:10", "12:00:30"]
+
+
+def test_the_due_times_of_exclusive_intervals_are_the_same_wherever_they_began(
+    database: str,
+) -> None:
+    Alone.runs.clear()
+    for begun in (NOON + 1.7, NOON + 4.2):
+        live(Alone, FakeClock(begun), max_seconds=19)
+    assert Alone.runs == ["12:00:10", "12:00:20"]
+
+
+def test_an_exclusive_run_is_never_run_twice_because_its_connection_was_lost(
+    database: str,
+) -> None:
+    starts = []
+
+    class Command(BaseDaemonCommand):
+        @job(Every(seconds=100), exclusive=True)
+        def turn(self) -> None:
+            starts.append(self.life.clock.moment().monotonic)
+            if len(starts) == 1:
+                raise OperationalError(2013, "Lost connection")
+
+    live(Command, FakeClock(950), max_seconds=300)
+    assert starts == [50, 150, 250]
+
+
+def test_what_nobody_ran_is_written_before_a_later_due_time_is_claimed(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is killed just after its claim has not written what it had to say later."""
+    live(Alone, FakeClock(NOON + 1), max_seconds=10)
+    monkeypatch.setattr(Ledger, "note", lambda *_: None)
+    live(Alone, FakeClock(NOON + 41), max_seconds=10)
+    assert told() == [
+        "12:00:10 ran",
+        "12:00:20 skipped down",
+        "12:00:30 skipped down",
+        "12:00:40 skipped down",
+        "12:00:50 running",
+    ]
+
+
+def test_what_comes_due_while_the_daemon_opens_was_not_missed_because_it_was_down(
+    database: str,
+) -> None:
+    class Command(Alone):
+        def check_everything(self) -> None:
+            self.life.clock.advance(24)  # type: ignore[attr-defined]
+
+    live(Alone, FakeClock(NOON + 1), max_seconds=10)
+    live(Command, FakeClock(NOON + 21), max_seconds=31)
+    assert told() == [
+        "12:00:10 ran",
+        "12:00:20 skipped down",
+        "12:00:30 skipped grace",
+        "12:00:40 ran",
+        "12:00:50 ran",
+    ]
+
+
+def test_a_claim_stands_in_the_ledger_while_its_run_runs(database: str) -> None:
+    seen = []
+
+    class Command(BaseDaemonCommand):
+        @job(Every(seconds=10), exclusive=True)
+        def turn(self) -> None:
+            seen.extend(told())
+
+    live(Command, FakeClock(NOON), max_ticks=1)
+    assert seen == ["12:00:10 running"]
+    assert told() == ["12:00:10 ran"]
+
+
+def test_a_row_of_a_process_that_is_gone_says_killed(database: str) -> None:
+    ledger = Ledger("test_ledger")
+    ledger.pid = 2**22 + 1  # above what Linux gives
+    ledger.claim(Entry("turn", datetime.fromtimestamp(NOON, UTC), "running"), [])
+    assert told() == ["12:00:00 killed"]
+    ledger.host = "elsewhere"
+    ledger.claim(Entry("turn", datetime.fromtimestamp(NOON + 1, UTC), "running"), [])
+    assert told() == ["12:00:00 killed", "12:00:01 running"]
+
+
+# A ledger that cannot be written
+
+
+def without_table(database: str) -> None:
+    with connections[database].cursor() as cursor:
+        cursor.execute("DROP TABLE daemonkit_run")
+
+
+def restore_table(database: str) -> None:
+    with connections[database].schema_editor() as editor:
+        editor.create_model(Run)
+
+
+def test_a_ledger_without_its_table_stops_no_job_and_is_one_sentence(
+    database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    without_table(database)
+    ran = []
+
+    class Command(BaseDaemonCommand):
+        @job(Every(seconds=10))
+        def turn(self) -> None:
+            ran.append(1)
+
+    live(Command, FakeClock(NOON), max_ticks=20)
+    restore_table(database)
+    assert len(ran) == 20
+    said = [each for each in caplog.records if "ledger" in each.getMessage()]
+    assert len([each for each in said if "cannot be written" in each.getMessage()]) == 1
+    assert all("\n" not in each.getMessage() for each in said)
+
+
+@pytest.mark.parametrize("details", [{"exclusive": True}, {"catch_up": True}])
+def test_a_job_that_needs_the_ledger_is_refused_without_its_table_and_78(
+    database: str, details: dict[str, bool]
+) -> None:
+    without_table(database)
+
+    class Command(BaseDaemonCommand):
+        @job(Cron("* * * * *"), **details)
+        def turn(self) -> None: ...
+
+    with pytest.raises(CommandError, match=r"run `manage.py migrate`") as caught:
+        live(Command, FakeClock(NOON), max_ticks=1)
+    restore_table(database)
+    assert caught.value.returncode == 78
+    assert "\n" not in str(caught.value)
+
+
+def test_an_exclusive_run_that_cannot_be_claimed_does_not_run_and_says_so(
+    database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ran = []
+
+    class Command(BaseDaemonCommand):
+        @job(Every(seconds=10), exclusive=True)
+        def turn(self) -> None:
+            ran.append(1)
+            if ran.count(1) == 1:
+                without_table(database)
+
+        @job(Every(seconds=10))
+        def other(self) -> None:
+            ran.append(2)
+
+    live(Command, FakeClock(NOON), max_seconds=45)
+    restore_table(database)
+    assert ran.count(1) == 1
+    assert ran.count(2) == 5
+    refused = [each for each in caplog.records if "is exclusive and did not run" in each.message]
+    assert refused
+    assert refused[0].levelno == logging.ERROR
+
+
+def test_a_project_without_time_zones_has_a_ledger_in_utc(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "USE_TZ", False)
+    live(Alone, FakeClock(NOON), max_ticks=1)
+    assert told() == ["12:00:10 ran"]

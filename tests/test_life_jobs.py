@@ -1,0 +1,302 @@
+"""Lives of daemons with jobs: real processes, real signals, real servers, and kills in between."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import django
+import pytest
+
+from tests.conftest import Manage
+from tests.processes import ROOT, Daemon
+from tests.servers import Server
+from tests.servers.base import free_port
+from tests.test_connections import notes
+from tests.waiting import eventually
+
+LIVES = ROOT / "tests" / "lives" / "manage.py"
+Start = Callable[..., Daemon]
+
+
+@pytest.fixture
+def start(manage: Manage, server: Server) -> Start:
+    """``start("several", "--job", "slow")``: a daemon of tests/lives, on a migrated server."""
+    migrated = manage("migrate", "-v", "0", manage_py=LIVES, env={"DATABASE_URL": server.url})
+    assert migrated.wait(60) == 0, migrated.output
+    server.execute("DELETE FROM daemonkit_run")
+
+    def run(*arguments: str, **env: str | None) -> Daemon:
+        environment = {"DATABASE_URL": server.url, **env}
+        return manage("run_daemon", *arguments, manage_py=LIVES, env=environment)
+
+    return run
+
+
+def told(server: Server) -> list[tuple[str, str, str]]:
+    query = "SELECT job, status, reason FROM daemonkit_run ORDER BY due, job"
+    return [(row[0], row[1], row[2]) for row in server.execute(query)]
+
+
+# Stop
+
+
+def test_sigterm_lets_running_jobs_finish_and_leaves_no_session(
+    start: Start, server: Server
+) -> None:
+    daemon = start("several", "--job", "slow")
+    daemon.wait_for("in the middle", within=30)
+    assert daemon.stop(within=30) == 0
+    assert "committed" in daemon.stdout
+    assert notes(server) == ["begun", "done"]
+    assert told(server) == [("slow", "ran", "")]
+    eventually(lambda: not server.sessions())
+
+
+def test_an_idle_daemon_with_jobs_ends_at_once(start: Start) -> None:
+    daemon = start("several", "--job", "counting")
+    daemon.wait_for("threads", within=30)
+    asked = time.monotonic()
+    assert daemon.stop(within=30) == 0
+    assert time.monotonic() - asked < 5
+
+
+def test_stop_timeout_cuts_a_job_and_rolls_it_back(start: Start, server: Server) -> None:
+    daemon = start("several", "--job", "slow", "--seconds", "60", "--stop-timeout", "300ms")
+    daemon.wait_for("in the middle", within=30)
+    eventually(lambda: "sleep(60" in str(server.session_rows()).lower())
+    assert daemon.stop(within=30) == 70
+    assert "stop_timeout of 0.3 s ran out" in daemon.stderr
+    server.kill_sessions()
+    assert notes(server) == []
+
+
+def test_a_job_that_ignores_everything_ends_with_the_process(start: Start) -> None:
+    daemon = start("several", "--job", "hanging", "--stop-timeout", "200ms")
+    daemon.wait_for("hanging now", within=30)
+    assert daemon.stop(within=30) == 70
+
+
+def test_a_job_past_its_tick_timeout_is_cut_and_the_others_go_on(
+    start: Start, server: Server
+) -> None:
+    daemon = start("several", "--job", "overdue", "--job", "counting", "--pulse", "5s")
+    daemon.wait_for("overdue begins", within=30)
+    daemon.wait_for("past its tick_timeout of 300ms", within=30)
+    daemon.wait_for("several overdue tick 1 failed", within=30)
+    assert daemon.stop(within=30) == 0
+    assert [row[:2] for row in told(server)] == [("counting", "ran"), ("overdue", "failed")]
+    server.kill_sessions()
+
+
+def test_system_exit_in_a_job_ends_the_process_with_its_code(start: Start, server: Server) -> None:
+    daemon = start("several", "--job", "leaving")
+    assert daemon.wait(30) == 3
+    assert told(server) == [("leaving", "failed", "")]
+
+
+def test_once_runs_one_job_now_and_fails_with_1(start: Start) -> None:
+    assert start("several", "--job", "counting", "--once").wait(30) == 0
+    unknown = start("several", "--job", "nothing", "--once")
+    assert unknown.wait(30) == 2
+    assert "there is no job 'nothing'; there are slow, overdue" in unknown.stderr
+
+
+def test_jobs_go_on_when_the_servers_sessions_are_killed(start: Start, server: Server) -> None:
+    daemon = start("racing", CONN_MAX_AGE="none")
+    eventually(lambda: len(notes(server)) >= 3, within=30)
+    for _ in range(3):
+        before = len(notes(server))
+        server.kill_sessions()
+        eventually(lambda before=before: len(notes(server)) >= before + 2, within=30)
+    assert daemon.stop(within=30) == 0
+    eventually(lambda: not server.sessions())
+
+
+# Exclusive: processes that race for the same due times
+
+
+def race(start: Start, how_many: int, seconds: float, *arguments: str, **env: str) -> list[str]:
+    """Let so many processes race, and kill one after the other at random moments."""
+    chance = random.Random(how_many)
+    racers = [start("racing", *arguments, **env) for _ in range(how_many)]
+    for racer in racers:
+        racer.wait_for("open", within=60)
+    over, kills = time.monotonic() + seconds, 0
+    while time.monotonic() < over:
+        racers[0].wait_for("open", within=60)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            racers[0].process.wait(chance.uniform(0.0, 0.8))
+        victim = racers.pop(0)
+        victim.signal(signal.SIGKILL)
+        victim.wait(30)
+        kills += 1
+        racers.append(start("racing", *arguments, **env))
+    for racer in racers:
+        racer.wait_for("open", within=60)
+    for racer in racers:
+        racer.signal(signal.SIGTERM)
+    for racer in racers:
+        assert racer.wait(60) == 0, racer.output
+    assert kills >= 3
+    return [racer.output for racer in racers]
+
+
+def check(server: Server, done: list[str]) -> None:
+    """Not one due time doubled, nor lost without a row that says why."""
+    doubled = {due: times for due, times in Counter(done).items() if times > 1}
+    assert not doubled
+    query = "SELECT due, status, reason FROM daemonkit_run WHERE daemon = 'racing' ORDER BY due"
+    rows = [(row[0].timestamp(), row[1], row[2]) for row in server.execute(query)]
+    dues = [round(due * 4) for due, _, _ in rows]  # quarters of a second
+    assert dues == list(range(dues[0], dues[-1] + 1)), "due times without a row"
+    states = Counter(status for _, status, _ in rows)
+    assert states["ran"] >= 5
+    assert states["ran"] <= len(done) <= states["ran"] + states["running"] + states["failed"]
+    assert all(reason for _, status, reason in rows if status == "skipped")
+
+
+@pytest.mark.parametrize("how_many", [2, 4])
+def test_exclusive_due_times_are_run_by_one_process_each_though_they_are_killed(
+    start: Start, server: Server, how_many: int
+) -> None:
+    settings = json.dumps({"keep_runs": 1000})
+    race(start, how_many, 8, DAEMONKIT=settings)
+    server.kill_sessions()
+    check(server, notes(server))
+
+
+if django.VERSION >= (6, 0):  # django.tasks came with it
+
+    def test_each_due_time_is_handed_to_django_tasks_once(start: Start, server: Server) -> None:
+        race(start, 2, 6, "--to", "tasks", DAEMONKIT=json.dumps({"keep_runs": 1000}))
+        server.kill_sessions()
+        check(server, notes(server))
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[str]:
+    """The URL of a private Redis."""
+    if not (binary := shutil.which("redis-server")):
+        pytest.skip("redis-server is not installed (Debian: apt install redis-server)")
+    pytest.importorskip("celery")
+    port = free_port()
+    options = {"port": port, "bind": "127.0.0.1", "save": "", "dir": tmp_path}
+    command = [binary, *(part for name, value in options.items() for part in (f"--{name}", value))]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL)
+    try:
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def test_each_due_time_is_handed_to_celery_once(start: Start, server: Server, redis: str) -> None:
+    import redis as client
+
+    connection = client.Redis.from_url(redis)
+    eventually(lambda: answers(connection), within=20)
+    race(start, 2, 6, "--to", "celery", CELERY_BROKER_URL=redis,
+         DAEMONKIT=json.dumps({"keep_runs": 1000}))  # fmt: skip
+    server.kill_sessions()
+    messages = [json.loads(message) for message in connection.lrange("celery", 0, -1)]
+    connection.close()
+    assert {message["headers"]["task"] for message in messages} == {"shop.mail_report"}
+    check(server, [re.findall(r"'(.+?)'", each["headers"]["argsrepr"])[0] for each in messages])
+
+
+def answers(connection: object) -> bool:
+    with contextlib.suppress(Exception):
+        return bool(connection.ping())  # type: ignore[attr-defined]
+    return False
+
+
+# Doors
+
+
+def test_runs_and_next_of_a_daemon_with_jobs(manage: Manage) -> None:
+    assert manage("migrate", "-v", "0").wait(60) == 0
+    once = manage("run_daemon", "housekeeping", "--once", "--job", "expire_baskets")
+    assert once.wait(30) == 0, once.output
+    runs = manage("daemons", "runs", "housekeeping")
+    assert runs.wait(30) == 0
+    (line,) = runs.stdout.splitlines()
+    assert re.search(r"^\S+ \S+  housekeeping  expire_baskets  ran ", line)
+    as_json = manage("daemons", "runs", "--format", "json")
+    assert as_json.wait(30) == 0
+    (row,) = json.loads(as_json.stdout)
+    assert (row["job"], row["status"], row["reason"]) == ("expire_baskets", "ran", "")
+    coming = manage("daemons", "next", "housekeeping", "--hours", "24")
+    assert coming.wait(30) == 0
+    jobs = {line.split()[-1] for line in coming.stdout.splitlines()}
+    assert {"expire_baskets", "average_prices"} <= jobs
+    coming = manage("daemons", "next", "housekeeping", "--format", "json")
+    assert coming.wait(30) == 0
+    assert json.loads(coming.stdout)["due"][0].keys() == {"due", "job"}
+
+
+def test_runs_of_a_ledger_that_is_not_there_or_of_nobody_is_one_sentence(manage: Manage) -> None:
+    runs = manage("daemons", "runs")
+    assert runs.wait(30) == 1
+    assert "the ledger cannot be read" in runs.stderr
+    assert "Traceback" not in runs.output
+    assert manage("daemons", "runs", "nobody").wait(30) == 2
+
+
+def test_an_exclusive_job_without_the_migration_is_one_sentence_and_78(
+    manage: Manage,
+) -> None:
+    daemon = manage("run_daemon", "several", "--job", "alone", manage_py=LIVES)
+    assert daemon.wait(30) == 78
+    assert "run `manage.py migrate`" in daemon.stderr
+    assert "Traceback" not in daemon.output
+
+
+def test_a_plain_job_without_the_migration_runs(manage: Manage) -> None:
+    daemon = manage("run_daemon", "several", "--job", "counting", "--max-ticks", "1",
+                    manage_py=LIVES)  # fmt: skip
+    assert daemon.wait(30) == 0
+    assert "threads" in daemon.stdout
+    assert "Traceback" not in daemon.output
+
+
+def test_a_faked_wall_clock_set_back_an_hour_silences_no_job(tmp_path: Path) -> None:
+    """libfaketime sets the wall clock of a real process, and leaves the monotonic one alone."""
+    library = next(iter(Path("/usr/lib").glob("**/libfaketime.so.1")), None)
+    if library is None:
+        pytest.skip("libfaketime is not installed (Debian: apt install faketime)")
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    daemon = Daemon(
+        [sys.executable, str(LIVES), "run_daemon", "several", "--job", "ticking"],
+        env={
+            "DATABASE_URL": f"sqlite:///{tmp_path / 'site.sqlite3'}",
+            "LD_PRELOAD": str(library),
+            "FAKETIME_TIMESTAMP_FILE": str(clock),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        },
+    )
+    try:
+        for offset in ("+0", "-3600", "+3600"):
+            clock.write_text(offset)
+            said = len(daemon.lines)
+            eventually(lambda said=said: len(daemon.lines) >= said + 5, within=30)
+        assert daemon.stop(within=30) == 0
+        moments = [float(line.split()[-1]) for line in daemon.stdout.splitlines()]
+        gaps = [later - earlier for earlier, later in pairwise(moments)]
+        assert min(gaps) > 0.02  # no burst
+        assert max(gaps) < 5  # no silence
+    finally:
+        daemon.end()
