@@ -227,7 +227,7 @@ class BaseDaemonCommand(BaseCommand):
 
                 self._life = None  # each worker has its own
                 team = self.as_team(self.handle, *args, **options)
-                supervise([team], *self._log_options)
+                supervise([team], plain_logging(*self._log_options))
             elif options.get("reload"):
                 autoreload.run_with_reloader(self._live_under_the_reloader)
             else:

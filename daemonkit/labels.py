@@ -18,7 +18,7 @@ LONGEST = 16384
 """Bytes of a line that are kept until its end comes. What is longer comes in pieces."""
 
 _PRIORITY = re.compile(rb"<\d>")  # sd-daemon(3): the journal wants it first
-_OBJECT = re.compile(rb"\{.*\}")  # a line of JSON, which says itself who speaks
+_OBJECT = re.compile(rb"\{.*\S.*\}")  # a line of JSON: it gets one more member
 
 
 def label_output(label: str) -> None:
@@ -56,7 +56,7 @@ class Labelled(io.RawIOBase):
     def __init__(self, descriptor: int, label: str, name: str) -> None:
         self.name = name
         self._descriptor = descriptor
-        self._label = f"{label} | ".encode()
+        self._name, self._label = label.encode(), f"{label} | ".encode()
         self._begun = b""
 
     def writable(self) -> bool:
@@ -88,7 +88,7 @@ class Labelled(io.RawIOBase):
 
     def _labelled(self, line: bytes) -> bytes:
         if _OBJECT.fullmatch(line):
-            return line
+            return b'{"worker": "%s", %s' % (self._name, line[1:])
         priority = found[0] if (found := _PRIORITY.match(line)) else b""
         return priority + self._label + line[len(priority) :]
 

@@ -173,8 +173,9 @@ class Leadership:
         return min(pause, LOOK) if self._trouble else pause
 
     def _stand_by(self, candidate: Candidate) -> None:
-        # Work of an earlier term that runs on would be in the next one's way.
-        if self._try(candidate.look if self._working else candidate.campaign):
+        # Who is still at the work of an earlier term, or at tidying up after it, could not tick.
+        is_busy = self._working or self._life.stop.ticks
+        if self._try(candidate.look if is_busy else candidate.campaign):
             self._gained(candidate)
         elif candidate.leader not in ("", self._said) and not self._trouble:
             self._said = candidate.leader

@@ -35,7 +35,6 @@ from daemonkit.log import logger
 from daemonkit.models import Run
 from daemonkit.pool import Pool
 from daemonkit.retry import next_due
-from daemonkit.schedules import Every
 from daemonkit.signals import announce
 from daemonkit.turns import Turns
 
@@ -169,15 +168,19 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
         self._raised: BaseException | None = None
         self._offset = life.begun.wall - life.begun.monotonic
         self._set_back: list[float] = []
+        self._has_looked = False
         timeouts = [turns.tick_timeout for turns in self.turns if turns.tick_timeout is not None]
         life.tick_timeout = min(timeouts, default=None)  # as the watcher must look that often
 
     # Before the first run
 
     def open(self) -> None:
-        """Look what the ledger says of the due times that passed while the process was down."""
+        """Look what the ledger says of the due times that passed while the process was down. What
+        opens after it may fail, and then it is called again."""
+        if self._has_looked:
+            return
         newest = self.ledger.open(needed=any(turns.job.needs_ledger for turns in self.turns))
-        now = self.clock.moment()
+        self._has_looked, now = True, self.clock.moment()
         for turns in self.turns:
             turns.due = turns.first(now)
             if (last := newest.get(turns.job.name)) and not self.life.settings.once:
@@ -187,7 +190,7 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
     def _look_back(self, turns: Turns, last: Moment, now: Moment) -> None:
         """Say what passed while the process was down, up to its begin, and catch up on the last of
         it."""
-        if not turns.job.schedule.is_fixed or type(turns.job.schedule) is Every:
+        if turns.is_interval or not turns.job.schedule.is_fixed:
             return  # its times begin with the process
         passed = turns.between(last, now, self.keep)
         if passed and turns.job.catch_up and not turns.too_late(passed[-1], now):

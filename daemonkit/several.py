@@ -9,7 +9,7 @@ from django.core.management.base import CommandError
 from daemonkit.command import BaseDaemonCommand
 from daemonkit.discovery import find_daemon, find_daemons
 from daemonkit.exits import Exit
-from daemonkit.log import logger
+from daemonkit.log import logger, plain_logging
 from daemonkit.places import Team
 from daemonkit.supervisor import supervise
 
@@ -50,7 +50,7 @@ def supervise_several(prog_name: str, names: Sequence[str], arguments: Sequence[
         if getattr(said, option):
             raise _usage(f"--{option} is for one daemon, in one process")
     teams = [_team(prog_name, name, arguments) for name in names]
-    supervise(teams, said.verbosity, said.log_format)
+    supervise(teams, plain_logging(said.verbosity, said.log_format))
 
 
 def _team(prog_name: str, name: str, arguments: Sequence[str]) -> Team:

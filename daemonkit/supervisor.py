@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
-import logging
 import os
 import signal
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from logging import ERROR, INFO
 from typing import NoReturn
 
 from django.conf import settings
@@ -24,7 +25,7 @@ from django.db import OperationalError, connections
 from daemonkit import reexec, signals
 from daemonkit.errors import one_line
 from daemonkit.exits import Exit
-from daemonkit.log import logger, plain_logging
+from daemonkit.log import logger
 from daemonkit.places import Place, Team, Worker
 from daemonkit.signals import announce
 from daemonkit.stopping import STOP_SIGNALS, UNWINDING, Stop, Tick, Watcher, flush, on_signals
@@ -36,8 +37,11 @@ TURN = 10.0
 STATUS_EVERY = 1.0
 
 
-def supervise(teams: Sequence[Team], verbosity: int = 1, log_format: str | None = None) -> None:
-    """Run these teams until told to stop. Ends as a daemon's process does: see ``Exit``."""
+def supervise(teams: Sequence[Team], logging: AbstractContextManager[None]) -> None:
+    """Run these teams until told to stop, with ``logging`` open around it, also for the workers.
+
+    Ends as a daemon's process does: see ``Exit``.
+    """
     if threading.current_thread() is not threading.main_thread():
         raise CommandError(
             "workers are forked by the main thread of a process, and by no other",
@@ -46,7 +50,7 @@ def supervise(teams: Sequence[Team], verbosity: int = 1, log_format: str | None 
     supervisor = Supervisor(teams)
     folder = reexec.working_folder()
     with on_signals():  # until the end, or until this process begins anew
-        with plain_logging(verbosity, log_format):
+        with logging:
             supervisor.run()
         supervisor.conclude(folder)
 
@@ -218,7 +222,7 @@ class Supervisor:
         if self.stop.asked:
             cut = code in (Exit.FORCED, -signal.SIGKILL, -signal.SIGABRT)
             self._cut |= cut
-            level = logging.ERROR if cut else logging.INFO
+            level = ERROR if cut else INFO
             logger.log(level, "%s (pid %d) %s", place.label, worker.pid, how)
             return
         if place.is_hopeless(code):
@@ -227,7 +231,7 @@ class Supervisor:
             return
         pause = place.pause_after(worker, code)
         place.due = time.monotonic() + pause
-        level = logging.INFO if code == Exit.OK else logging.ERROR
+        level = INFO if code == Exit.OK else ERROR
         because = f" ({worker.limit})" if worker.limit else ""
         after = f"in {pause:.1f} s" if pause else "at once"
         logger.log(

@@ -75,7 +75,7 @@ class Turns:
         """The due times up to now, the newest of them, and move on to the next."""
         passed: deque[Moment] = deque(maxlen=most)
         due = self.due
-        if isinstance(self.job.schedule, Every) and not isinstance(self.job.schedule, Aligned):
+        if self.is_interval:
             due = self._leap(due, now, most)
         while due.monotonic <= now.monotonic:
             passed.append(due)
@@ -123,6 +123,11 @@ class Turns:
     def too_late(self, due: Moment, now: Moment) -> str:
         late = now.monotonic - due.monotonic
         return "grace" if self.job.grace is not None and late > self.job.grace else ""
+
+    @property
+    def is_interval(self) -> bool:
+        """Whether its times are those of the monotonic clock, from the begin of the process."""
+        return isinstance(self.job.schedule, Every) and not isinstance(self.job.schedule, Aligned)
 
     @property
     def is_idle(self) -> bool:

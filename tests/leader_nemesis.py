@@ -169,6 +169,9 @@ class Nemesis:
                 self.candidates.append(Candidate(self.server, self.lease))
             self.handed = Handed(self.server, self.lease)
             yield
+        except AssertionError as error:
+            self.server.thaw()
+            raise AssertionError(f"{error}\n{self.report()}") from error
         finally:
             self.server.thaw()
             for process in self.processes:
@@ -181,7 +184,7 @@ class Nemesis:
     def settle(self) -> None:
         for candidate in self.candidates:
             assert candidate.daemon.is_running, candidate.daemon.output[-3000:]
-            eventually(candidate.is_settled, PATIENT, f"settled: {candidate.daemon.lines[-5:]}")
+            eventually(candidate.is_settled, PATIENT, f"{candidate.daemon} is settled")
         self.progress(self.epoch())
 
     def progress(self, epoch: int) -> None:
@@ -196,7 +199,7 @@ class Nemesis:
             ]
             return any(write[0] >= epoch for write in new)
 
-        eventually(more, PATIENT, f"a write of epoch {epoch}: {self.tails()}")
+        eventually(more, PATIENT, f"a write of epoch {epoch}")
 
     # The troubles
 
@@ -220,8 +223,8 @@ class Nemesis:
         with self.taken_over():
             stall()
         leader.daemon.wait_for(_LOST, PATIENT, count=self.terms(leader))
-        leader.proxy.cut()
         leader.proxy.resume()
+        leader.proxy.cut()  # last: a login of which half was dropped would hang for a minute
 
     def kill_a_standby(self) -> None:
         standby = self.standby()
@@ -257,7 +260,7 @@ class Nemesis:
     def taken_over(self) -> Iterator[None]:
         before, begun = self.epoch(), time.monotonic()
         yield
-        eventually(lambda: self.epoch() > before, PATIENT, f"taken over: {self.tails()}")
+        eventually(lambda: self.epoch() > before, PATIENT, "taken over")
         self.tally.takeovers.append(time.monotonic() - begun)
         self.progress(before + 1)
 
@@ -315,8 +318,15 @@ class Nemesis:
         """How many times its process has come to lead."""
         return candidate.daemon.stderr.count("leads, epoch")
 
-    def tails(self) -> str:
-        return "\n".join(f"{each.daemon.pid}: {each.daemon.lines[-6:]}" for each in self.candidates)
+    def report(self) -> str:
+        """Where everybody stands: SIGUSR1 writes the stacks."""
+        for process in self.candidates:
+            if process.daemon.is_running:
+                process.daemon.signal(signal.SIGUSR1)
+        time.sleep(1)
+        tails = [[repr(each.daemon), *each.daemon.lines[-60:]] for each in self.processes]
+        rows = [str(row) for row in self.server.session_rows()]
+        return "\n".join([*itertools.chain(*tails), str(self.row()), *rows])
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ ARROWS = """
     life         -> connections reexec stopping threads
     turns        -> clock iteration jobs ledger life log schedules stopping
     scheduler    -> clock conf connections errors iteration ledger life log models pool
-    scheduler    -> retry schedules signals turns
+    scheduler    -> retry signals turns
 
     # one parent of several: it knows lives as what its children call
     places       -> exits options stopping

@@ -643,6 +643,18 @@ def test_work_keeps_the_epoch_in_which_it_began_and_the_next_term_waits_for_its_
     assert notes(server) == ["y"]
 
 
+def test_who_is_still_busy_with_a_tick_of_an_earlier_term_leaves_the_lease_to_others(
+    leadership: Leadership, ticking: SetClock
+) -> None:
+    ticking.pass_(11)
+    with leadership._life.stop.timing(None):  # it tidies up, and its link is half-open
+        for _ in range(3):
+            leadership._step()
+        assert leadership.hindrance == "not leader"
+    leadership._step()
+    assert leadership.hindrance == ""
+
+
 def test_the_lease_is_given_back_by_who_has_it(leadership: Leadership, server: Server) -> None:
     leadership._give_back()
     assert holder(server) == ""

@@ -222,6 +222,35 @@ def answers(connection: object) -> bool:
     return False
 
 
+# Workers, and a leader
+
+
+def test_several_workers_share_exclusive_jobs(start: Start, server: Server) -> None:
+    daemon = start("racing", "--workers", "2")
+    eventually(lambda: len(notes(server)) >= 5, within=60)
+    assert daemon.stop(within=60) == 0
+    assert len(notes(server)) == len(set(notes(server)))
+    pids = server.execute("SELECT DISTINCT pid FROM daemonkit_run")
+    assert 1 <= len(pids) <= 2
+    refused = start("several", "--workers", "2")
+    assert refused.wait(30) == 2
+    assert "per_worker" in refused.stderr
+
+
+def test_only_the_leader_runs_jobs_and_the_others_say_why_they_do_not(
+    start: Start, server: Server
+) -> None:
+    server.execute("DELETE FROM daemonkit_lease")
+    first = start("several", "--leader", "--job", "ticking")
+    first.wait_for("ticking", within=30)
+    second = start("several", "--leader", "--job", "ticking")
+    second.wait_for("did not run: not leader", within=30)
+    assert "ticking 1" not in second.stdout
+    assert first.stop(within=30) == 0
+    second.wait_for(re.compile(r"^ticking \d"), within=30)
+    assert second.stop(within=30) == 0
+
+
 # Doors
 
 

@@ -314,6 +314,18 @@ def test_after_a_time_in_which_the_process_was_frozen_each_job_runs_once_and_goe
     assert len(story.skips) < 200  # no more than anybody would read
 
 
+def test_after_a_month_of_a_job_each_second_it_goes_on_at_once() -> None:
+    class Frozen(FakeClock):
+        def wait(self, seconds: float, told_to_stop: Callable[[float], bool]) -> None:
+            frozen = 30 * 86400 if self.moment().monotonic == 3 else 0
+            super().wait(seconds + frozen, told_to_stop)
+
+    began = time.monotonic()
+    story = live(daemon(turn=method(Every(seconds=1))), Frozen(), max_ticks=6)
+    assert time.monotonic() - began < 3
+    assert [run.started.monotonic - 30 * 86400 for run in story.runs[4:]] == [4, 5]
+
+
 # Grace
 
 

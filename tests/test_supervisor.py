@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import select
@@ -428,7 +429,8 @@ def test_whatever_writes_writes_labelled_lines(project: Project) -> None:
         assert daemon.stop(within=20) == 0
         for line in daemon.stdout.splitlines():
             label, _, said = line.rpartition(" | ")
-            assert re.fullmatch(r"polling\.\d", label) or line == '{"json": true}', line[:80]
+            if not re.fullmatch(r"polling\.\d", label):
+                assert re.fullmatch(r'\{"worker": "polling\.\d", "json": true\}', line), line[:80]
             assert re.fullmatch(r"tick of .*|by the command|as bytes|x{5000}|\{.*\}", said)
         for what in ("by hand", "by a handler"):
             assert re.search(rf"^polling\.\d \| .*{what}$", daemon.stderr, re.MULTILINE)
@@ -476,7 +478,9 @@ def test_the_journals_priority_stays_in_front(labelled: Labelling) -> None:
 
 
 def test_an_object_of_json_stays_one(labelled: Labelling) -> None:
-    assert labelled('{"daemon": "a"}\n') == [b'{"daemon": "a"}\n']
+    (line,) = labelled('{"daemon": "a"}\n')
+    assert json.loads(line) == {"worker": "a.1", "daemon": "a"}
+    assert labelled("{}\n") == [b"a.1 | {}\n"]
 
 
 def test_a_line_without_end_is_written_in_pieces(labelled: Labelling) -> None:

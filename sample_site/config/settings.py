@@ -81,5 +81,6 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 
 SHOP_INBOX = Path(os.environ.get("SHOP_INBOX", BASE_DIR / "inbox"))
+MAILERS = {"default": {"BACKEND": "django.core.mail.backends.console.EmailBackend"}}
 SHOP_REPORT_TO = os.environ.get("SHOP_REPORT_TO", "").split()
 CELERY_BROKER_URL = os.environ.get("CELERY_BROKER_URL", "")

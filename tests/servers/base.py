@@ -162,9 +162,18 @@ class Server(ABC):
 
     def freeze(self) -> None:
         """Stop the server in its tracks: the kernel takes what is sent, nobody answers."""
-        self._signal_all(signal.SIGSTOP)
         self.is_frozen = True
-        eventually(lambda: all(map(is_stopped, self._family())), what=f"{self!r} is frozen")
+        eventually(self._stop_all, what=f"{self!r} is frozen")
+
+    def _stop_all(self) -> bool:
+        """Stop who runs, and say whether nobody does: one may have been forked meanwhile."""
+        running = []
+        for member in self._family():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if not is_stopped(member):
+                    running.append(member)
+                    member.send_signal(signal.SIGSTOP)
+        return not running
 
     def thaw(self) -> None:
         if self.is_frozen:

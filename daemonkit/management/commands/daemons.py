@@ -31,7 +31,7 @@ MOST = 200
 
 
 class Command(BaseCommand):
-    help = "List the project's daemons; show when they are due; check their databases."
+    help = "List the project's daemons; show when they are due; check their databases; deploy them."
     requires_system_checks = ()
     daemon_options: Sequence[str] = ()
 

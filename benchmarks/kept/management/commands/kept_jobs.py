@@ -42,7 +42,7 @@ class Command(BaseCommand):
             members[f"job_{number}"] = made(number, offset, runs)
         daemon = type("Command", (BaseDaemonCommand,), members)()
         runs.begin()
-        call_command(daemon, max_seconds=seconds + 2.0, skip_checks=True)
+        call_command(daemon, max_seconds=seconds + 10.0, skip_checks=True)
 
 
 def made(number: int, offset: float, runs: Runs) -> Callable[..., Any]:
