@@ -88,6 +88,9 @@ ARROWS = """
     # above it
     discovery        -> command errors exits
     workers.several  -> command discovery exits log workers.places workers.supervisor
+    systemd.units       -> reexec
+    systemd.installing  -> exits systemd.units
+    deploying        -> discovery exits settings systemd.installing systemd.units
     checks           -> connections errors links
     testing          -> clock
 """

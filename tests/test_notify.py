@@ -273,6 +273,37 @@ def test_stopping_says_how_long_it_may_take_and_each_beat_says_so_anew(
     )
 
 
+def test_the_jobs_of_a_scheduled_daemon_are_named(systemd: Systemd, project: Project) -> None:
+    project.command(
+        "planned",
+        """
+        import time
+        from daemonkit import job
+
+        class Command(BaseDaemonCommand):
+            @job(Every(seconds=30))
+            def refresh(self):
+                time.sleep(1)
+                return "9 rows"
+
+            @job(Cron("0 3 * * *"))
+            def report(self): ...
+        """,
+    )
+    daemon = project.manage("run_daemon", "planned", "--pulse", "1", NOTIFY_SOCKET=systemd.address)
+    at = r"(\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d UTC"
+    for pattern in (
+        rf"refresh 1 runs since {at}.*",
+        rf"waits; next at {at}; refresh 1 took .*: 9 rows",
+    ):
+        eventually(
+            lambda pattern=pattern: any(re.fullmatch(pattern, each) for each in systemd.statuses()),
+            20,
+            f"{pattern} in {systemd.statuses()}",
+        )
+    assert daemon.stop() == 0
+
+
 def test_a_reload_is_announced_with_its_moment_and_ready_follows_from_the_new_image(
     systemd: Systemd, project: Project
 ) -> None:

@@ -5,18 +5,15 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import pwd
-import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import django.db
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
+from daemonkit import deploying
 from daemonkit.checks import ask_databases
 from daemonkit.clock import Clock, Moment
 from daemonkit.command import BaseDaemonCommand
@@ -28,16 +25,6 @@ from daemonkit.jobs.job import Jobs, jobs_of
 from daemonkit.jobs.ledger import read
 from daemonkit.plan import schedule_of
 from daemonkit.schedules import Poll, duration_text
-from daemonkit.settings import Settings
-from daemonkit.systemd.installing import Installation
-from daemonkit.systemd.units import (
-    Deployment,
-    project_folder,
-    project_name,
-    render_target,
-    render_unit,
-    systemd_version,
-)
 
 MOST = 200
 """Due times that ``daemons next`` prints at the most."""
@@ -58,15 +45,15 @@ class Command(BaseCommand):
         runs = actions.add_parser("runs", help="what became of the due times of jobs")
         runs.add_argument("name", nargs="?", help="of this daemon alone")
         check = actions.add_parser("check", help="ask every database, and say what is missing")
-        _add_deployment(actions.add_parser("unit", help="print the systemd unit of a daemon"))
+        deploying.add_options(actions.add_parser("unit", help="print the systemd unit of a daemon"))
         install = actions.add_parser("install", help="have systemd run daemons, now and at boot")
-        _add_deployment(install)
+        deploying.add_options(install)
         install.add_argument("--dry-run", action="store_true", help="say it, and do nothing")
         for action in (listing, upcoming, runs, check):
             _add_format(action, default=argparse.SUPPRESS)  # or it would undo what stood before
 
     def run_from_argv(self, argv: list[str]) -> None:
-        """What stands behind ``--`` are the options of the daemons; argparse would swallow it."""
+        """What stands behind ``--`` are the options of daemons; argparse would swallow it."""
         cut = argv.index("--") if "--" in argv else len(argv)
         self.daemon_options = argv[cut + 1 :]
         super().run_from_argv(argv[:cut])
@@ -144,37 +131,17 @@ class Command(BaseCommand):
             self.stdout.write("No runs: the ledger is of daemons with jobs, and none has run yet.")
 
     def print_unit(self, *, names: list[str], **options: Any) -> None:
-        deployment = _deployment(options)
-        if closed := deployment.closed_folder:
-            self.stderr.write(f"# {_closed(closed)}")
+        deployment = deploying.deployment_of(options)
+        if sentence := deploying.closed_folder(deployment):
+            self.stderr.write(f"# {sentence}")
         for name in names:
-            self.stdout.write(self._unit(deployment, name), ending="")
+            unit = deploying.unit_of(deployment, name, self.daemon_options)
+            self.stdout.write(unit, ending="")
 
     def print_install(self, *, names: list[str], dry_run: bool, **options: Any) -> None:
-        deployment = _deployment(options)
-        units = {deployment.unit(name): self._unit(deployment, name) for name in names}
-        units[deployment.target] = render_target(deployment)
-        installation = Installation(deployment, units, self.stdout.write)
-        if dry_run:
-            installation.rehearse()
-            return
-        if closed := deployment.closed_folder:
-            raise CommandError(_closed(closed))
-        if (file := deployment.environment_file) and not Path(file).is_file():
-            raise CommandError(f"there is no environment file {file}", returncode=Exit.USAGE)
-        installation.install()
-
-    def _unit(self, deployment: Deployment, name: str) -> str:
-        """The unit of a daemon that is known to start under these options."""
-        own = list(self.daemon_options)
-        cut = own.index("--") if "--" in own else len(own)
-        daemon = find_daemon(name, own[cut + 1 :])
-        try:
-            said = daemon.create_parser("manage.py", name).parse_args(own[:cut])
-        except CommandError as error:
-            raise CommandError(f"{name}: {error}", returncode=Exit.USAGE) from error
-        Settings.of(daemon, vars(said))
-        return render_unit(deployment, name, daemon.help, own)
+        deployment = deploying.deployment_of(options)
+        own, say = self.daemon_options, self.stdout.write
+        deploying.install(deployment, names, own, say, dry_run=dry_run)
 
     def print_check(self, **options: Any) -> None:
         answers = list(ask_databases())
@@ -211,51 +178,6 @@ class Command(BaseCommand):
 
     def _print_json(self, value: Any) -> None:
         self.stdout.write(json.dumps(value, indent=2, default=str))
-
-
-def _add_deployment(parser: Any) -> None:
-    parser.add_argument("names", nargs="+", metavar="NAME", help="their options stand behind --")
-    parser.add_argument("--project", help="the first part of the units' names; the folder's name")
-    parser.add_argument("--as", dest="account", metavar="USER", help="a user that there is")
-    parser.add_argument("--environment-file", metavar="PATH", help="/etc/PROJECT.env if it exists")
-    parser.add_argument("--user", action="store_true", help="for the user's own systemd")
-
-
-def _deployment(options: dict[str, Any]) -> Deployment:
-    """Where this project is, and what was said of how to run it."""
-    folder, program = project_folder(sys.argv[0])
-    project = options["project"] or project_name(folder)
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", project):
-        raise CommandError(
-            f"--project takes letters, digits, '-', '_' and '.', not {project!r}",
-            returncode=Exit.USAGE,
-        )
-    user = options["account"] or ""
-    if user and options["user"]:
-        raise CommandError("say --user or --as USER, not both", returncode=Exit.USAGE)
-    try:
-        pwd.getpwnam(user or "root")
-    except KeyError:
-        raise CommandError(f"there is no user {user!r}", returncode=Exit.USAGE) from None
-    usual = Path(f"/etc/{project}.env")
-    file = options["environment_file"] or (usual if usual.is_file() else "")
-    return Deployment(
-        project=project,
-        folder=folder,
-        program=program,
-        settings=settings.SETTINGS_MODULE,
-        user=user,
-        environment_file=str(Path(file).absolute()) if file else "",
-        user_manager=options["user"],
-        version=systemd_version(),
-    )
-
-
-def _closed(folder: str) -> str:
-    return (
-        f"{folder} may not be entered by the user that systemd makes up: "
-        f"open it to all (chmod o+x), move the project, or say --as USER"
-    )
 
 
 def _add_format(parser: Any, *, default: str) -> None:
