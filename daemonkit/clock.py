@@ -40,6 +40,9 @@ class Moment(NamedTuple):
 NEVER = Moment(math.inf, math.inf)
 """The due moment of what is not due any more."""
 
+NOTHING_DUE = "nothing is due any more"
+"""Why a life ends whose schedule says so."""
+
 
 class Clock:
     """The machine's clocks. Hand another one to ``call_command(..., clock=...)`` in a test."""

@@ -14,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
 
 from daemonkit import reexec, signals
-from daemonkit.clock import NEVER, Moment
+from daemonkit.clock import NEVER, NOTHING_DUE, Moment
 from daemonkit.connections import close_idle, fresh_connections, kept_between_units
 from daemonkit.errors import Problem, classify, one_line
 from daemonkit.exits import Exit
@@ -123,7 +123,7 @@ class Life:
             now = self.now = self.clock.moment()
             self.due = next_due(self.schedule, self._counted(last), self.since, now)
             if self.due == NEVER:
-                self.outcome = "nothing is due any more"
+                self.outcome = NOTHING_DUE
                 break
             seconds = self._until(self.due, now)
             if hindrance:

@@ -103,14 +103,15 @@ class Log:
 
     def failed(self, iteration: Iteration, **_: Any) -> None:
         meaning = f" ({iteration.problem.value})" if iteration.problem else ""
+        back_off = f"{iteration.pause:.1f} s" if iteration.pause else "none"
+        tries = f", {iteration.failures} in a row, back-off {back_off}"
         logger.error(
-            "%s tick %d failed after %s%s, %d in a row, back-off %s: %s",
+            "%s tick %d failed after %s%s%s: %s",
             self._who(iteration),
             iteration.number,
             duration_text(iteration.seconds),
             meaning,
-            iteration.failures,
-            f"{iteration.pause:.1f} s" if iteration.pause else "none",
+            "" if self.daemon.life.settings.once else tries,
             one_line(iteration.error) if iteration.error else "",
             exc_info=None if iteration.problem in _SELF_EXPLAINING else iteration.error,
             extra=_facts(iteration),

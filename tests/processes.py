@@ -187,9 +187,15 @@ class Daemon:
             return os.getsid(process.pid) == self.pid and is_alive(process)
         return False
 
+    def _survivors(self) -> list[psutil.Process]:
+        """Who lives on without their parent: not who is just about to end."""
+        with contextlib.suppress(AssertionError):
+            eventually(lambda: not self.family(), within=1)
+        return self.family()
+
     def end(self) -> list[psutil.Process]:
         """Kill all that is left, and return the orphans of a daemon that had already ended."""
-        orphans = [] if self.is_running else self.family()
+        orphans = [] if self.is_running else self._survivors()
         for process in [*self.family(), *self.family()]:  # twice: one may fork meanwhile
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()

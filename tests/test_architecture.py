@@ -67,10 +67,10 @@ ARROWS = """
     jobs.scheduler   -> signals jobs.ledger jobs.turns
 
     # workers: one parent of several, which knows lives as what its children call
-    workers.places     -> exits settings watcher
+    workers.places     -> clock exits settings watcher
     workers.worker     -> clock errors exits handlers iteration reexec signals watcher
     workers.worker     -> workers.labels
-    workers.supervisor -> errors exits handlers log reexec signals stopping watcher
+    workers.supervisor -> clock errors exits handlers log reexec signals stopping watcher
     workers.supervisor -> workers.places workers.worker
 
     # leading: one of many

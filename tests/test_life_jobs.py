@@ -337,7 +337,8 @@ def test_a_faked_wall_clock_set_back_an_hour_silences_no_job(tmp_path: Path) -> 
         assert daemon.stop(within=30) == 0
         moments = [float(line.split()[-1]) for line in daemon.stdout.splitlines()]
         gaps = [later - earlier for earlier, later in pairwise(moments)]
-        assert min(gaps) > 0.02  # no burst
+        turns = (moments[-1] - moments[0]) / 0.2
+        assert len(moments) <= turns + 2  # no burst: the first may be late, and the second in time
         assert max(gaps) < 5  # no silence
     finally:
         daemon.end()

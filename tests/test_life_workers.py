@@ -324,6 +324,20 @@ def test_max_ticks_is_exact_for_each_worker(live: Live) -> None:
     assert {ticks_of(daemon, int(pid)) for pid in replaced} == {4}
 
 
+def test_a_daemon_that_has_nothing_more_to_do_is_not_started_again(live: Live) -> None:
+    daemon = live("dated", "steady")
+    daemon.wait_for("dated has ended: nothing is due any more", within=20)
+    ready(daemon)
+    assert len(started(daemon, "dated")) == 1
+    assert daemon.stop(within=20) == 0
+
+
+def test_a_supervisor_whose_daemons_have_nothing_more_to_do_ends_with_0(live: Live) -> None:
+    daemon = live("dated", "dated_too")
+    assert daemon.wait(20) == 0, daemon.output
+    assert daemon.stdout.count("done once") == 2
+
+
 def test_a_lone_daemon_ends_at_max_memory(live: Live) -> None:
     daemon = live("tagged", "--hog", "40", "--max-memory", "150m")
     assert daemon.wait(30) == 0

@@ -25,7 +25,7 @@ from apscheduler.schedulers.base import STATE_STOPPED, BaseScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from daemonkit import conf, signals
-from daemonkit.clock import NEVER, Moment
+from daemonkit.clock import NEVER, NOTHING_DUE, Moment
 from daemonkit.connections import close_idle
 from daemonkit.errors import one_line
 from daemonkit.iteration import Iteration
@@ -214,7 +214,7 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
                 now = self.clock.moment()
                 seconds = self.heap.seconds(now)
                 if seconds == float("inf") and self._is_idle() and not self._came_back:
-                    life.outcome = "nothing is due any more"
+                    life.outcome = NOTHING_DUE
                     break
                 if seconds > 0 and not self._came_back and life.goes_on(self.begun):
                     self._wait(min(seconds, life.left(now)))

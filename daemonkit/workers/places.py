@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from daemonkit.clock import NOTHING_DUE
 from daemonkit.exits import Exit
 from daemonkit.settings import Settings
 from daemonkit.watcher import UNWINDING
@@ -72,6 +73,7 @@ class Place:
     deaths: int = 0
     ever_ready: bool = False
     ever_well: bool = False
+    is_done: bool = False
 
     def pause_after(self, worker: Worker, code: int) -> float:
         """Seconds to leave the place empty: none after a good while or a good end; more and more
@@ -165,6 +167,8 @@ class Worker:
             self.progress = "waits for the database"
         elif word == "limit":
             self.limit, self.is_idle = text, True
+        elif word == "stopped":
+            self.place.is_done = text == NOTHING_DUE
 
     @property
     def silent_at(self) -> float:

@@ -23,6 +23,7 @@ from django.core.management.base import CommandError
 from django.db import OperationalError, connections
 
 from daemonkit import reexec, signals
+from daemonkit.clock import NOTHING_DUE
 from daemonkit.errors import one_line
 from daemonkit.exits import Exit
 from daemonkit.handlers import on_signals
@@ -227,6 +228,9 @@ class Supervisor:
             level = ERROR if cut else INFO
             logger.log(level, "%s (pid %d) %s", place.label, worker.pid, how)
             return
+        if place.is_done and code == Exit.OK:
+            self._give_up(place)
+            return
         if place.is_hopeless(code):
             self._end = CommandError(f"{place.label} cannot start: it {how}", returncode=code)
             self.ask(f"{place.label} {how}")
@@ -241,6 +245,13 @@ class Supervisor:
             "%s (pid %d) %s after %d ticks%s; the next one starts %s",
             *(place.label, worker.pid, how, worker.ticks, because, after),
         )
+
+    def _give_up(self, place: Place) -> None:
+        """Its daemon has nothing more to do, and would have nothing in a new process either."""
+        logger.info("%s has ended: %s", place.label, NOTHING_DUE)
+        self.places.remove(place)
+        if not self.places:
+            self.ask(NOTHING_DUE)
 
     def _mind_the_silent(self) -> None:
         now = time.monotonic()

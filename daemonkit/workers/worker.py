@@ -100,6 +100,7 @@ class Reports:
             signals.standing_by: self.standing_by,
             signals.leadership_gained: self.leading,
             signals.limit_reached: self.limit,
+            signals.daemon_stopped: self.stopped,
         }
 
     @contextlib.contextmanager
@@ -163,3 +164,6 @@ class Reports:
 
     def limit(self, reason: str, **_: Any) -> None:
         self._say("limit", reason)
+
+    def stopped(self, reason: str, **_: Any) -> None:
+        self._say("stopped", reason)

@@ -1,0 +1,13 @@
+"""Has one thing to do, once."""
+
+from apscheduler.triggers.date import DateTrigger
+
+from daemonkit import BaseDaemonCommand
+from tests.lives.sql import say
+
+
+class Command(BaseDaemonCommand):
+    schedule = DateTrigger()
+
+    def tick(self):
+        say("done once")

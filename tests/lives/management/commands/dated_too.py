@@ -1,0 +1,7 @@
+"""Another one that has one thing to do."""
+
+from tests.lives.management.commands import dated
+
+
+class Command(dated.Command):
+    pass
