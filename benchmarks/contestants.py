@@ -43,6 +43,7 @@ class Servers(contextlib.ExitStack):
 
     def _start(self, kind: type[Server]) -> Server:
         server = kind()
+        server.is_durable = True
         self.callback(server.remove)
         server.start()
         return server

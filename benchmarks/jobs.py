@@ -67,7 +67,9 @@ def judge(table: Table, results: dict[str, dict[str, float]], jobs: int) -> None
     add("daemonkit, p50 against APScheduler's", ours["p50"] / raw["p50"], 1.0)
     add("daemonkit, p99 against APScheduler's", ours["p99"] / raw["p99"], 1.0)
     add("daemonkit, p99", ours["p99"] * 1e3, 20.0, " ms")
-    if STORE in results:  # on a server that syncs nothing to its disk, which flatters it
-        add(
-            "django-apscheduler's runs, in daemonkit's", results[STORE]["runs"] / ours["runs"], 0.05
-        )
+    if STORE in results:
+        stored = results[STORE]
+        # No more than one run a second of each job is asked for: what a run costs says more.
+        cost = (ours["cpu"] / ours["runs"]) / (stored["cpu"] / stored["runs"])
+        table.add("daemonkit, processor time of a run, in its", f"{cost:.3f}", "", "", "", "")
+        add("django-apscheduler's runs, in daemonkit's", stored["runs"] / ours["runs"], 0.05)

@@ -53,16 +53,11 @@ class Stop:
 
     def wait(self, seconds: float) -> bool:
         """Wait; True if the time passed, False at once when told to stop."""
-        poll = select.poll()
-        poll.register(self._reader, select.POLLIN)
-        return not poll.poll(milliseconds(seconds))
+        return not _readable(seconds, self._reader)
 
     def wait_as_loop(self, seconds: float) -> bool:
         """Wait as the loop does: the same, but a nudge ends it, too."""
-        poll = select.poll()
-        poll.register(self._reader, select.POLLIN)
-        poll.register(self._nudged, select.POLLIN)
-        if not poll.poll(milliseconds(seconds)):
+        if not _readable(seconds, self._reader, self._nudged):
             return True
         with contextlib.suppress(BlockingIOError):
             os.read(self._nudged, 4096)
@@ -104,6 +99,23 @@ class Tick:
             del self._running[self.thread]
         else:
             self._running[self.thread] = self._outer
+
+
+def _readable(seconds: float, *descriptors: int) -> bool:
+    """Wait for one of them to be readable; False when so many seconds have passed.
+
+    poll(2) counts whole milliseconds, and a wait that is rounded up is a tick that is late: the
+    rest of one is slept.
+    """
+    until = time.monotonic() + seconds
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    if poll.poll(math.floor(milliseconds(seconds))):
+        return True
+    if 0 < (rest := until - time.monotonic()) < 0.001:
+        time.sleep(rest)
+    return False
 
 
 def pipe() -> tuple[int, int]:

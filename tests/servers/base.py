@@ -103,6 +103,10 @@ class Server(ABC):
     vendor: ClassVar[str]
     stop_signal: ClassVar[signal.Signals]
 
+    is_durable = False
+    """Whether a commit is on the disk when it is answered, as in every server's default. Tests do
+    without; what is measured does not."""
+
     def __init__(self) -> None:
         self.folder = temporary_folder()
         self.port = free_port()

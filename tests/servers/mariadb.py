@@ -84,7 +84,7 @@ class MariaDB(Server):
             "--character-set-server=utf8mb4",
             "--innodb-buffer-pool-size=32M",
             "--innodb-log-file-size=8M",
-            "--innodb-flush-log-at-trx-commit=2",
+            f"--innodb-flush-log-at-trx-commit={1 if self.is_durable else 2}",
             "--innodb-lock-wait-timeout=10",
             "--key-buffer-size=1M",
             "--aria-pagecache-buffer-size=1M",

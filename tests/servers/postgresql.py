@@ -61,7 +61,7 @@ class PostgreSQL(Server):
             "unix_socket_directories": self.folder,
             "shared_buffers": "32MB",
             "max_connections": 50,
-            "fsync": "off",
+            "fsync": "on" if self.is_durable else "off",
             "full_page_writes": "off",
             "log_min_messages": "warning",
         }
