@@ -33,7 +33,6 @@ from daemonkit.signals import announce
 if TYPE_CHECKING:
     from daemonkit.workers.places import Team
 
-_nullcontext: AbstractContextManager[None] = contextlib.nullcontext()
 _OURS = ("handle", "run", "wait", "iterate")
 
 
@@ -141,12 +140,11 @@ class BaseDaemonCommand(BaseCommand):
     def run(self) -> Iteration | None:
         """Tick whenever it is due, until told to stop. The last iteration, if there was one."""
         life = self.life
-        campaigning = life.leadership.campaigning() if life.leadership else _nullcontext
         if life.settings.jobs:
             from daemonkit.jobs.scheduler import live  # a plain loop loads no APScheduler
 
-            return live(life, campaigning)
-        with life.watched(), life.announced(), life.opened(), campaigning:
+            return live(life)
+        with life.watched(), life.announced(), life.opened(), life.campaigning():
             last = None
             while life.wait_until_due(last):
                 last = self.iterate(last)

@@ -164,6 +164,10 @@ class Life:
         another led is run now. From any thread."""
         self.since = self.clock.moment()
 
+    def campaigning(self) -> AbstractContextManager[None]:
+        """Taking part in the election of a leader, where there is one."""
+        return self.leadership.campaigning() if self.leadership else contextlib.nullcontext()
+
     def _counted(self, last: Iteration | None) -> Iteration | None:
         if last is not None and last.started.monotonic < self.since.monotonic:
             return None
@@ -258,20 +262,11 @@ class Life:
         if self.stop.forced:  # by what was asked, not by how the tick ended
             raise SystemExit(Exit.FORCED)
         if self.stop.reloading:
-            self._begin_anew()
+            reexec.execute_anew(self.daemon.name, self._folder)
         if self.settings.once and self._last is not None and self._last.error is not None:
             self._fail_at_once(self._last.error, self._last.problem, logged=True)
         if self._end is not None:
             raise self._end
-
-    def _begin_anew(self) -> None:
-        try:
-            reexec.execute_anew(self._folder)
-        except OSError as error:
-            raise CommandError(
-                f"{self.daemon.name} cannot execute itself anew: {one_line(error)}",
-                returncode=Exit.TICK_FAILED,
-            ) from error
 
     def _wait_for_the_database(self, open_everything: Callable[[], None]) -> bool:
         """Try until it succeeds; False if told to stop before. Errors that are not about the

@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from django.core.management.base import CommandError
 from django.db import connections
 
+from daemonkit.errors import one_line
+from daemonkit.exits import Exit
 from daemonkit.watcher import STOP_SIGNALS, flush
 
 handed_on: dict[str, str] = {}
@@ -31,18 +33,23 @@ def working_folder() -> str | None:
         return None
 
 
-def execute_anew(folder: str | None, execute: Callable[..., NoReturn] = os.execve) -> NoReturn:
+def execute_anew(name: str, folder: str | None) -> NoReturn:
     """Replace this process by a new start of its own command: same pid, new code.
 
     ``folder`` is what ``working_folder()`` said at the start; it is changed to if it still is one.
-    Raises ``OSError`` where the program is gone: the process is then as it was, but for its
-    connections and the signals, which are blocked.
+    Raises ``CommandError`` (1), which names ``name``, where the program is gone: the process is
+    then as it was, but for its connections and the signals, which are blocked.
     """
     connections.close_all()
     flush()
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    if folder is not None and Path(folder).is_dir():
-        os.chdir(folder)
     program, *arguments = sys.orig_argv
     path = program if os.sep in program else sys.executable
-    execute(path, [program, *arguments], {**os.environ, **handed_on})
+    try:
+        if folder is not None and Path(folder).is_dir():
+            os.chdir(folder)
+        os.execve(path, [program, *arguments], {**os.environ, **handed_on})
+    except OSError as error:
+        raise CommandError(
+            f"{name} cannot execute itself anew: {one_line(error)}", returncode=Exit.TICK_FAILED
+        ) from error

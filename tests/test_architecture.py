@@ -46,7 +46,7 @@ ARROWS = """
     watcher      -> exits stopping
     handlers     -> stopping watcher
     forking      -> handlers links
-    reexec       -> watcher
+    reexec       -> errors exits watcher
 
     # what somebody said
     jobs.job     -> clock iteration schedules
@@ -70,7 +70,7 @@ ARROWS = """
     workers.places     -> clock exits settings watcher
     workers.worker     -> clock errors exits handlers iteration reexec signals watcher
     workers.worker     -> workers.labels
-    workers.supervisor -> clock errors exits handlers log reexec signals stopping watcher
+    workers.supervisor -> clock exits handlers log reexec signals stopping watcher
     workers.supervisor -> workers.places workers.worker
 
     # leading: one of many

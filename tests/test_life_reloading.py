@@ -185,3 +185,25 @@ def test_no_session_is_left_behind(project: Project, server: Server) -> None:
     daemon.wait_for("spoken", within=20, count=4)
     eventually(lambda: len(server.sessions()) == 1)
     assert daemon.stop() == 0
+
+
+def test_a_program_that_is_gone_is_one_sentence(project: Project) -> None:
+    project.command(
+        "uprooted",
+        """
+        import sys
+
+        class Command(BaseDaemonCommand):
+            schedule = Every(seconds=60)
+
+            def tick(self):
+                sys.orig_argv[0] = "/an/environment/that/was/removed/python"
+                print("ticked", flush=True)
+        """,
+    )
+    daemon = project.manage("run_daemon", "uprooted")
+    daemon.wait_for("ticked", within=20)
+    daemon.signal(signal.SIGHUP)
+    assert daemon.wait(20) == 1
+    assert "uprooted cannot execute itself anew: FileNotFoundError" in daemon.stderr
+    assert "Traceback" not in daemon.stderr

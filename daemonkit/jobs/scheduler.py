@@ -14,7 +14,6 @@ import itertools
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -42,10 +41,10 @@ SET = 0.05
 """Seconds by which the wall clock must move against the monotonic one to count as set."""
 
 
-def live(life: Life, campaigning: AbstractContextManager[None]) -> Iteration | None:
+def live(life: Life) -> Iteration | None:
     """A life of a daemon with jobs. The last iteration, if there was one."""
     scheduler = Scheduler(life)
-    with life.watched(), life.announced(), life.opened(scheduler.open), campaigning:
+    with life.watched(), life.announced(), life.opened(scheduler.open), life.campaigning():
         return scheduler.live()
 
 

@@ -24,7 +24,6 @@ from django.db import OperationalError, connections
 
 from daemonkit import reexec, signals
 from daemonkit.clock import NOTHING_DUE
-from daemonkit.errors import one_line
 from daemonkit.exits import Exit
 from daemonkit.handlers import on_signals
 from daemonkit.log import logger
@@ -117,13 +116,7 @@ class Supervisor:
         if self._end is not None:
             raise self._end
         if self.stop.reloading:
-            try:
-                reexec.execute_anew(folder)
-            except OSError as error:
-                raise CommandError(
-                    f"{self.name} cannot execute itself anew: {one_line(error)}",
-                    returncode=Exit.TICK_FAILED,
-                ) from error
+            reexec.execute_anew(self.name, folder)
         if self.stop.forced or self._cut:
             raise SystemExit(Exit.FORCED)
 
