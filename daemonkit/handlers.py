@@ -84,6 +84,14 @@ def _take_signals(wakeup_descriptor: int, restored: contextlib.ExitStack) -> Non
         restored.callback(faulthandler.unregister, signal.SIGUSR1)
 
 
+def last_look() -> None:
+    """Before this process executes itself anew: act upon the signals that have come. From here on
+    they are blocked, and wait for the new image."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    if _standing is not None:
+        _standing.last_look()
+
+
 # A forked child is no daemon: a signal to it must end it, and must not wake its parent's watcher by
 # the descriptor that both have. Nor may one that comes before it has forgotten its parent's ways.
 

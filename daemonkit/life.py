@@ -18,7 +18,7 @@ from daemonkit.clock import NEVER, NOTHING_DUE, Moment
 from daemonkit.connections import close_idle, fresh_connections, kept_between_units
 from daemonkit.errors import Problem, classify, one_line
 from daemonkit.exits import Exit
-from daemonkit.handlers import on_signals
+from daemonkit.handlers import last_look, on_signals
 from daemonkit.iteration import Iteration
 from daemonkit.log import Log, logger
 from daemonkit.memory import resident, size_text
@@ -259,6 +259,8 @@ class Life:
 
     def conclude(self) -> None:
         """Raise what the process should end with, if that is not 0; or let it begin anew."""
+        if self.stop.reloading:
+            last_look()  # it may be told to end, after all
         if self.stop.forced:  # by what was asked, not by how the tick ended
             raise SystemExit(Exit.FORCED)
         if self.stop.reloading:

@@ -1,7 +1,8 @@
 """Executing itself anew: the same process, with the code and the settings of today.
 
-Nothing is lost meanwhile: a signal that comes before the new image has its handlers is blocked,
-and waits. ``on_signals`` lets it in.
+Nothing is lost meanwhile: the watcher has acted upon the signals that came before
+(``handlers.last_look``), and one that comes before the new image has its handlers is blocked, and
+waits. ``on_signals`` lets it in.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from django.db import connections
 
 from daemonkit.errors import one_line
 from daemonkit.exits import Exit
-from daemonkit.watcher import STOP_SIGNALS, flush
+from daemonkit.watcher import flush
 
 handed_on: dict[str, str] = {}
 """Environment variables that were taken away from our children, and that the new image needs."""
@@ -38,11 +39,12 @@ def execute_anew(name: str, folder: str | None) -> NoReturn:
 
     ``folder`` is what ``working_folder()`` said at the start; it is changed to if it still is one.
     Raises ``CommandError`` (1), which names ``name``, where the program is gone: the process is
-    then as it was, but for its connections and the signals, which are blocked.
+    then as it was, but for its connections and the signals, which are blocked and unheard.
     """
     connections.close_all()
     flush()
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    for signum in (signal.SIGTERM, signal.SIGINT):  # to end is better than to miss it: a thread of
+        signal.signal(signum, signal.SIG_DFL)  # the project's may not have blocked them
     program, *arguments = sys.orig_argv
     path = program if os.sep in program else sys.executable
     try:

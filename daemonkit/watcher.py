@@ -115,6 +115,11 @@ class Watcher:
         self._end_thread()
         close_pipe(self._reader, self._writer)
 
+    def last_look(self) -> None:
+        """Act upon what has come, and end the thread: its process is about to become another."""
+        self._end_thread()
+        self.look(0)
+
     def _end_thread(self) -> None:
         self._closing = True
         self.look_again()

@@ -25,7 +25,7 @@ from django.db import OperationalError, connections
 from daemonkit import reexec, signals
 from daemonkit.clock import NOTHING_DUE
 from daemonkit.exits import Exit
-from daemonkit.handlers import on_signals
+from daemonkit.handlers import last_look, on_signals
 from daemonkit.log import logger
 from daemonkit.signals import announce
 from daemonkit.stopping import Stop, Tick
@@ -115,6 +115,8 @@ class Supervisor:
         """Raise what the process should end with, if that is not 0; or let it begin anew."""
         if self._end is not None:
             raise self._end
+        if self.stop.reloading:
+            last_look()  # it may be told to end, after all
         if self.stop.reloading:
             reexec.execute_anew(self.name, folder)
         if self.stop.forced or self._cut:
