@@ -114,7 +114,7 @@ def _readable(seconds: float, *descriptors: int) -> bool:
     if poll.poll(math.floor(milliseconds(seconds))):
         return True
     if 0 < (rest := until - time.monotonic()) < 0.001:
-        time.sleep(rest)
+        select.select((), (), (), rest)
     return False
 
 
