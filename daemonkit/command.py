@@ -17,7 +17,6 @@ from django.utils import autoreload
 
 from daemonkit import signals
 from daemonkit.connections import fresh_connections
-from daemonkit.exits import Exit
 from daemonkit.handlers import on_signals
 from daemonkit.iteration import Iteration
 from daemonkit.jobs.job import jobs_of
@@ -29,6 +28,7 @@ from daemonkit.retry import Backoff
 from daemonkit.schedules import Schedule
 from daemonkit.settings import Settings
 from daemonkit.signals import announce
+from daemonkit.typed import usage
 
 if TYPE_CHECKING:
     from daemonkit.workers.places import Team
@@ -245,6 +245,10 @@ class BaseDaemonCommand(BaseCommand):
 
         _written_tick(self)
         settings = Settings.of(self, options)
+        if settings.leader:
+            from daemonkit.leading.leader import refuse_where_none_can_lead
+
+            refuse_where_none_can_lead(self.name)
         alone = {**options, "workers": 1, "supervised": True}
         return Team(self, settings, lambda: live(*args, **alone))
 
@@ -253,7 +257,8 @@ class BaseDaemonCommand(BaseCommand):
         return self.options["verbosity"], self.options.get("log_format")
 
     def _live(self) -> None:
-        with on_signals():  # until the end, or until this process begins anew
+        # Until the end, or until this process begins anew.
+        with on_signals(to_the_end=bool(getattr(self, "_called_from_command_line", False))):
             with plain_logging(*self._log_options), self.life.log.listening():
                 self.run()
             self.life.conclude()
@@ -272,18 +277,14 @@ def _written_tick(daemon: BaseDaemonCommand) -> Callable[[], Any]:
     tick, name = daemon.tick, daemon.name
     if jobs_of(type(daemon)):
         if type(daemon).tick is not BaseDaemonCommand.tick:
-            raise _no_daemon(f"{name} has jobs and a tick(): write one or the other")
+            raise usage(f"{name} has jobs and a tick(): write one or the other")
         if not apps.is_installed("daemonkit"):
-            raise _no_daemon(f"{name} has jobs: put 'daemonkit' into INSTALLED_APPS")
+            raise usage(f"{name} has jobs: put 'daemonkit' into INSTALLED_APPS")
         return tick
     if type(daemon).tick is BaseDaemonCommand.tick:
-        raise _no_daemon(f"{name} has no tick(); write one: it is the daemon's unit of work")
+        raise usage(f"{name} has no tick(); write one: it is the daemon's unit of work")
     if inspect.isgeneratorfunction(tick) or inspect.isasyncgenfunction(tick):
-        raise _no_daemon(f"{name}.tick() is a generator, which returns before it works: no yield")
+        raise usage(f"{name}.tick() is a generator, which returns before it works: no yield")
     if inspect.isgeneratorfunction(daemon.lifespan):
-        raise _no_daemon(f"{name}.lifespan() is a generator: put @contextmanager above it")
+        raise usage(f"{name}.lifespan() is a generator: put @contextmanager above it")
     return async_to_sync(tick) if inspect.iscoroutinefunction(tick) else tick
-
-
-def _no_daemon(sentence: str) -> CommandError:
-    return CommandError(sentence, returncode=Exit.USAGE)

@@ -21,7 +21,7 @@ from django.utils.module_loading import import_string
 
 from daemonkit.command import BaseDaemonCommand
 from daemonkit.errors import one_line
-from daemonkit.exits import Exit
+from daemonkit.typed import usage
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,15 @@ def find_daemon(name: str, arguments: Sequence[str] = ()) -> BaseDaemonCommand:
     if app is None:
         near = difflib.get_close_matches(name, get_commands())
         hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise _usage(f"there is no daemon {name!r}; {hint}`manage.py daemons` lists them")
+        raise usage(f"there is no daemon {name!r}; {hint}`manage.py daemons` lists them")
     try:
         command = app if isinstance(app, BaseCommand) else load_command_class(app, name)
     except (Exception, SystemExit) as error:
-        raise _usage(f"{name} of {app} cannot be imported: {one_line(error)}") from error
+        raise usage(f"{name} of {app} cannot be imported: {one_line(error)}") from error
     if not isinstance(command, BaseDaemonCommand):
         return CommandDaemon(name, command, arguments)
     if arguments:
-        raise _usage(f"{name} is a daemon: write its options behind its name, without --")
+        raise usage(f"{name} is a daemon: write its options behind its name, without --")
     return command
 
 
@@ -98,7 +98,7 @@ class CommandDaemon(_Borrowed):
         try:  # now, and not in each tick
             command.create_parser("manage.py", name).parse_args(list(arguments))
         except CommandError as error:
-            raise _usage(f"{name} does not take what stands behind --: {error}") from error
+            raise usage(f"{name} does not take what stands behind --: {error}") from error
 
     def tick(self) -> Any:
         try:
@@ -124,13 +124,9 @@ def _import_callable(path: str) -> Any:
     try:
         work = import_string(path)
     except (Exception, SystemExit) as error:
-        raise _usage(f"{path} cannot be imported: {one_line(error)}") from error
+        raise usage(f"{path} cannot be imported: {one_line(error)}") from error
     if not callable(work):
-        raise _usage(f"{path} is not callable; name a function")
+        raise usage(f"{path} is not callable; name a function")
     if inspect.isgeneratorfunction(work) or inspect.isasyncgenfunction(work):
-        raise _usage(f"{path} is a generator, which returns before it works; name a function")
+        raise usage(f"{path} is a generator, which returns before it works; name a function")
     return work
-
-
-def _usage(sentence: str) -> CommandError:
-    return CommandError(sentence, returncode=Exit.USAGE)

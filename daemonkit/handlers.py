@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import faulthandler
+import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from types import FrameType
 
+from daemonkit.exits import Exit
 from daemonkit.stopping import Stop
 from daemonkit.watcher import (
     STOP_SIGNALS,
@@ -19,19 +24,26 @@ from daemonkit.watcher import (
     leave_it_to_the_watcher,
 )
 
+PATIENCE = 1.0
+"""Seconds, from when a process was told to stop, in which the end of the interpreter may not be
+hurried: a second signal so soon is the first one delivered twice, or a storm of them."""
+
 _standing: Watcher | None = None
 _here = threading.local()
 
 
 @contextlib.contextmanager
-def on_signals(watched: Watched | None = None, orders: int | None = None) -> Iterator[Watcher]:
+def on_signals(
+    watched: Watched | None = None, orders: int | None = None, *, to_the_end: bool = False
+) -> Iterator[Watcher]:
     """Take SIGTERM, SIGINT and SIGHUP for the block, and mind the deadlines of what is ``watched``.
 
     A block inside another shares its watcher, so that a signal stops both. Off the main thread,
     where Python allows no signal handlers (autoreload, some tests), only the deadlines remain.
     Handlers, wake-up descriptor and SIGUSR1 are put back as they were. With ``orders``, a pipe's
     descriptor, it is a worker that lives in the block: SIGTERM, however often, only asks it, and
-    SIGINT and SIGHUP are its supervisor's.
+    SIGINT and SIGHUP are its supervisor's. With ``to_the_end`` the process ends with the block, and
+    the signals are not given back: one that comes late must not change its exit code.
     """
     global _standing
     watched = watched or Unattended()
@@ -56,9 +68,12 @@ def on_signals(watched: Watched | None = None, orders: int | None = None) -> Ite
             try:
                 yield watcher
             finally:
-                if stop.forced:
+                if stop.forced or to_the_end:
                     restored.pop_all()
+                if stop.forced:
                     _ignore_signals()
+                elif to_the_end:
+                    _bear_late_signals(stop)
     finally:
         if _standing is watcher:
             _standing = None
@@ -122,6 +137,24 @@ def let_go() -> None:
             _here.holds = False
             Watcher.acting.release()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _bear_late_signals(stop: Stop) -> None:
+    """Until the interpreter ends a signal changes nothing, unless it shows impatience with threads
+    that the interpreter waits for."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    patient_until = min(stop.asked_at, time.monotonic()) + PATIENCE
+
+    def bear(signum: int, frame: FrameType | None) -> None:
+        if time.monotonic() > patient_until:
+            os._exit(Exit.FORCED)
+
+    signal.set_wakeup_fd(-1)
+    for signum in STOP_SIGNALS:
+        if signal.getsignal(signum) is leave_it_to_the_watcher:
+            signal.signal(signum, bear)
+    atexit.register(_ignore_signals)  # when those threads have ended
 
 
 def _ignore_signals() -> None:

@@ -94,8 +94,9 @@ def _workers(daemon: BaseDaemonCommand, options: Mapping[str, Any], schedule: Sc
         isinstance(schedule, Jobs) and all(job.exclusive for job in schedule.jobs)
     )
     if workers > 1 and not shared and not daemon.per_worker:
+        mend = "mark them exclusive=True, or " if isinstance(schedule, Jobs) else ""
         raise usage(
-            f"{daemon.name}: each of {workers} workers would do the same work, {schedule}; "
+            f"{daemon.name}: each of {workers} workers would do the same work, {schedule}; {mend}"
             f"if that is what you want, write per_worker = True in its class"
         )
     return workers

@@ -44,7 +44,7 @@ ARROWS = """
     connections  -> threads
     pool         -> connections
     watcher      -> exits stopping
-    handlers     -> stopping watcher
+    handlers     -> exits stopping watcher
     forking      -> handlers links
     reexec       -> errors exits watcher
 
@@ -80,14 +80,14 @@ ARROWS = """
     leading.leader   -> leading.fencing leading.lease leading.session
 
     # what a user writes
-    command      -> connections exits handlers iteration life log options retry schedules
-    command      -> settings signals
+    command      -> connections handlers iteration life log options retry schedules
+    command      -> settings signals typed
     command      -> jobs.job jobs.scheduler leading.fencing leading.leader
     command      -> workers.places workers.supervisor
 
     # above it
-    discovery        -> command errors exits
-    workers.several  -> command discovery exits log workers.places workers.supervisor
+    discovery        -> command errors typed
+    workers.several  -> command discovery log typed workers.places workers.supervisor
     systemd.units       -> reexec
     systemd.installing  -> exits systemd.units
     deploying        -> discovery exits settings systemd.installing systemd.units

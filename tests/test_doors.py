@@ -5,6 +5,7 @@ What is refused is one sentence with the mend, and an exit code, and no tracebac
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import re
@@ -22,7 +23,7 @@ from django.core.management import call_command, execute_from_command_line, get_
 from pytest_django import Settings
 from shop.models import PriceFile
 
-from daemonkit import Exit
+from daemonkit import Exit, handlers
 from tests.conftest import Manage
 from tests.processes import Daemon
 from tests.projects import Project
@@ -46,7 +47,7 @@ def manage_py(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
     def run(*arguments: str) -> Said:
         capsys.readouterr()
         code: Any = 0
-        with deadline(20, f"manage.py {' '.join(arguments)} has not ended"):
+        with own_signals(), deadline(20, f"manage.py {' '.join(arguments)} has not ended"):
             try:
                 execute_from_command_line(["manage.py", *arguments])
             except SystemExit as end:
@@ -57,6 +58,19 @@ def manage_py(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
 
 
 ManagePy = Callable[..., Said]
+
+
+@contextlib.contextmanager
+def own_signals() -> Iterator[None]:
+    """Give back what a command line keeps to the end of its process."""
+    signums = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {signum: signal.getsignal(signum) for signum in signums}
+    try:
+        yield
+    finally:
+        atexit.unregister(handlers._ignore_signals)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 @contextlib.contextmanager

@@ -251,6 +251,31 @@ def test_only_the_leader_runs_jobs_and_the_others_say_why_they_do_not(
     assert second.stop(within=30) == 0
 
 
+def test_jobs_begin_anew_with_each_term_of_their_leader(start: Start, server: Server) -> None:
+    """An interval is due at once, and a poller does not sleep on until its next pulse."""
+    server.execute("DELETE FROM daemonkit_lease")
+    options = ("led", "--leader", "--lease", "3s", "--pulse", "30s")
+    first = start(*options)
+    second = None
+    for epoch in (1, 2):
+        first.wait_for(f"led leads, epoch {epoch}", within=30)
+        first.wait_for("hourly ran", within=5)
+        first.wait_for("polled", within=5)
+        if epoch == 1:
+            second = start(*options)
+            second.wait_for("stands by", within=30)
+            assert first.stop(within=30) == 0
+            first = second
+    assert first.stop(within=30) == 0
+
+
+def test_once_under_a_leader_waits_for_one_election(start: Start, server: Server) -> None:
+    server.execute("DELETE FROM daemonkit_lease")
+    daemon = start("led", "--leader", "--once", "--pulse", "30s")
+    assert daemon.wait(within=15) == 0
+    assert "hourly ran" in daemon.stdout
+
+
 def test_sighup_lets_jobs_finish_and_the_process_begins_anew(start: Start, server: Server) -> None:
     daemon = start("several", "--job", "slow", "--job", "ticking")
     daemon.wait_for("in the middle", within=30)

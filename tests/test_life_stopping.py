@@ -116,6 +116,23 @@ def test_a_signal_that_comes_twice_at_once_is_one(live: Live) -> None:
     assert daemon.wait() == 0
 
 
+@pytest.mark.parametrize("arguments", [["steady"], ["steady", "slow", "--stop-timeout", "20s"]])
+def test_a_late_signal_does_not_change_the_exit_code(live: Live, arguments: list[str]) -> None:
+    """An interpreter that ends gives the signals back before it has ended."""
+    for _ in range(4):
+        daemon = live(*arguments, "--every", "1h")
+        daemon.wait_for("session" if len(arguments) == 1 else "supervisor is ready", within=20)
+
+        def stormed(daemon: Daemon = daemon) -> bool:
+            if daemon.is_running:
+                daemon.signal_group(signal.SIGTERM)
+            return not daemon.is_running
+
+        daemon.signal(signal.SIGTERM)
+        eventually(stormed, within=20, every=0.015)
+        assert daemon.wait() == 0, daemon.output
+
+
 def test_stop_timeout_that_runs_out_cuts_the_tick(live: Live, server: Server) -> None:
     daemon = live("slow", "--seconds", "60", "--stop-timeout", "300ms", server=server)
     daemon.wait_for("in the middle")

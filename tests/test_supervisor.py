@@ -469,6 +469,12 @@ def test_a_line_is_written_when_it_ends(labelled: Labelling) -> None:
     assert labelled("one\ntw", "o\n", "three") == [b"a.1 | one\n", b"a.1 | two\n", b"a.1 | three\n"]
 
 
+def test_what_only_looks_like_an_object_of_json_has_a_label(labelled: Labelling) -> None:
+    lines = ["{'a': 1}", "{1, 2}", "{not json}", "{}"]
+    written = b"".join(labelled("\n".join(lines) + "\n")).decode()
+    assert written.splitlines() == [f"a.1 | {line}" for line in lines]
+
+
 def test_an_empty_line_has_its_label(labelled: Labelling) -> None:
     assert labelled("\n\n") == [b"a.1 | \na.1 | \n"]
 

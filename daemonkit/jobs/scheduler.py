@@ -165,6 +165,7 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
         self.skipped: Counter[tuple[str, str]] = Counter()
         self._came_back: deque[Turns] = deque()
         self._raised: BaseException | None = None
+        self._since = life.since
         self._offset = life.begun.wall - life.begun.monotonic
         self._set_back: list[float] = []
         self._has_looked = False
@@ -244,6 +245,7 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
         """Submit what is due."""
         now = self.clock.moment()
         self._mind_the_wall_clock(now)
+        self._mind_the_leader(now)
         while self._came_back:
             turns = self._came_back.popleft()
             if job := self.heap.lookup_job(turns.job.name):
@@ -296,6 +298,14 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
         for job in self.heap.get_all_jobs():
             job.trigger.anew(now)
             self.heap.push(job, job.trigger.due)
+
+    def _mind_the_leader(self, now: Moment) -> None:
+        """When this process has come to lead, have all schedules begin anew."""
+        if self._since is not (since := self.life.since):
+            self._since = since
+            for job in self.heap.get_all_jobs():
+                job.trigger.begin_anew(now)
+                self.heap.push(job, job.trigger.due)
 
     def shutdown(self, wait: bool = True) -> None:
         """Let running jobs finish; the watcher insists if they take too long."""
@@ -361,7 +371,7 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
                 self.life.nudge()
             return
         if not self.life.settings.once:
-            due = next_due(schedule, iteration, self.life.begun, self.clock.moment())
+            due = next_due(schedule, iteration, self.life.since, self.clock.moment())
             if not schedule.is_fixed:
                 turns.due = due
             else:

@@ -64,12 +64,12 @@ class Turns:
         return None if self.due == NEVER else self.due.utc
 
     def first(self, now: Moment) -> Moment:
-        return self.job.schedule.due(None, self.life.begun, now)
+        return self.job.schedule.due(None, self.life.since, now)
 
     def after(self, due: Moment, now: Moment) -> Moment:
         """The due time after this one, however long its run takes."""
         last = Iteration(1, due, due, 0.0)
-        return self.job.schedule.due(last, self.life.begun, now)
+        return self.job.schedule.due(last, self.life.since, now)
 
     def missed(self, now: Moment, most: int) -> list[Moment]:
         """The due times up to now, the newest of them, and move on to the next."""
@@ -91,7 +91,12 @@ class Turns:
         """Ask the schedule again, because the wall clock was set."""
         if self.job.schedule.is_fixed and self.due != NEVER:
             last = self.previous and Iteration(1, self.previous, self.previous, 0.0)
-            self.due = self.job.schedule.due(last, self.life.begun, now)
+            self.due = self.job.schedule.due(last, self.life.since, now)
+
+    def begin_anew(self, now: Moment) -> None:
+        """Count from now on, as at the begin of the life: this process has come to lead."""
+        self.previous = self.retry = None
+        self.due = self.first(now)
 
     def between(self, last: Moment, now: Moment, most: int) -> list[Moment]:
         """The newest due times after ``last`` and up to now.

@@ -49,9 +49,7 @@ class Leadership:
         self._life, self._terms = life, terms
         self._name = life.daemon.name
         self._alias = conf.database()
-        vendor = connections[self._alias].vendor
-        if vendor not in ("mysql", "postgresql"):
-            raise CommandError(_no_leader(self._name, vendor), returncode=Exit.USAGE)
+        refuse_where_none_can_lead(self._name)
         self._session = PrivateSession(self._alias, terms.patience)
         row = LeaseRow(_model()._meta.db_table, self._name, self._execute)
         self._candidate = Candidate(row, terms, holder_name())
@@ -138,7 +136,9 @@ class Leadership:
         try:
             yield
         except StaleEpoch:
-            self._cut.add(thread)
+            now = self._candidate.term
+            if self.hindrance or now is None or now.epoch != term.epoch:  # or it is not of our term
+                self._cut.add(thread)
             raise
         finally:
             _epoch.reset(token)
@@ -158,8 +158,9 @@ class Leadership:
     # The thread
 
     def _campaign(self) -> None:
-        while not self._ending.wait(self._step()):
-            pass
+        pause = 0.0
+        while not self._ending.wait(pause):
+            pause = self._step()
         self._give_back()
 
     def _step(self) -> float:
@@ -174,6 +175,8 @@ class Leadership:
         return min(pause, LOOK) if self._trouble else pause
 
     def _stand_by(self, candidate: Candidate) -> None:
+        if self._life.stop.asked:
+            return
         # Who is still at the work of an earlier term, or at tidying up after it, could not tick.
         is_busy = self._working or self._life.stop.ticks
         if self._try(candidate.look if is_busy else candidate.campaign):
@@ -240,7 +243,7 @@ class Leadership:
 
     def _give_back(self) -> None:
         # While something runs on, be it a statement on the server, the lease must run out.
-        if not self._working and not self._life.stop.forced:
+        if self._candidate.term and not self._working and not self._life.stop.forced:
             self._try(self._candidate.resign)
         self._session.close()
 
@@ -267,6 +270,13 @@ def _model() -> type[Lease]:
     from daemonkit.models import Lease  # models cannot be loaded before the apps are
 
     return Lease
+
+
+def refuse_where_none_can_lead(name: str) -> None:
+    """Raise ``CommandError`` (exit code 2) if the database that has the lease cannot have one."""
+    vendor = connections[conf.database()].vendor
+    if vendor not in ("mysql", "postgresql"):
+        raise CommandError(_no_leader(name, vendor), returncode=Exit.USAGE)
 
 
 def _no_leader(name: str, vendor: str) -> str:

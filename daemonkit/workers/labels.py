@@ -18,7 +18,7 @@ LONGEST = 16384
 """Bytes of a line that are kept until its end comes. What is longer comes in pieces."""
 
 _PRIORITY = re.compile(rb"<\d>")  # sd-daemon(3): the journal wants it first
-_OBJECT = re.compile(rb"\{.*\S.*\}")  # a line of JSON: it gets one more member
+_OBJECT = re.compile(rb'\{"[^"]*":.*\}')  # a line of JSON: it gets one more member
 
 
 def label_output(label: str) -> None:

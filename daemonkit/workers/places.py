@@ -45,13 +45,14 @@ class Team:
         for number in range(1, workers + 1):
             yield Place(self, number, f"{self.name}.{number}" if workers > 1 else self.name)
 
-    def status(self, workers: Sequence[Worker]) -> str:
+    def status(self, places: Sequence[Place]) -> str:
         """How it fares: "import_prices 4 of 4 ready, 1207 ticks, 2 failed, 41 of 90 files"."""
-        ticks = sum(worker.ticks for worker in workers)
-        failed = sum(worker.failed for worker in workers)
+        workers = [place.worker for place in places if place.worker is not None]
+        ticks = sum(place.ticks for place in places) + sum(each.ticks for each in workers)
+        failed = sum(place.failed for place in places) + sum(each.failed for each in workers)
         ready = sum(worker.is_ready for worker in workers)
         words = [f"{self.name} {ready} of {self.settings.workers} ready"]
-        words += [f"{ticks} ticks"] if ticks else []
+        words += [f"{ticks} tick{'s' * (ticks != 1)}"] if ticks else []
         words += [f"{failed} failed"] if failed else []
         words += sorted({each for worker in workers for each in (worker.note, worker.progress)})
         return ", ".join(filter(None, words))
@@ -71,9 +72,17 @@ class Place:
     worker: Worker | None = None
     due: float = 0.0
     deaths: int = 0
+    ticks: int = 0  # of those who filled it before
+    failed: int = 0
     ever_ready: bool = False
     ever_well: bool = False
     is_done: bool = False
+
+    def left(self, worker: Worker) -> None:
+        """It fills this place no more."""
+        self.worker = None
+        self.ticks += worker.ticks
+        self.failed += worker.failed
 
     def pause_after(self, worker: Worker, code: int) -> float:
         """Seconds to leave the place empty: none after a good while or a good end; more and more

@@ -124,7 +124,8 @@ class Supervisor:
 
     def _prepare(self) -> None:
         """Load what every worker would load, and hold nothing that none may inherit."""
-        with contextlib.suppress(Exception):  # a worker's checks will say what is wrong with it
+        # A worker's checks will say what is wrong with it.
+        with contextlib.suppress(Exception, SystemExit):
             importlib.import_module(settings.ROOT_URLCONF)
         for wrapper in connections.all(initialized_only=True):
             wrapper.close()
@@ -202,7 +203,7 @@ class Supervisor:
             if (code := worker.ended()) is not None:
                 self._hear_out(worker)
                 worker.close()
-                worker.place.worker = None
+                worker.place.left(worker)
                 self._ended(worker, code)
         if os.getpid() == 1:  # nobody else buries the orphans of this container
             with contextlib.suppress(ChildProcessError):
@@ -309,7 +310,7 @@ class Supervisor:
     def _status_line(self) -> str:
         """For all, in one line."""
         return "; ".join(
-            team.status([worker for worker in self.workers if worker.place.team is team])
+            team.status([place for place in self.places if place.team is team])
             for team in self.teams
         )
 

@@ -49,7 +49,7 @@ def work(
         label_output(label)
         with contextlib.suppress(AttributeError, ValueError, OSError):
             faulthandler.enable(sys.__stderr__.fileno())  # type: ignore[union-attr]  # for SIGABRT
-        with on_signals(orders=orders), Reports(daemon, reports).listening():
+        with on_signals(orders=orders, to_the_end=True), Reports(daemon, reports).listening():
             code = _code_of(live)
             threading._shutdown()  # type: ignore[attr-defined]  # as an interpreter that ends does
             if code != Exit.FORCED:
@@ -99,6 +99,7 @@ class Reports:
             signals.database_awaited: self.awaited,
             signals.standing_by: self.standing_by,
             signals.leadership_gained: self.leading,
+            signals.leadership_lost: self.deposed,
             signals.limit_reached: self.limit,
             signals.daemon_stopped: self.stopped,
         }
@@ -161,6 +162,9 @@ class Reports:
 
     def leading(self, epoch: int, **_: Any) -> None:
         self._say("note", f"leads, epoch {epoch}")
+
+    def deposed(self, **_: Any) -> None:
+        self._say("note", "standing by")
 
     def limit(self, reason: str, **_: Any) -> None:
         self._say("limit", reason)

@@ -40,6 +40,9 @@ class Command(BaseCommand):
         self._called_from_command_line = True  # a usage error is then no traceback
         own, arguments = _split(argv)
         own[2:] = [_ALL if word == "--all" else word for word in own[2:]]
+        if not own[2:]:
+            self.stderr.write("CommandError: say which: a daemon's name, several, or --all")
+            sys.exit(Exit.USAGE)
         parser = self.create_parser(own[0], own[1])
         said = parser.parse_args(own[2:])
         before = own[2 : len(own) - len(said.options) - 1]
@@ -47,7 +50,7 @@ class Command(BaseCommand):
         try:
             # Before the daemon's module is imported: PID 1 can be stopped from here on. The
             # reloader has handlers of its own.
-            with contextlib.nullcontext() if "--reload" in options else on_signals():
+            with contextlib.nullcontext() if "--reload" in options else on_signals(to_the_end=True):
                 self._run(own[0], said.name, before, options, arguments)
         except CommandError as error:
             if said.traceback:
@@ -60,11 +63,11 @@ class Command(BaseCommand):
     ) -> None:
         words = _words(options)
         if name == _ALL:
-            from daemonkit.workers.several import all_names  # a plain loop loads no supervisor
+            from daemonkit.workers.several import supervise_all  # a plain loop loads no supervisor
 
             if words or arguments:
                 raise _usage("say --all, or names, not both")
-            return _supervise(prog, all_names(), [*before, *options])
+            return supervise_all(prog, [*before, *options])
         daemon = find_daemon(name, arguments)
         if not words or _takes_words(daemon):
             return daemon.run_from_argv([prog, name, *before, *options])
