@@ -186,7 +186,7 @@ def test_what_makes_no_sense_is_one_sentence(
 @pytest.mark.parametrize(
     ("typed", "sentence"),
     [
-        (["run_daemon"], "manage.py run_daemon: error: the following arguments are required: name"),
+        (["run_daemon"], "error: say which: the name of a daemon, several names, or --all"),
         (
             ["run_daemon", "--max-ticks", "2", "expire_baskets"],
             "unrecognized arguments: --max-ticks",

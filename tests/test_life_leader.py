@@ -324,6 +324,18 @@ def test_a_server_that_is_stopped_ends_nobody_and_one_leads_when_it_is_back(
 
 
 @with_pool
+def test_one_that_stops_while_the_server_is_away_does_not_say_that_it_is_back(
+    live: Live, server: Server
+) -> None:
+    daemon = live()
+    daemon.wait_for("leads, epoch", within=20)
+    server.stop()
+    daemon.wait_for("leads no more", within=20)
+    assert daemon.stop(within=20) == 0
+    server.start()
+    assert "can ask for its lease again" not in daemon.stderr
+
+
 def test_a_server_that_is_away_at_start_is_waited_for(live: Live, server: Server) -> None:
     server.stop()
     first = live()

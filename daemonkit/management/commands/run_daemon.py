@@ -40,10 +40,9 @@ class Command(BaseCommand):
         self._called_from_command_line = True  # a usage error is then no traceback
         own, arguments = _split(argv)
         own[2:] = [_ALL if word == "--all" else word for word in own[2:]]
-        if not own[2:]:
-            self.stderr.write("CommandError: say which: a daemon's name, several, or --all")
-            sys.exit(Exit.USAGE)
         parser = self.create_parser(own[0], own[1])
+        if not own[2:]:
+            parser.error("say which: the name of a daemon, several names, or --all")
         said = parser.parse_args(own[2:])
         before = own[2 : len(own) - len(said.options) - 1]
         options = ["--all" if word == _ALL else word for word in said.options]
