@@ -96,19 +96,20 @@ def install(
 ) -> None:
     """Have systemd run these daemons, now and at each boot, and ``say`` what was done.
 
-    Raises ``CommandError``: 2 for what was typed, 1 for what this machine does not allow.
+    ``dry_run`` says what would be done, and refuses the same. Raises ``CommandError``: 2 for what
+    was typed, 1 for what this machine does not allow.
     """
     units = {deployment.unit(name): unit_of(deployment, name, options) for name in names}
     units[deployment.target] = render_target(deployment)
-    installation = Installation(deployment, units, say)
-    if dry_run:
-        installation.rehearse()
-        return
     if sentence := closed_folder(deployment):
         raise CommandError(sentence)
     if (file := deployment.environment_file) and not Path(file).is_file():
         raise _usage(f"there is no environment file {file}")
-    installation.install()
+    installation = Installation(deployment, units, say)
+    if dry_run:
+        installation.rehearse()
+    else:
+        installation.install()
 
 
 def _usage(sentence: str) -> CommandError:

@@ -222,9 +222,11 @@ def test_what_cannot_be_is_one_sentence_and_2(
     assert done.stdout == ""
 
 
-def test_an_environment_file_that_is_not_there_is_not_installed(manage: Manage) -> None:
-    done = manage(
-        "daemons", "install", "expire_baskets", "--user", "--environment-file", "/no/such"
-    )
+@pytest.mark.parametrize("option", [[], ["--dry-run"]])
+def test_an_environment_file_that_is_not_there_is_not_installed(
+    manage: Manage, option: list[str]
+) -> None:
+    arguments = ["expire_baskets", "--user", "--environment-file", "/no/such", *option]
+    done = manage("daemons", "install", *arguments)
     assert done.wait(30) == 2
     assert "there is no environment file /no/such" in done.stderr
