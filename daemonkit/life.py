@@ -336,7 +336,7 @@ class Life:
         self, error: Exception, problem: Problem | None, *, logged: bool = False
     ) -> None:
         """What ``--once`` does with a failure: a program gets the error, a shell the code."""
-        if not getattr(self.daemon, "_called_from_command_line", False):
+        if not self.daemon._called_from_command_line:
             raise error
         code = Exit.MISCONFIGURED if problem is Problem.MISCONFIGURED else Exit.TICK_FAILED
         if logged:
