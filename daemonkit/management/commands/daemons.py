@@ -131,11 +131,10 @@ class Command(BaseCommand):
 
     def print_unit(self, *, names: list[str], **options: Any) -> None:
         deployment = deploying.deployment_of(options)
+        units = [deploying.unit_of(deployment, name, self.daemon_options) for name in names]
+        self.stdout.write("\n".join(units), ending="")
         if sentence := deploying.closed_folder(deployment):
             self.stderr.write(f"# {sentence}")
-        for name in names:
-            unit = deploying.unit_of(deployment, name, self.daemon_options)
-            self.stdout.write(unit, ending="")
 
     def print_install(self, *, names: list[str], dry_run: bool, **options: Any) -> None:
         deployment = deploying.deployment_of(options)
