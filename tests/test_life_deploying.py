@@ -238,6 +238,12 @@ def test_a_user_installs_for_the_manager_of_its_own(shop: Project) -> None:
     eventually(lambda: systemctl("is-system-running") in ("running", "degraded"), 30)
     shop.machine.write("/home/keeper/env", "DATABASE_URL=sqlite:////home/keeper/x.sqlite3\n")
     arguments = ["visit_shop", "--user", "--environment-file", "/home/keeper/env"]
+    script = 'cd "$0" && XDG_CONFIG_HOME=/etc/shut venv/bin/python manage.py daemons install "$@"'
+    lost = shop.machine.run(*run, script, shop.folder, "expire_baskets", "--user", check=False)
+    assert lost.stderr == (
+        "CommandError: no right to write to /etc: let HOME, or XDG_CONFIG_HOME, be a folder of "
+        "your own\n"
+    )
     said = shop.install(*arguments, "--", "--every", "1h", user="keeper")
     assert "wrote /home/keeper/.config/systemd/user/my-shop-100-visit_shop.service" in said
     assert systemctl("is-active my-shop-100-visit_shop") == "active"

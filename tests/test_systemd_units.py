@@ -236,6 +236,21 @@ def test_a_path_of_modules_that_is_in_use_goes_into_the_unit() -> None:
     assert not [line for line in lines() if "PYTHONPATH" in line]
 
 
+def test_it_is_looked_at_like_the_projects_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shut = tmp_path / "shut"
+    shut.mkdir(mode=0o700)
+    unit = replace(SHOP, folder="/usr", program=("/usr/bin/python3", "manage.py"))
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
+    assert unit.closed_folder == ""
+    closed = replace(unit, python_path=f"/usr/lib:{shut}").closed_folder
+    assert closed
+    assert shut.is_relative_to(closed)  # pytest's own folders may be shut, too
+    at_home = replace(unit, python_path="/usr/lib:/home/bob/lib")
+    assert values(at_home, "ProtectHome") == ["read-only"]
+
+
 def test_its_folders_are_written_in_full(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PWD", str(tmp_path))

@@ -82,7 +82,7 @@ class Installation:
             return
         mend = "run it with sudo, or with --user for the manager of your own"
         if self.deployment.user_manager:
-            mend = "set HOME to a folder of your own"
+            mend = "let HOME, or XDG_CONFIG_HOME, be a folder of your own"
         raise _refused(f"no right to write to {there}: {mend}")
 
     def _refuse_a_silent_manager(self) -> None:
