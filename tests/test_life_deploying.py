@@ -218,7 +218,7 @@ def test_a_user_without_a_manager_is_one_sentence_with_the_mend(shop: Project, u
         f"): log in as {user}, or have it run always, by `loginctl enable-linger {user}`\n"
     )
     assert len(said.splitlines()) == 1
-    assert not shop.machine.sh("ls -d /root/.config/systemd/user", check=False).stdout
+    assert not shop.machine.sh("ls -d ~/.config/systemd/user", check=False).stdout
 
 
 def test_an_unknown_daemon_is_not_installed(shop: Project) -> None:
