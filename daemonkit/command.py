@@ -17,6 +17,7 @@ from django.utils import autoreload
 
 from daemonkit import signals
 from daemonkit.connections import fresh_connections
+from daemonkit.ending import ends_in_a_sentence, format_in
 from daemonkit.handlers import on_signals
 from daemonkit.iteration import Iteration
 from daemonkit.jobs.job import jobs_of
@@ -75,6 +76,7 @@ class BaseDaemonCommand(BaseCommand):
     )
     base_stealth_options = (*BaseCommand.base_stealth_options, *HANDED_IN)
     _life: Life | None = None
+    _called_from_command_line = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -182,22 +184,24 @@ class BaseDaemonCommand(BaseCommand):
 
     # How it is a management command
 
+    def run_from_argv(self, argv: list[str]) -> None:
+        self._called_from_command_line = True
+        with self._ending(format_in(argv), traceback="--traceback" in argv):
+            super().run_from_argv(argv)
+
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         parser = super().create_parser(prog_name, subcommand, **kwargs)
-        try:
-            add_daemon_options(parser, subcommand)
-        except CommandError as error:
-            if not getattr(self, "_called_from_command_line", False):
-                raise
-            self.stderr.write(f"CommandError: {error}")  # Django would print a traceback
-            sys.exit(error.returncode)
+        add_daemon_options(parser, subcommand)
         return parser
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         """Django's, but for the checks: they may need a database, and it may be away. The life
         runs them, and waits."""
         wanted = bool(self.requires_system_checks) and not options.get("skip_checks")
-        return super().execute(*args, **{**options, "skip_checks": True, "checks": wanted})
+        options |= {"skip_checks": True, "checks": wanted}
+        traceback = not self._called_from_command_line or bool(options.get("traceback"))
+        with self._ending(options.get("log_format"), traceback=traceback):
+            return super().execute(*args, **options)
 
     def check_migrations(self) -> None:
         """Left to the life, like the system checks; Django calls it before ``handle()``."""
@@ -250,7 +254,12 @@ class BaseDaemonCommand(BaseCommand):
 
             refuse_where_none_can_lead(self.name)
         alone = {**options, "workers": 1, "supervised": True}
-        return Team(self, settings, lambda: live(*args, **alone))
+
+        def live_alone() -> None:
+            with self._ending(options.get("log_format")):
+                live(*args, **alone)
+
+        return Team(self, settings, live_alone)
 
     @property
     def _log_options(self) -> tuple[int, str | None]:
@@ -264,10 +273,13 @@ class BaseDaemonCommand(BaseCommand):
             self.life.conclude()
 
     def _live_under_the_reloader(self) -> None:
-        try:
+        with self._ending(self.options.get("log_format")):  # it would print a traceback
             self._live()
-        except CommandError as error:  # the reloader would print a traceback
-            self.stderr.write(f"CommandError: {error}")
+
+    def _ending(
+        self, log_format: str | None, *, traceback: bool = False
+    ) -> AbstractContextManager[None]:
+        return ends_in_a_sentence(self.stderr, log_format, daemon=self.name, traceback=traceback)
 
 
 def _written_tick(daemon: BaseDaemonCommand) -> Callable[[], Any]:

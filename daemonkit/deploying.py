@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pwd
 import re
 import sys
@@ -20,6 +21,7 @@ from daemonkit.systemd.units import (
     Deployment,
     project_folder,
     project_name,
+    python_path,
     render_target,
     render_unit,
     systemd_version,
@@ -37,7 +39,10 @@ def add_options(parser: Any) -> None:
 
 def deployment_of(options: dict[str, Any]) -> Deployment:
     """Where this project is, and what was said of how to run it. Raises ``CommandError`` (2)."""
-    folder, program = project_folder(sys.argv[0])
+    try:
+        folder, program = project_folder(sys.argv[0], _module())
+    except ValueError as error:
+        raise _usage(str(error)) from error
     project = options["project"] or project_name(folder)
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", project):
         raise _usage(f"--project takes letters, digits, '-', '_' and '.', not {project!r}")
@@ -57,6 +62,7 @@ def deployment_of(options: dict[str, Any]) -> Deployment:
         settings=settings.SETTINGS_MODULE,
         user=user,
         environment_file=str(Path(file).absolute()) if file else "",
+        python_path=python_path(os.environ.get("PYTHONPATH", "")),
         user_manager=options["user"],
         version=systemd_version(),
     )
@@ -71,7 +77,7 @@ def unit_of(deployment: Deployment, name: str, options: Sequence[str] = ()) -> s
     try:
         said = daemon.create_parser("manage.py", name).parse_args(own[:cut])
     except CommandError as error:
-        raise _usage(f"{name}: {error}") from error
+        raise _usage(f"{name}: {str(error).removeprefix('Error: ')}") from error
     Settings.of(daemon, vars(said))
     return render_unit(deployment, name, daemon.help, own)
 
@@ -96,19 +102,26 @@ def install(
 ) -> None:
     """Have systemd run these daemons, now and at each boot, and ``say`` what was done.
 
-    Raises ``CommandError``: 2 for what was typed, 1 for what this machine does not allow.
+    ``dry_run`` says what would be done, and refuses the same. Raises ``CommandError``: 2 for what
+    was typed, 1 for what this machine does not allow.
     """
     units = {deployment.unit(name): unit_of(deployment, name, options) for name in names}
     units[deployment.target] = render_target(deployment)
-    installation = Installation(deployment, units, say)
-    if dry_run:
-        installation.rehearse()
-        return
     if sentence := closed_folder(deployment):
         raise CommandError(sentence)
     if (file := deployment.environment_file) and not Path(file).is_file():
         raise _usage(f"there is no environment file {file}")
-    installation.install()
+    installation = Installation(deployment, units, say)
+    if dry_run:
+        installation.rehearse()
+    else:
+        installation.install()
+
+
+def _module() -> str:
+    """The module that runs by ``python -m``, or "": a script runs."""
+    spec = sys.modules["__main__"].__spec__
+    return spec.name.removesuffix(".__main__") if spec is not None else ""
 
 
 def _usage(sentence: str) -> CommandError:

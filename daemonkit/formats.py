@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import IO, Any
 
@@ -53,7 +54,9 @@ class AsJSON(logging.Formatter):
         return json.dumps(facts, ensure_ascii=False, default=str)
 
 
-def formatter_for(name: str, stream: IO[str]) -> logging.Formatter:
+def formatter_for(
+    name: str, stream: IO[str], plain: Callable[[], logging.Formatter] = plain
+) -> logging.Formatter:
     """The formatter that a word of ``FORMATS`` means for this stream; ``ValueError`` if none."""
     if name not in FORMATS:
         raise ValueError(f"there is no log format {name!r}: it is one of {', '.join(FORMATS)}")

@@ -85,11 +85,16 @@ class Life:
     @contextlib.contextmanager
     def announced(self) -> Iterator[None]:
         announce(signals.daemon_started, self.daemon)
+        raised = ""
         try:
             yield
+        except BaseException as error:
+            behind = error.__cause__ if isinstance(error, CommandError) else None
+            raised = type(behind or error).__name__
+            raise
         finally:
             self._told()
-            reason = self.stop.reason or self.outcome or "an exception"
+            reason = self.stop.reason or self.outcome or raised
             announce(signals.daemon_stopped, self.daemon, reason=reason)
 
     @contextlib.contextmanager
@@ -199,6 +204,8 @@ class Life:
         """Which of its limits this life has reached after so many ticks; "" for none."""
         settings = self.settings
         if settings.max_ticks and ticks >= settings.max_ticks:
+            if settings.once:
+                return "each job has run once" if settings.jobs else "it has ticked once"
             return f"max_ticks of {settings.max_ticks} reached"
         if settings.max_seconds and self.left(self.clock.moment()) <= 0:
             return f"max_seconds of {settings.max_seconds:g} reached"
@@ -336,7 +343,7 @@ class Life:
         self, error: Exception, problem: Problem | None, *, logged: bool = False
     ) -> None:
         """What ``--once`` does with a failure: a program gets the error, a shell the code."""
-        if not getattr(self.daemon, "_called_from_command_line", False):
+        if not self.daemon._called_from_command_line:
             raise error
         code = Exit.MISCONFIGURED if problem is Problem.MISCONFIGURED else Exit.TICK_FAILED
         if logged:

@@ -85,5 +85,5 @@ def _schedule_of_jobs(
 def _that_fires(name: str, schedule: Schedule, options: Mapping[str, Any]) -> Schedule:
     now = (options.get("clock") or Clock()).moment()
     if isinstance(schedule, Trigger) and schedule.due(None, now, now) == NEVER:
-        raise usage(f"{name}: the trigger {schedule} never fires, from now on")
+        raise usage(f"{name}: the trigger {schedule} never fires: it has no time to come")
     return schedule

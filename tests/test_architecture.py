@@ -53,6 +53,7 @@ ARROWS = """
     typed        -> exits memory schedules
     plan         -> clock iteration jobs.job schedules typed
     options      -> exits formats
+    ending       -> formats
     settings     -> clock jobs.job leading.lease plan schedules typed
 
     # a life brings them together
@@ -80,7 +81,7 @@ ARROWS = """
     leading.leader   -> leading.fencing leading.lease leading.session
 
     # what a user writes
-    command      -> connections handlers iteration life log options retry schedules
+    command      -> connections ending handlers iteration life log options retry schedules
     command      -> settings signals typed
     command      -> jobs.job jobs.scheduler leading.fencing leading.leader
     command      -> workers.places workers.supervisor

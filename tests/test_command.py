@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, transaction
 from django.dispatch import Signal
@@ -336,6 +337,27 @@ def test_the_moments_of_a_life_are_announced_in_order(
     ]
     assert all(details["daemon"] is daemon for _, details in hearing)
     assert hearing[-1][1]["reason"] == "max_ticks of 2 reached"
+
+
+def test_the_end_of_a_life_is_told_by_what_ended_it(
+    hearing: list[tuple[str, dict[str, Any]]],
+) -> None:
+    class Unopened(Counting):
+        def lifespan(self) -> Any:
+            raise ImproperlyConfigured("no such thing")
+
+    class Odd(Counting):
+        def lifespan(self) -> Any:
+            raise ZeroDivisionError from KeyError("no cause of a CommandError")
+
+    call_command(Counting(), once=True)
+    assert hearing[-1][1]["reason"] == "it has ticked once"
+    with pytest.raises(CommandError):
+        call_command(Unopened(), clock=FakeClock())
+    assert hearing[-1][1]["reason"] == "ImproperlyConfigured"
+    with pytest.raises(ZeroDivisionError):
+        call_command(Odd(), clock=FakeClock())
+    assert hearing[-1][1]["reason"] == "ZeroDivisionError"
 
 
 def test_a_broken_listener_never_stops_the_work() -> None:

@@ -812,3 +812,52 @@ def test_check_of_a_refused_password_ends_with_78(manage: Manage, mariadb: Maria
     assert said.wait() == Exit.MISCONFIGURED
     assert "Access denied for user 'daemonkit'" in said.stdout
     assert said.stderr == "CommandError: no connection to default"
+
+
+# daemons runs
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ({"database": "nope"}, "DAEMONKIT['database'] is 'nope', which DATABASES lacks"),
+        ({"keep_run": 3}, "DAEMONKIT takes database, keep_runs; it has ['keep_run']"),
+        ([], "DAEMONKIT takes database, keep_runs; no dictionary"),
+    ],
+)
+def test_runs_under_settings_that_make_no_sense_ends_with_78(
+    project: Project, said: object, sentence: str
+) -> None:
+    project.module("depot_settings.py", f"from config.settings import *\nDAEMONKIT = {said!r}")
+    ended = project.manage("daemons", "runs")
+    assert ended.wait() == Exit.MISCONFIGURED
+    assert ended.stderr == f"CommandError: ImproperlyConfigured: {sentence}"
+
+
+def test_runs_of_a_refused_password_ends_with_78_and_no_wrong_mend(
+    manage: Manage, mariadb: MariaDB
+) -> None:
+    url = mariadb.url.replace("only-for-tests", "wrong")
+    said = manage("daemons", "runs", env={"DATABASE_URL": url})
+    assert said.wait() == Exit.MISCONFIGURED
+    assert said.stderr.startswith(
+        "CommandError: the ledger cannot be read: OperationalError: (1045"
+    )
+    assert "migrate" not in said.stderr
+
+
+def test_runs_of_a_database_that_is_away_ends_with_1_and_no_wrong_mend(manage: Manage) -> None:
+    url = f"mysql://user:secret@127.0.0.1:{free_port()}/shop"
+    said = manage("daemons", "runs", env={"DATABASE_URL": url})
+    assert said.wait() == Exit.TICK_FAILED
+    assert said.stderr.startswith(
+        "CommandError: the ledger cannot be read: OperationalError: (2002"
+    )
+    assert "migrate" not in said.stderr
+
+
+def test_runs_without_the_table_says_how_to_make_it(manage: Manage, server: Server) -> None:
+    said = manage("daemons", "runs", env={"DATABASE_URL": server.url})
+    assert said.wait() == Exit.TICK_FAILED
+    assert said.stderr.endswith(": run `manage.py migrate daemonkit`")
+    assert "Traceback" not in said.stderr

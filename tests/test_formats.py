@@ -92,6 +92,50 @@ def test_a_daemon_whose_stderr_is_the_journal_writes_for_it(with_journal: RunWit
     )
 
 
+UNKNOWN = ("run_daemon", "nope")
+REFUSED = ("run_daemon", "time.time", "--every", "1h", "--max-failures", "0")
+MISUSED = ("import_prices", "--every", "1h", "--cron", "* * * * *")
+
+
+@pytest.mark.parametrize("arguments", [UNKNOWN, REFUSED, MISUSED])
+def test_the_sentence_with_which_a_process_ends_is_an_error_in_the_journal(
+    with_journal: RunWithJournal, arguments: tuple[str, ...]
+) -> None:
+    *_, last = with_journal(*arguments).splitlines()
+    assert last.startswith("<3>CommandError: ")
+
+
+@pytest.mark.parametrize("arguments", [UNKNOWN, REFUSED, MISUSED])
+def test_the_sentence_with_which_a_process_ends_is_an_object_among_the_others(
+    with_journal: RunWithJournal, arguments: tuple[str, ...]
+) -> None:
+    *_, last = with_journal(*arguments, "--log-format=json").splitlines()
+    ended = json.loads(last)
+    assert ended["level"] == "ERROR"
+    assert ended["message"].startswith("CommandError: ")
+
+
+def test_so_is_that_of_a_worker(project: Project) -> None:
+    project.command("refused", """
+        class Command(BaseDaemonCommand):
+            schedule = Poll(idle=60)
+
+            def lifespan(self):
+                from django.core.exceptions import ImproperlyConfigured
+                raise ImproperlyConfigured("no such thing")
+
+            def tick(self): ...
+        """)  # fmt: skip
+    options = ("--workers", "2", "--log-format", "json")
+    daemon = project.manage("run_daemon", "refused", *options)
+    assert daemon.wait(20) == 78
+    lines = [json.loads(line) for line in daemon.stderr.splitlines()]
+    (said, *_) = [line for line in lines if line["message"].startswith("CommandError: ")]
+    assert said["message"] == "CommandError: ImproperlyConfigured: no such thing"
+    assert (said["level"], said["daemon"]) == ("ERROR", "refused")
+    assert said["worker"].startswith("refused.")
+
+
 @pytest.mark.parametrize("stream", ["1:2", "nonsense", "8:1048576:3"])
 def test_the_variable_alone_does_not_make_a_journal(
     with_journal: RunWithJournal, stream: str

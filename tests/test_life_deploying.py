@@ -28,6 +28,15 @@ class Project(Site):
         enter = ["runuser", "-u", user, "--", "env", f"HOME=/home/{user}"] if user != "root" else []
         return self.machine.run(*enter, "sh", "-c", script, self.folder, *arguments, check=check)
 
+    def refusal(self, *arguments: str, user: str = "root") -> tuple[int, str]:
+        """Of an installation: code and sentence, the same as of its rehearsal."""
+        command = ("daemons", "install", *arguments)
+        done = self.manage(*command, user=user, check=False)
+        rehearsed = self.manage(*command, "--dry-run", user=user, check=False)
+        assert (rehearsed.returncode, rehearsed.stderr) == (done.returncode, done.stderr)
+        assert rehearsed.stdout == ""
+        return done.returncode, done.stderr
+
     def install(self, *arguments: str, user: str = "root", check: bool = True) -> str:
         done = self.manage("daemons", "install", *arguments, user=user, check=check)
         return done.stdout + done.stderr
@@ -110,9 +119,9 @@ def test_the_rendered_unit_verifies_clean_and_is_hardened(shop: Project) -> None
 def test_a_unit_that_it_did_not_write_is_left_alone(shop: Project) -> None:
     path = f"{UNITS}/my-shop-100-expire_baskets.service"
     shop.machine.write(path, "[Service]\nExecStart=/bin/true\n")
-    done = shop.manage("daemons", "install", "expire_baskets", check=False)
-    assert done.returncode == 1
-    assert f"{path} was written by somebody else, and is left alone" in done.stderr
+    code, said = shop.refusal("expire_baskets")
+    assert code == 1
+    assert f"{path} was written by somebody else, and is left alone" in said
     assert shop.machine.run("cat", path).stdout == "[Service]\nExecStart=/bin/true\n"
     assert not shop.machine.sh(f"ls {UNITS} | grep target$ | grep shop", check=False).stdout
 
@@ -121,9 +130,9 @@ def test_two_projects_of_one_name_do_not_take_each_others_units(
     shop: Project, other: Project
 ) -> None:
     other.install("expire_baskets")
-    done = shop.manage("daemons", "install", "expire_baskets", "--project", "shop", check=False)
-    assert done.returncode == 1
-    assert "was written for another project, and is left alone" in done.stderr
+    code, said = shop.refusal("expire_baskets", "--project", "shop")
+    assert code == 1
+    assert "was written for another project, and is left alone" in said
     shop.install("expire_baskets")
     folders = {
         unit: shop.machine.show(unit, "WorkingDirectory")
@@ -135,18 +144,18 @@ def test_two_projects_of_one_name_do_not_take_each_others_units(
 
 
 def test_without_the_right_to_write_it_is_one_sentence(shop: Project) -> None:
-    done = shop.manage("daemons", "install", "expire_baskets", user="nobody", check=False)
-    assert done.returncode == 1
-    assert done.stderr == (
+    assert shop.refusal("expire_baskets", user="nobody") == (
+        1,
         f"CommandError: no right to write to {UNITS}: run it with sudo, or with --user for the "
-        f"manager of your own\n"
+        f"manager of your own\n",
     )
 
 
-def test_without_systemd_it_is_one_sentence(shop: Project) -> None:
+@pytest.mark.parametrize("option", ["", "--dry-run"])
+def test_without_systemd_it_is_one_sentence(shop: Project, option: str) -> None:
     script = f"""
     mount -t tmpfs none /run && cd '{shop.folder}' &&
-    exec venv/bin/python manage.py daemons install expire_baskets
+    exec venv/bin/python manage.py daemons install expire_baskets {option}
     """
     done = shop.machine.run("unshare", "--mount", "sh", "-c", script, check=False)
     assert done.returncode == 1
@@ -166,9 +175,9 @@ def test_it_runs_as_a_user_that_there_is(shop: Project) -> None:
 def test_a_project_that_a_made_up_user_may_not_enter_is_named(shop: Project) -> None:
     shop.machine.run("chmod", "700", shop.folder)
     try:
-        done = shop.manage("daemons", "install", "expire_baskets", check=False)
-        assert done.returncode == 1
-        assert f"{shop.folder} may not be entered by the user that systemd makes up" in done.stderr
+        code, said = shop.refusal("expire_baskets")
+        assert code == 1
+        assert f"{shop.folder} may not be entered by the user that systemd makes up" in said
     finally:
         shop.machine.run("chmod", "755", shop.folder)
 
@@ -200,11 +209,16 @@ def test_a_daemon_that_still_waits_for_its_database_is_not_waited_for(shop: Proj
     assert shop.machine.show(unit, "Result") == "success"
 
 
-def test_a_user_without_a_manager_is_one_sentence(shop: Project) -> None:
-    done = shop.manage("daemons", "install", "expire_baskets", "--user", check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith("CommandError: systemctl show: Failed to connect to ")
-    assert len(done.stderr.splitlines()) == 1
+@pytest.mark.parametrize("user", ["root", "nobody"])
+def test_a_user_without_a_manager_is_one_sentence_with_the_mend(shop: Project, user: str) -> None:
+    code, said = shop.refusal("expire_baskets", "--user", user=user)
+    assert code == 1
+    assert said.startswith(f"CommandError: the systemd of the user {user} does not answer (")
+    assert said.endswith(
+        f"): log in as {user}, or have it run always, by `loginctl enable-linger {user}`\n"
+    )
+    assert len(said.splitlines()) == 1
+    assert not shop.machine.sh("ls -d ~/.config/systemd/user", check=False).stdout
 
 
 def test_an_unknown_daemon_is_not_installed(shop: Project) -> None:
@@ -224,6 +238,12 @@ def test_a_user_installs_for_the_manager_of_its_own(shop: Project) -> None:
     eventually(lambda: systemctl("is-system-running") in ("running", "degraded"), 30)
     shop.machine.write("/home/keeper/env", "DATABASE_URL=sqlite:////home/keeper/x.sqlite3\n")
     arguments = ["visit_shop", "--user", "--environment-file", "/home/keeper/env"]
+    script = 'cd "$0" && XDG_CONFIG_HOME=/etc/shut venv/bin/python manage.py daemons install "$@"'
+    lost = shop.machine.run(*run, script, shop.folder, "expire_baskets", "--user", check=False)
+    assert lost.stderr == (
+        "CommandError: no right to write to /etc: let HOME, or XDG_CONFIG_HOME, be a folder of "
+        "your own\n"
+    )
     said = shop.install(*arguments, "--", "--every", "1h", user="keeper")
     assert "wrote /home/keeper/.config/systemd/user/my-shop-100-visit_shop.service" in said
     assert systemctl("is-active my-shop-100-visit_shop") == "active"

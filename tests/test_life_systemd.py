@@ -337,7 +337,7 @@ def test_a_wrong_password_ends_in_failed_without_a_restart(shop: Site, mariadb: 
     shop.is_state(unit, "failed", within=90)
     assert shop.machine.show(unit, "ExecMainStatus") == "78"
     assert shop.restarts(unit) == 0
-    assert "mend DATABASES" in shop.machine.journal(unit)
+    assert "mend DATABASES" in shop.machine.journal(unit, "--priority=err")
 
 
 def test_an_instance_that_is_no_daemon_fails_once_and_says_why(shop: Site) -> None:
@@ -347,7 +347,7 @@ def test_an_instance_that_is_no_daemon_fails_once_and_says_why(shop: Site) -> No
     assert shop.machine.show(unit, "ExecMainStatus") == "2"
     assert shop.restarts(unit) == 0
     assert "there is no daemon 'expire_basket'; did you mean expire_baskets" in (
-        shop.machine.journal(unit)
+        shop.machine.journal(unit, "--priority=err")
     )
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
+import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +16,10 @@ import pytest
 from daemonkit.systemd import units
 from daemonkit.systemd.units import Deployment, project_folder, project_name, render_unit
 from tests.conftest import Manage
-from tests.processes import ROOT
+from tests.processes import ROOT, child_environment
 
+SITE = ROOT / "sample_site"
+NAMES = ("import_prices", "expire_baskets")
 SHOP = Deployment(
     project="shop",
     folder="/srv/shop/current",
@@ -21,6 +27,28 @@ SHOP = Deployment(
     settings="config.settings",
     environment_file="/etc/shop.env",
 )
+
+
+ManageBy = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def manage_by(tmp_path: Path) -> ManageBy:
+    """The project's commands, run from outside its folder by Python with other arguments."""
+
+    def run(how: list[str], *arguments: str) -> subprocess.CompletedProcess[str]:
+        path = os.pathsep.join(map(str, (ROOT, SITE)))
+        own = {"PYTHONPATH": path, "DJANGO_SETTINGS_MODULE": "config.settings", "PWD": "/"}
+        return subprocess.run(
+            [sys.executable, *how, *arguments],
+            cwd="/",
+            env=child_environment(own),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
 
 
 def lines(deployment: Deployment = SHOP, *options: str) -> list[str]:
@@ -181,14 +209,90 @@ def test_the_folder_is_the_one_of_manage_py_by_the_way_it_was_reached(
         ("/usr/bin/python3", "-m", "django"),
     )
 
+    assert project_folder("/any/shop/cli.py", "shop.cli") == (
+        current,
+        ("/usr/bin/python3", "-m", "shop.cli"),
+    )
+
+
+def test_an_executable_that_is_a_manage_py_by_another_name_is_run_as_one(tmp_path: Path) -> None:
+    script = tmp_path / "bin" / "ctl"
+    script.parent.mkdir()
+    script.write_text("#!/usr/bin/env python\nexecute_from_command_line(sys.argv)\n")
+    assert project_folder(str(script)) == (str(script.parent), (sys.executable, "ctl"))
+    assert project_name("/srv/shop/bin") == "shop"
+
+
+@pytest.mark.parametrize("name", ["shop", "no-such-file"])
+def test_what_python_may_not_run_is_refused_with_the_mend(tmp_path: Path, name: str) -> None:
+    (tmp_path / "shop").write_bytes(b"\x7fELF")
+    with pytest.raises(ValueError, match=r"is no script that Python runs .*python manage\.py"):
+        project_folder(str(tmp_path / name))
+
+
+def test_a_path_of_modules_that_is_in_use_goes_into_the_unit() -> None:
+    unit = replace(SHOP, python_path="/srv/shop/lib:/srv/more 1%")
+    assert 'Environment="PYTHONPATH=/srv/shop/lib:/srv/more 1%%"' in lines(unit)
+    assert not [line for line in lines() if "PYTHONPATH" in line]
+
+
+def test_it_is_looked_at_like_the_projects_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shut = tmp_path / "shut"
+    shut.mkdir(mode=0o700)
+    unit = replace(SHOP, folder="/usr", program=("/usr/bin/python3", "manage.py"))
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
+    assert unit.closed_folder == ""
+    closed = replace(unit, python_path=f"/usr/lib:{shut}").closed_folder
+    assert closed
+    assert shut.is_relative_to(closed)  # pytest's own folders may be shut, too
+    at_home = replace(unit, python_path="/usr/lib:/home/bob/lib")
+    assert values(at_home, "ProtectHome") == ["read-only"]
+
+
+def test_its_folders_are_written_in_full(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PWD", str(tmp_path))
+    assert units.python_path("") == ""
+    assert units.python_path("lib:/srv/more") == f"{tmp_path}/lib:/srv/more"
+    assert units.python_path(":/srv/more") == f"{tmp_path}:/srv/more"
+
 
 # The door
 
 
+def test_an_executable_of_any_name_outside_the_project_makes_units_that_start(
+    manage_by: ManageBy, tmp_path: Path
+) -> None:
+    """The command line and the environment of the unit run, in its folder, and list the daemons."""
+    (tmp_path / "bin").mkdir()
+    script = tmp_path / "bin" / "ctl"
+    script.write_text((ROOT / "sample_site" / "manage.py").read_text())
+    for how in ([str(script)], ["-m", "django"]):
+        done = manage_by(how, "daemons", "unit", "expire_baskets")
+        assert done.returncode == 0, done.stderr
+        said = dict(re.findall(r"^(?:Environment=)?\"?(\w+)=(.*?)\"?$", done.stdout, re.M))
+        command = shlex.split(said["ExecStart"])
+        command[command.index("run_daemon") :] = ["daemons", "list"]
+        ours = ("PYTHONPATH", "PWD", "DJANGO_SETTINGS_MODULE")
+        started = subprocess.run(
+            command,
+            cwd=said["WorkingDirectory"],
+            env={name: said[name] for name in ours},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "expire_baskets" in started.stdout, started.stderr
+
+
 def test_the_door_prints_a_unit_for_each_name(manage: Manage) -> None:
-    done = manage("daemons", "unit", "import_prices", "expire_baskets")
+    done = manage("daemons", "unit", *NAMES)
     assert done.wait(30) == 0
     assert done.stdout.count("[Service]") == 2
+    heads = [line for line in done.stdout.splitlines() if line.startswith("# as ")]
+    assert heads == [f"# as {project_name(str(SITE))}-{name}.service." for name in NAMES]
     assert f"WorkingDirectory={ROOT / 'sample_site'}" in done.stdout
     assert f"ExecStart={sys.executable} manage.py run_daemon import_prices" in done.stdout
 
@@ -205,7 +309,8 @@ def test_what_stands_behind_the_dashes_are_the_daemons_options(manage: Manage) -
     [
         (["expire_basket"], "there is no daemon 'expire_basket'; did you mean expire_baskets"),
         (["clearsessions"], "clearsessions is no daemon of its own: say how often"),
-        (["expire_baskets", "--", "--older", "x"], "expire_baskets: "),
+        (["expire_baskets", "--", "--older", "x"], "expire_baskets: argument"),
+        (["import_prices", "expire_basket"], "there is no daemon 'expire_basket'"),
         (["expire_baskets", "--", "--every", "-1"], "--every"),
         (["expire_baskets", "--as", "nobody-at-all"], "there is no user 'nobody-at-all'"),
         (["expire_baskets", "--as", "root", "--user"], "say --user or --as USER, not both"),
@@ -222,9 +327,11 @@ def test_what_cannot_be_is_one_sentence_and_2(
     assert done.stdout == ""
 
 
-def test_an_environment_file_that_is_not_there_is_not_installed(manage: Manage) -> None:
-    done = manage(
-        "daemons", "install", "expire_baskets", "--user", "--environment-file", "/no/such"
-    )
+@pytest.mark.parametrize("option", [[], ["--dry-run"]])
+def test_an_environment_file_that_is_not_there_is_not_installed(
+    manage: Manage, option: list[str]
+) -> None:
+    arguments = ["expire_baskets", "--user", "--environment-file", "/no/such", *option]
+    done = manage("daemons", "install", *arguments)
     assert done.wait(30) == 2
     assert "there is no environment file /no/such" in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
@@ -34,7 +35,8 @@ class Installation:
         self.folder = _user_units() if deployment.user_manager else SYSTEM_UNITS
 
     def rehearse(self) -> None:
-        """Say what would be done, and do nothing."""
+        """Say what would be done, and do nothing; or refuse what ``install`` would refuse."""
+        self._may_it()
         for name, text in self.units.items():
             path = self.folder / name
             verb = {None: "would write", text: "would leave"}.get(_read(path), "would overwrite")
@@ -44,6 +46,7 @@ class Installation:
     def install(self) -> None:
         """Write, enable and start what is not yet written, enabled and running."""
         self._may_it()
+        self._make_folder()
         written = [name for name, text in self.units.items() if self._write(name, text)]
         if written:
             self._systemctl("daemon-reload")
@@ -67,17 +70,38 @@ class Installation:
                 "systemd does not run on this machine; `daemons unit NAME` prints the unit for one "
                 "where it does"
             )
+        self._refuse_a_silent_manager()
         self._refuse_foreign_units()
+        self._refuse_a_closed_folder()
+
+    def _refuse_a_closed_folder(self) -> None:
+        there = next(
+            each for each in (self.folder, *self.folder.parents) if os.access(each, os.F_OK)
+        )
+        if os.access(there, os.W_OK | os.X_OK):
+            return
+        mend = "run it with sudo, or with --user for the manager of your own"
+        if self.deployment.user_manager:
+            mend = "let HOME, or XDG_CONFIG_HOME, be a folder of your own"
+        raise _refused(f"no right to write to {there}: {mend}")
+
+    def _refuse_a_silent_manager(self) -> None:
+        done = self._run("show", "--property=Version")
+        if done.returncode:
+            said = _words_of(done)
+            if not self.deployment.user_manager:
+                raise _refused(f"systemd does not answer: {said}")
+            user = pwd.getpwuid(os.getuid()).pw_name
+            raise _refused(
+                f"the systemd of the user {user} does not answer ({said}): log in as {user}, or "
+                f"have it run always, by `loginctl enable-linger {user}`"
+            )
+
+    def _make_folder(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _refused(f"{self.folder} cannot be made: {error.strerror}") from error
-        if not os.access(self.folder, os.W_OK):
-            raise _refused(
-                f"no right to write to {self.folder}: run it with sudo, or with --user for the "
-                f"manager of your own"
-            )
-        self._systemctl("show", "--property=Version")
 
     def _refuse_foreign_units(self) -> None:
         for name in self.units:
@@ -130,8 +154,7 @@ class Installation:
     def _systemctl(self, *arguments: str, within: float = 60) -> None:
         done = self._run(*arguments, within=within)
         if done.returncode:
-            said = " ".join((done.stderr or done.stdout).split()) or f"code {done.returncode}"
-            raise _refused(f"systemctl {arguments[0]}: {said}")
+            raise _refused(f"systemctl {arguments[0]}: {_words_of(done)}")
 
     def _run(self, *arguments: str, within: float = 60) -> subprocess.CompletedProcess[str]:
         environment = dict(os.environ)
@@ -152,6 +175,10 @@ class Installation:
 def _user_units() -> Path:
     home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(home) / "systemd" / "user"
+
+
+def _words_of(done: subprocess.CompletedProcess[str]) -> str:
+    return " ".join((done.stderr or done.stdout).split()) or f"code {done.returncode}"
 
 
 def _read(path: Path) -> str | None:

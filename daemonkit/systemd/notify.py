@@ -123,7 +123,8 @@ class Notifier:
     def ready(self, **_: Any) -> None:
         self._opening = False
         self.line.doing = "is ready"
-        self._say(*self._interval(), *self._signs_of_life(), owed=["READY=1"])
+        self._pulse_next = time.monotonic() + GAP
+        self._say(*self._signs_of_life(), owed=["READY=1", *self._interval()])
 
     # The loop
 
@@ -205,7 +206,12 @@ class Notifier:
     def stopped(self, reason: str, **_: Any) -> None:
         self.line.running.clear()
         self.line.ending = "executes itself anew" if self._reloading else f"stopped: {reason}"
-        self._say(*(self._interval(at_least=OPENING) if self._reloading else []))
+        if self._reloading:
+            self._say(*self._interval(at_least=OPENING), "WATCHDOG=1")
+        elif self._stopping:
+            self._say()
+        else:  # by itself: nobody has announced it
+            self._say(owed=["STOPPING=1"])
         for signal, hear in self._moments.items():
             signal.disconnect(hear, sender=type(self.daemon))
         self.channel.close()
@@ -251,7 +257,7 @@ class Notifier:
         if life.tick_timeout is None:
             return []
         seconds = life.tick_timeout + life.pulse + max(life.pulse, SLACK)
-        return [_microseconds("WATCHDOG_USEC", max(seconds, at_least)), "WATCHDOG=1"]
+        return [_microseconds("WATCHDOG_USEC", max(seconds, at_least))]
 
 
 def _microseconds(name: str, seconds: float) -> str:

@@ -22,7 +22,10 @@ TEMPLATES = (Path(__file__).parent / "templates", Path(__file__).parents[2] / "s
 OLDEST = 247
 """The oldest systemd that the templates are written for."""
 
-_GENERIC = {"current", "app", "code", "django", "htdocs", "project", "release", "repo", "src"}
+_GENERIC = {
+    "app", "bin", "code", "current", "django", "htdocs", "project", "release", "repo", "scripts",
+    "src",
+}  # fmt: skip
 """Folders that say nothing about the project in them: the one above does."""
 
 _RELOAD_IN_PROTOCOL, _GROWING_PAUSE = 253, 254  # systemd's versions: notify-reload, RestartSteps
@@ -65,6 +68,8 @@ class Deployment:
         A user of the machine, or "" for one that systemd makes up.
     ``environment_file``
         Its path, or "" for none.
+    ``python_path``
+        Where the project's modules are besides, or "".
     ``version``
         Of systemd; what is rendered for an older one runs under a newer one, too.
     """
@@ -75,6 +80,7 @@ class Deployment:
     settings: str
     user: str = ""
     environment_file: str = ""
+    python_path: str = ""
     user_manager: bool = False
     version: int = OLDEST
 
@@ -97,7 +103,9 @@ class Deployment:
         "" if there is none."""
         if self.user or self.user_manager:
             return ""
-        for path in (f"{self.folder}/manage.py", self.program[0], f"{sys.base_prefix}/bin"):
+        files = [f"{self.folder}/manage.py", self.program[0], f"{sys.base_prefix}/bin"]
+        files += [f"{each}/*" for each in self.python_path.split(os.pathsep) if Path(each).is_dir()]
+        for path in files:
             for folder in reversed(Path(os.path.realpath(path)).parents):
                 if not folder.stat().st_mode & 0o001:
                     return str(folder)
@@ -109,16 +117,41 @@ class Deployment:
         return f"{self.project[:22].replace('.', '_')}-daemons"
 
 
-def project_folder(argv0: str) -> tuple[str, tuple[str, ...]]:
-    """The folder of the ``manage.py`` that runs, and how commands are started in it."""
+def project_folder(argv0: str, module: str = "") -> tuple[str, tuple[str, ...]]:
+    """The folder in which the project's commands are started, and how: by the same script, or the
+    same ``module`` if it runs by ``python -m``.
+
+    Raises ``ValueError``, in one sentence, for a script that nobody knows how to start.
+    """
     base = working_folder() or os.getcwd()  # noqa: PTH109
     script = Path(argv0)
-    if script.suffix != ".py" or script.name == "__main__.py" or not script.is_file():
-        return base, (_interpreter(base), "-m", "django")  # django-admin
+    if script.name == "django-admin":
+        module = "django"
+    if module:
+        return base, (_interpreter(base), "-m", module)
+    if not _is_like_manage_py(script):
+        raise ValueError(
+            f"{argv0} is no script that Python runs as it does manage.py: say it by "
+            f"`python manage.py daemons ...`, or in the project's folder by `python -m django`"
+        )
     folder = Path(base) / script.parent
     if ".." in script.parts:
         folder = folder.resolve()
     return str(folder), (_interpreter(str(folder)), script.name)
+
+
+def _is_like_manage_py(script: Path) -> bool:
+    """Whether Python runs this file, whatever its name, to hand its arguments to Django."""
+    if not script.is_file():
+        return False
+    return script.suffix == ".py" or b"execute_from_command_line" in script.read_bytes()
+
+
+def python_path(said: str) -> str:
+    """$PYTHONPATH with the folders that it names written in full."""
+    base = working_folder() or os.getcwd()  # noqa: PTH109
+    folders = [str(Path(base) / part) for part in said.split(os.pathsep)] if said else []
+    return os.pathsep.join(folders)
 
 
 def _interpreter(folder: str) -> str:
@@ -166,6 +199,7 @@ def render_unit(
             "# The folder as it is written, so that a reload follows a link that was moved.",
             f"Environment={_word(f'PWD={ours.folder}')}",
             f"Environment={_word(f'DJANGO_SETTINGS_MODULE={ours.settings}')}",
+            *_python_path(ours.python_path),
         ],
         "ExecStart": [f"ExecStart={_command(command)}"],
         "EnvironmentFile": _environment_file(ours.environment_file),
@@ -177,11 +211,12 @@ def render_unit(
         changes |= {"Type": ["Type=notify-reload"], "ExecReload": []}
     if ours.user:
         changes["DynamicUser"] = []
-    if any(_is_in_a_home(path) for path in (ours.folder, ours.program[0], sys.base_prefix)):
+    used = [ours.folder, ours.program[0], sys.base_prefix, *ours.python_path.split(os.pathsep)]
+    if any(_is_in_a_home(path) for path in used if path):
         changes["ProtectHome"] = ["ProtectHome=read-only"]
     if ours.user_manager:
         changes |= dict.fromkeys(_SYSTEM_ONLY, ())
-    return _render("daemonkit@.service", _head(ours), changes)
+    return _render("daemonkit@.service", _head(ours, ours.unit(daemon)), changes)
 
 
 def render_target(deployment: Deployment) -> str:
@@ -191,12 +226,13 @@ def render_target(deployment: Deployment) -> str:
         "Description": [f"Description={deployment.project}: all daemons"],
         "WantedBy": [f"WantedBy={wanted}"],
     }
-    return _render("daemonkit.target", _head(deployment), changes)
+    return _render("daemonkit.target", _head(deployment, deployment.target), changes)
 
 
-def _head(deployment: Deployment) -> list[str]:
+def _head(deployment: Deployment, name: str) -> list[str]:
     return [
         deployment.mark,
+        f"# as {name}.",
         "# `manage.py daemons install` writes it anew; what you change belongs into a drop-in, by",
         "# `systemctl edit`.",
     ]
@@ -206,6 +242,10 @@ def _environment_file(path: str) -> list[str]:
     if not path:
         return ["# No environment file: --environment-file names one."]
     return [f"EnvironmentFile={_specifiers(_line(path))}"]
+
+
+def _python_path(said: str) -> list[str]:
+    return [f"Environment={_word(f'PYTHONPATH={said}')}"] if said else []
 
 
 def _pause(version: int) -> list[str]:

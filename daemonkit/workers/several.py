@@ -44,7 +44,7 @@ def supervise_several(
             raise usage(f"{name} is named twice; several processes of it are --workers 2")
     shared = BaseDaemonCommand()
     # A usage error is then no traceback.
-    shared._called_from_command_line = True  # type: ignore[attr-defined]
+    shared._called_from_command_line = True
     said, unknown = shared.create_parser(prog_name, "run_daemon").parse_known_args(list(arguments))
     if unknown:
         raise usage(
@@ -68,6 +68,6 @@ def _logging(verbosity: int, log_format: str | None, complaints: Sequence[str]) 
 
 def _team(prog_name: str, name: str, arguments: Sequence[str]) -> Team:
     daemon = find_daemon(name)
-    daemon._called_from_command_line = True  # type: ignore[attr-defined]  # as above
+    daemon._called_from_command_line = True  # as above
     said = vars(daemon.create_parser(prog_name, name).parse_args(list(arguments)))
     return daemon.as_team(daemon.execute, *said.pop("args", ()), **said)

@@ -16,7 +16,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from django.core.management.base import CommandError
 from django.db import connections
 from django.dispatch import Signal
 
@@ -66,9 +65,6 @@ def work(
 def _code_of(live: Callable[[], Any]) -> int:
     try:
         live()
-    except CommandError as error:
-        sys.stderr.write(f"CommandError: {error}\n")
-        return error.returncode
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
             return end.code or Exit.OK

@@ -10,19 +10,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import django.db
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
-from daemonkit import deploying
-from daemonkit.checks import ask_databases
+from daemonkit import conf, deploying
+from daemonkit.checks import ask_databases, lacks_table
 from daemonkit.clock import Clock, Moment
 from daemonkit.command import BaseDaemonCommand
 from daemonkit.connections import fresh_connections
 from daemonkit.discovery import Found, find_daemon, find_daemons
-from daemonkit.errors import Problem, one_line
+from daemonkit.errors import Problem, classify, one_line
 from daemonkit.exits import Exit
 from daemonkit.jobs.job import Jobs, jobs_of
 from daemonkit.jobs.ledger import read
+from daemonkit.models import Run
 from daemonkit.plan import schedule_of
 from daemonkit.schedules import Poll, duration_text
 
@@ -118,11 +120,8 @@ class Command(BaseCommand):
         try:
             with fresh_connections:
                 runs = read(name)
-        except django.db.Error as error:
-            raise CommandError(
-                f"the ledger cannot be read: {one_line(error)} (is daemonkit migrated?)",
-                returncode=Exit.TICK_FAILED,
-            ) from error
+        except (django.db.Error, ImproperlyConfigured) as error:
+            raise _unread(error) from error
         if options["format"] == "json":
             self._print_json(runs)
             return
@@ -132,11 +131,10 @@ class Command(BaseCommand):
 
     def print_unit(self, *, names: list[str], **options: Any) -> None:
         deployment = deploying.deployment_of(options)
+        units = [deploying.unit_of(deployment, name, self.daemon_options) for name in names]
+        self.stdout.write("\n".join(units), ending="")
         if sentence := deploying.closed_folder(deployment):
             self.stderr.write(f"# {sentence}")
-        for name in names:
-            unit = deploying.unit_of(deployment, name, self.daemon_options)
-            self.stdout.write(unit, ending="")
 
     def print_install(self, *, names: list[str], dry_run: bool, **options: Any) -> None:
         deployment = deploying.deployment_of(options)
@@ -202,6 +200,19 @@ def _as_cells(run: dict[str, Any]) -> tuple[str, ...]:
     where = f"{run['host']} {run['pid']}"
     due = run["due"].astimezone(timezone.get_default_timezone()).isoformat(" ", "seconds")
     return due, run["daemon"], run["job"], what, times, took, where, run["error"]
+
+
+def _unread(error: django.db.Error | ImproperlyConfigured) -> CommandError:
+    """Why the ledger cannot be read, and what would mend it."""
+    if isinstance(error, ImproperlyConfigured):
+        return CommandError(one_line(error), returncode=Exit.MISCONFIGURED)
+    refused = classify(error) is Problem.MISCONFIGURED
+    missing = not refused and lacks_table(conf.database(), Run._meta.db_table)
+    return CommandError(
+        f"the ledger cannot be read: {one_line(error)}"
+        + (": run `manage.py migrate daemonkit`" if missing else ""),
+        returncode=Exit.MISCONFIGURED if refused else Exit.TICK_FAILED,
+    )
 
 
 def _as_json(found: Found) -> dict[str, Any]:

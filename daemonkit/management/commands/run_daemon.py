@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 from itertools import takewhile
 from typing import Any
 
@@ -12,6 +11,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from daemonkit.discovery import find_daemon
+from daemonkit.ending import ends_in_a_sentence, format_in
 from daemonkit.exits import Exit
 from daemonkit.handlers import on_signals
 
@@ -46,16 +46,13 @@ class Command(BaseCommand):
         said = parser.parse_args(own[2:])
         before = own[2 : len(own) - len(said.options) - 1]
         options = ["--all" if word == _ALL else word for word in said.options]
-        try:
-            # Before the daemon's module is imported: PID 1 can be stopped from here on. The
-            # reloader has handlers of its own.
-            with contextlib.nullcontext() if "--reload" in options else on_signals(to_the_end=True):
-                self._run(own[0], said.name, before, options, arguments)
-        except CommandError as error:
-            if said.traceback:
-                raise
-            self.stderr.write(f"CommandError: {error}")
-            sys.exit(error.returncode)
+        log_format = format_in([*before, *options])
+        # Before the daemon's module is imported: PID 1 can be stopped from here on. The reloader
+        # has handlers of its own.
+        own_handlers = "--reload" in options
+        handlers = contextlib.nullcontext() if own_handlers else on_signals(to_the_end=True)
+        with ends_in_a_sentence(self.stderr, log_format, traceback=said.traceback), handlers:
+            self._run(own[0], said.name, before, options, arguments)
 
     def _run(
         self, prog: str, name: str, before: list[str], options: list[str], arguments: list[str]
