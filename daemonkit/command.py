@@ -114,9 +114,8 @@ class BaseDaemonCommand(BaseCommand):
     def beat(self, message: str = "") -> None:
         """Prove progress in a long tick: ``tick_timeout``, and while stopping ``stop_timeout``,
         start anew. The message is for the status: "41 of 90 files"."""
-        if self._life is not None:
-            self._life.stop.beat()
-        announce(signals.daemon_beat, self, message=message)
+        job = self._life.stop.beat() if self._life is not None else ""
+        announce(signals.daemon_beat, self, message=message, job=job)
 
     @property
     def epoch(self) -> int | None:
@@ -270,7 +269,11 @@ def _written_tick(daemon: BaseDaemonCommand) -> Callable[[], Any]:
     if sys.platform not in ("linux", "darwin"):
         raise CommandError(f"daemonkit runs on Linux, and on macOS, but not on {sys.platform}")
     tick, name = daemon.tick, daemon.name
-    if jobs_of(type(daemon)):
+    try:
+        jobs = jobs_of(type(daemon))
+    except ValueError as error:
+        raise _no_daemon(f"{name}: {error}") from None
+    if jobs:
         if type(daemon).tick is not BaseDaemonCommand.tick:
             raise _no_daemon(f"{name} has jobs and a tick(): write one or the other")
         if not apps.is_installed("daemonkit"):
