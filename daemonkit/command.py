@@ -269,11 +269,7 @@ def _written_tick(daemon: BaseDaemonCommand) -> Callable[[], Any]:
     if sys.platform not in ("linux", "darwin"):
         raise CommandError(f"daemonkit runs on Linux, and on macOS, but not on {sys.platform}")
     tick, name = daemon.tick, daemon.name
-    try:
-        jobs = jobs_of(type(daemon))
-    except ValueError as error:
-        raise _no_daemon(f"{name}: {error}") from None
-    if jobs:
+    if jobs_of(type(daemon)):
         if type(daemon).tick is not BaseDaemonCommand.tick:
             raise _no_daemon(f"{name} has jobs and a tick(): write one or the other")
         if not apps.is_installed("daemonkit"):

@@ -187,7 +187,10 @@ def _add_format(parser: Any, *, default: str) -> None:
 def _as_row(found: Found) -> tuple[str, str, str, str]:
     if found.daemon is None:
         return found.name, found.app, "", found.trouble
-    return found.name, found.app, _schedule(found.daemon) or "-", found.daemon.help
+    try:
+        return found.name, found.app, _schedule(found.daemon) or "-", found.daemon.help
+    except CommandError as error:  # the others are to be listed all the same
+        return found.name, found.app, "", str(error)
 
 
 def _schedule(daemon: BaseDaemonCommand) -> str:
