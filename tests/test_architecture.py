@@ -63,7 +63,7 @@ ARROWS = """
     # jobs: a loop of another kind
     jobs.ledger      -> conf connections errors models pool retry
     jobs.turns       -> clock iteration jobs.job life log schedules stopping
-    jobs.scheduler   -> clock conf connections errors iteration life log models pool retry
+    jobs.scheduler   -> clock conf connections errors iteration life models pool retry
     jobs.scheduler   -> signals jobs.ledger jobs.turns
 
     # workers: one parent of several, which knows lives as what its children call

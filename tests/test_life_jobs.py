@@ -128,6 +128,13 @@ def test_system_exit_in_a_job_ends_the_process_with_its_code(start: Start, serve
     assert told(server) == [("leaving", "failed", "")]
 
 
+def test_keyboard_interrupt_in_a_job_ends_the_process_as_it_does_in_a_loop(
+    start: Start, server: Server
+) -> None:
+    assert start("several", "--job", "interrupted").wait(30) == start("interrupted").wait(30) == 130
+    assert told(server) == [("interrupted", "failed", "")]
+
+
 def test_once_runs_one_job_now_and_fails_with_1(start: Start) -> None:
     assert start("several", "--job", "counting", "--once").wait(30) == 0
     unknown = start("several", "--job", "nothing", "--once")

@@ -46,6 +46,10 @@ class Command(BaseDaemonCommand):
         raise SystemExit(3)
 
     @job(Every(seconds=60))
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    @job(Every(seconds=60))
     def counting(self):
         say(f"threads {threading.active_count()} pid {os.getpid()}")
 
