@@ -131,7 +131,8 @@ def test_system_exit_in_a_job_ends_the_process_with_its_code(start: Start, serve
 def test_keyboard_interrupt_in_a_job_ends_the_process_as_it_does_in_a_loop(
     start: Start, server: Server
 ) -> None:
-    assert start("several", "--job", "interrupted").wait(30) == start("interrupted").wait(30) == 130
+    job, loop = start("several", "--job", "interrupted"), start("interrupted")
+    assert job.wait(30) == loop.wait(30) == -signal.SIGINT  # which a shell tells as 130
     assert told(server) == [("interrupted", "failed", "")]
 
 
