@@ -116,9 +116,8 @@ class BaseDaemonCommand(BaseCommand):
     def beat(self, message: str = "") -> None:
         """Prove progress in a long tick: ``tick_timeout``, and while stopping ``stop_timeout``,
         start anew. The message is for the status: "41 of 90 files"."""
-        if self._life is not None:
-            self._life.stop.beat()
-        announce(signals.daemon_beat, self, message=message)
+        job = self._life.stop.beat() if self._life is not None else ""
+        announce(signals.daemon_beat, self, message=message, job=job)
 
     @property
     def epoch(self) -> int | None:

@@ -152,6 +152,16 @@ def close_all() -> None:
             close(link)
 
 
+def drop_all() -> None:
+    """Drop hard all that this thread has opened, without a word about it: for a unit of work that
+    failed, and whose owner says so in its own way."""
+    thread = this_thread()
+    thread.adopt()
+    for link in thread.links:
+        if link.wrapper is not None:
+            link.drop()
+
+
 class _Between:
     """The receivers of one pair of signals, and the threads that are between the two."""
 

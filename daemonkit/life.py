@@ -58,6 +58,8 @@ class Life:
         self.outcome = ""
         self.since = self.begun  # from when on the schedule counts
         self.leadership: Leadership | None = None
+        self.last_words: Callable[[], None] = lambda: None
+        """Called when the process is forced to end, from another thread; it must not wait."""
         self._end: CommandError | None = None
         self._last: Iteration | None = None
         self._announced_stopping = threading.Event()
@@ -287,7 +289,9 @@ class Life:
                 self._refused_since = None
                 return True
             except ImproperlyConfigured as error:
-                raise CommandError(one_line(error), returncode=Exit.MISCONFIGURED) from error
+                self.outcome = "misconfigured"
+                sentence = " ".join(str(error).split())
+                raise CommandError(sentence, returncode=Exit.MISCONFIGURED) from error
             except Exception as error:
                 problem = classify(error)
                 if problem not in _WAITED_FOR:
@@ -360,9 +364,12 @@ class Life:
     def on_overdue(self, tick: Tick) -> None:
         frame = sys._current_frames().get(tick.thread)
         stack = "".join(traceback.format_stack(frame)) if frame else ""
-        announce(signals.tick_overdue, self.daemon, seconds=tick.timeout, stack=stack)
+        announce(
+            signals.tick_overdue, self.daemon, seconds=tick.timeout, stack=stack, job=tick.name
+        )
 
     def on_forced(self, reason: str) -> None:
+        self.last_words()
         announce(signals.daemon_forced, self.daemon, reason=reason)
         self._announced_forced.set()
 

@@ -27,8 +27,14 @@ _SELF_EXPLAINING = (Problem.UNREACHABLE, Problem.MISCONFIGURED)
 """What the server's own sentence says in full: no traceback adds to it."""
 
 
-_NO_TROUBLE = ("down", "paused", "not leader")
-"""Reasons for a job not to run that nobody has to mend."""
+_LEVELS = {
+    "down": logging.INFO,
+    "paused": logging.INFO,
+    "not leader": logging.INFO,
+    "ledger": logging.ERROR,
+}
+"""Of the reasons for a job not to run, those that nobody has to mend, and the one that somebody
+must."""
 
 
 class Log:
@@ -94,7 +100,7 @@ class Log:
             logger.log(
                 self.tick_level,
                 "%s tick %d took %s%s",
-                self._who(iteration),
+                self._whose(iteration.job),
                 iteration.number,
                 duration_text(iteration.seconds),
                 result,
@@ -107,7 +113,7 @@ class Log:
         tries = f", {iteration.failures} in a row, back-off {back_off}"
         logger.error(
             "%s tick %d failed after %s%s%s: %s",
-            self._who(iteration),
+            self._whose(iteration.job),
             iteration.number,
             duration_text(iteration.seconds),
             meaning,
@@ -117,17 +123,20 @@ class Log:
             extra=_facts(iteration),
         )
 
-    def beat(self, message: str, **_: Any) -> None:
+    def beat(self, message: str, job: str, **_: Any) -> None:
         if message:
-            logger.log(self.tick_level, "%s %s", self.name, message)
+            logger.log(
+                self.tick_level, "%s %s", self._whose(job), message, extra={"job": job or None}
+            )
 
-    def overdue(self, seconds: float, stack: str, **_: Any) -> None:
+    def overdue(self, seconds: float, stack: str, job: str, **_: Any) -> None:
         logger.error(
-            "%s tick is past its tick_timeout of %s; its database connections are cut. "
+            "%s is past its tick_timeout of %s; its database connections are cut. "
             "It stands at:\n%s",
-            self.name,
+            self._whose(job or "tick"),
             duration_text(seconds),
             stack,
+            extra={"job": job or None},
         )
 
     def skipped(self, job: str, due: Moment, reason: str, **_: Any) -> None:
@@ -137,19 +146,19 @@ class Log:
         times = self._skips[job, reason]
         if 10 ** (len(str(times)) - 1) == times:
             how_often = f" (the {times}th time)" if times > 1 else ""
-            level = logging.INFO if reason in _NO_TROUBLE else logging.WARNING
+            level = _LEVELS.get(reason, logging.WARNING)
             logger.log(
                 level,
-                "%s %s due %s did not run: %s%s",
-                self.name,
-                job,
+                "%s due %s did not run: %s%s",
+                self._whose(job),
                 _time(due),
                 reason,
                 how_often,
+                extra={"job": job},
             )
 
-    def _who(self, iteration: Iteration) -> str:
-        return f"{self.name} {iteration.job}" if iteration.job else self.name
+    def _whose(self, job: str) -> str:
+        return f"{self.name} {job}" if job else self.name
 
     def standing_by(self, leader: str, **_: Any) -> None:
         logger.info("%s stands by: %s leads", self.name, leader)
@@ -167,11 +176,14 @@ class Log:
         logger.info("%s stops: %s", self.name, reason)
 
     def forced(self, reason: str, **_: Any) -> None:
+        jobs = ", ".join(self.daemon.life.stop.cut_short)
         logger.critical(
-            "%s forced to end: %s. Its database connections were cut; a statement or COMMIT that "
+            "%s forced to end: %s%s. Its database connections were cut; a statement or COMMIT that "
             "was on the wire has an unknown outcome",
             self.name,
             reason,
+            f" (running: {jobs})" if jobs else "",
+            extra={"job": jobs or None},
         )
 
     def stopped(self, reason: str, **_: Any) -> None:

@@ -246,7 +246,10 @@ def as_schedule(value: Any) -> Schedule:
         return value
     if hasattr(value, "get_next_fire_time") and not isinstance(value, type):
         return Trigger(value)
-    raise ValueError(f"schedule must be Every(...), Cron(...) or Poll(...), not {value!r}")
+    raise ValueError(
+        f"schedule must be Every(...), Cron(...), Poll(...) or a trigger of APScheduler's, "
+        f"not {value!r}"
+    )
 
 
 def _set_by(last: Iteration | None, begun: Moment, now: Moment) -> float:

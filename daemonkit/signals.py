@@ -61,15 +61,17 @@ iteration_failed = Signal(use_caching=True)
 that went well are nothing."""
 
 daemon_beat = Signal(use_caching=True)
-"""``message``: a tick that takes long has made progress."""
+"""``message``, ``job``: a tick that takes long, or a run of this job, has made progress; ``job`` is
+"" for ``tick()``, and for who is neither."""
 
 tick_overdue = Signal(use_caching=True)
-"""``seconds``, ``stack``: a tick is past its ``tick_timeout``; its connections are being cut.
-Sent from another thread."""
+"""``seconds``, ``stack``, ``job``: a tick, or a run of this job ("" for ``tick()``), is past its
+``tick_timeout``; its connections are being cut. Sent from another thread."""
 
 run_skipped = Signal(use_caching=True)
 """``job``, ``due``, ``reason``: a due ``Moment`` of a job passed without a run, because of an
-"overlap", its "grace", because the process was "down", "paused" or "not leader"."""
+"overlap", its "grace" or its "back-off", because the process was "down", "paused" or "not leader",
+or because the "ledger" could not be written."""
 
 standing_by = Signal(use_caching=True)
 """``leader``: another process leads and ticks, the one that calls itself so."""

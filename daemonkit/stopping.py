@@ -12,6 +12,7 @@ import select
 import threading
 import time
 import weakref
+from contextvars import ContextVar, Token
 
 
 class Stop:
@@ -33,6 +34,8 @@ class Stop:
         self.asked_at = math.inf
         self.touched = -math.inf
         self.ticks: dict[int, Tick] = {}
+        self.cut_short: tuple[str, ...] = ()
+        """Which jobs were running when the end was forced."""
 
     @property
     def asked(self) -> bool:
@@ -68,37 +71,51 @@ class Stop:
         with contextlib.suppress(BlockingIOError):  # full: it will
             os.write(self._nudger, b".")
 
-    def beat(self) -> None:
-        """Proof of progress: ``tick_timeout`` and, while stopping, ``stop_timeout`` start anew."""
-        self.touched = time.monotonic()
-        if tick := self.ticks.get(threading.get_ident()):
-            tick.touched = self.touched
+    def beat(self) -> str:
+        """Proof of progress: ``tick_timeout`` and, while stopping, ``stop_timeout`` start anew.
 
-    def timing(self, timeout: float | None) -> Tick:
-        """Hold a unit of work of this thread to a time limit, in seconds: a ``with`` block."""
-        return Tick(self.ticks, timeout)
+        Returns whose progress it is, the name of a job, or ""."""
+        self.touched = time.monotonic()
+        tick = _current.get()
+        if tick is None or self.ticks.get(tick.thread) is not tick:
+            return ""
+        tick.touched = self.touched
+        return tick.name
+
+    def timing(self, timeout: float | None, name: str = "") -> Tick:
+        """Hold a unit of work of this thread to a time limit, in seconds: a ``with`` block. The
+        name is its job's."""
+        return Tick(self.ticks, timeout, name)
 
 
 class Tick:
     """A unit of work that is running, as the watcher sees it."""
 
-    def __init__(self, running: dict[int, Tick], timeout: float | None) -> None:
+    def __init__(self, running: dict[int, Tick], timeout: float | None, name: str = "") -> None:
         self.thread = threading.get_ident()
-        self.timeout = timeout
+        self.timeout, self.name = timeout, name
         self.touched = time.monotonic()  # when it began or last proved progress
         self.overdue_since: float | None = None
         self._running = running
         self._outer = running.get(self.thread)
+        self._token: Token[Tick | None] | None = None
 
     def __enter__(self) -> Tick:
         self._running[self.thread] = self
+        self._token = _current.set(self)
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._token is not None:
+            _current.reset(self._token)
         if self._outer is None:
             del self._running[self.thread]
         else:
             self._running[self.thread] = self._outer
+
+
+_current: ContextVar[Tick | None] = ContextVar("tick", default=None)
+"""The one that this thread is in, or this coroutine, whose loop runs on a thread of its own."""
 
 
 def _readable(seconds: float, *descriptors: int) -> bool:

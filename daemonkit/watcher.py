@@ -247,14 +247,16 @@ class Watcher:
                 self._tell(self.watched.on_overdue, tick)
                 self.watched.cut({tick.thread}, for_good=False)
             else:
-                self._force("a tick past its tick_timeout did not return when it was cut")
-                self._leave_at = now
+                which = f"job {tick.name}" if tick.name else "a tick"
+                self._force(f"{which} past its tick_timeout did not return when it was cut")
 
     def _force(self, reason: str) -> None:
         if self.stop.forced:
             return
         self.stop.forced = reason
         self.stop.reloading = False
+        running = list(self.stop.ticks.values())
+        self.stop.cut_short = tuple(sorted(tick.name for tick in running if tick.name))
         self.stop.ask(reason)
         if self._thread is not None:
             self._leave_at = time.monotonic() + UNWINDING

@@ -49,7 +49,7 @@ ARROWS = """
     reexec       -> errors exits watcher
 
     # what somebody said
-    jobs.job     -> clock iteration schedules
+    jobs.job     -> clock exits iteration schedules
     typed        -> exits memory schedules
     plan         -> clock iteration jobs.job schedules typed
     options      -> exits formats
@@ -63,8 +63,8 @@ ARROWS = """
 
     # jobs: a loop of another kind
     jobs.ledger      -> conf connections errors models pool retry
-    jobs.turns       -> clock iteration jobs.job jobs.ledger life log schedules stopping
-    jobs.scheduler   -> clock conf connections errors iteration life log models pool retry
+    jobs.turns       -> clock iteration jobs.job life log schedules stopping
+    jobs.scheduler   -> clock conf connections errors iteration life models pool retry
     jobs.scheduler   -> signals jobs.ledger jobs.turns
 
     # workers: one parent of several, which knows lives as what its children call

@@ -473,7 +473,7 @@ def test_overriding_what_runs_the_life_is_refused_when_the_class_is_made(name: s
         ({"max_ticks": 0}, "whole number above zero, not 0"),
         ({"max_failures": "-1"}, "whole number above zero, not '-1'"),
         ({"every": "1s", "cron": "* * * * *"}, "say --every or --cron, not both"),
-        ({"schedule": 30}, r"schedule must be Every\(...\), Cron\(...\) or Poll\(...\), not 30"),
+        ({"schedule": 30}, r"schedule must be Every\(...\), Cron.* of APScheduler's, not 30"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_one_sentence(

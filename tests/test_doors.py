@@ -272,7 +272,8 @@ NO_DAEMONS: list[tuple[str, str, str]] = [
 
             def tick(self): ...
         """,
-        "with_a_number: schedule must be Every(...), Cron(...) or Poll(...), not 30",
+        "with_a_number: schedule must be Every(...), Cron(...), Poll(...) or a trigger of "
+        "APScheduler's, not 30",
     ),
     (
         "generating",

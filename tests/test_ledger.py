@@ -211,14 +211,15 @@ def test_no_catching_up_past_its_grace(database: str) -> None:
     assert told() == ["12:00:00 ran", "13:00:00 skipped down", "14:00:00 ran"]
 
 
-def test_after_a_year_of_rest_only_the_newest_rows_are_written(database: str) -> None:
+def test_a_year_of_rest_pushes_out_nothing_that_ran(database: str) -> None:
     class Command(BaseDaemonCommand):
         @job(Cron("* * * * *"))
         def turn(self) -> None: ...
 
     live(Command, FakeClock(NOON), max_ticks=1)
     live(Command, FakeClock(NOON + 366 * 86400), max_ticks=1)
-    assert Run.objects.using(database).count() == 100
+    assert len(told()) == 12
+    assert told()[0] == "12:01:00 ran"
     assert told()[-2:] == ["12:00:00 skipped down", "12:01:00 ran"]
 
 
@@ -250,7 +251,7 @@ class Alone(BaseDaemonCommand):
 def test_a_due_time_that_another_process_has_claimed_is_not_run(database: str) -> None:
     Alone.runs.clear()
     due = datetime.fromtimestamp(NOON + 20, UTC)
-    assert Ledger("test_ledger").claim(Entry("turn", due, "running"), [])
+    assert Ledger("test_ledger").claim(Entry("turn", due, "running"))
     live(Alone, FakeClock(NOON + 1), max_seconds=35)
     assert Alone.runs == ["12:00:10", "12:00:30"]
     live(Alone, FakeClock(NOON + 1), max_seconds=25)
@@ -288,7 +289,8 @@ def test_what_nobody_ran_is_written_before_a_later_due_time_is_claimed(
 ) -> None:
     """A process that is killed just after its claim has not written what it had to say later."""
     live(Alone, FakeClock(NOON + 1), max_seconds=10)
-    monkeypatch.setattr(Ledger, "note", lambda *_: None)
+    monkeypatch.setattr(Ledger, "_write_soon", lambda *_: None)
+    monkeypatch.setattr(Ledger, "close", lambda *_: None)
     live(Alone, FakeClock(NOON + 41), max_seconds=10)
     assert told() == [
         "12:00:10 ran",
@@ -333,11 +335,38 @@ def test_a_claim_stands_in_the_ledger_while_its_run_runs(database: str) -> None:
 def test_a_row_of_a_process_that_is_gone_says_killed(database: str) -> None:
     ledger = Ledger("test_ledger")
     ledger.pid = 2**22 + 1  # above what Linux gives
-    ledger.claim(Entry("turn", datetime.fromtimestamp(NOON, UTC), "running"), [])
+    ledger.claim(Entry("turn", datetime.fromtimestamp(NOON, UTC), "running"))
     assert told() == ["12:00:00 killed"]
     ledger.host = "elsewhere"
-    ledger.claim(Entry("turn", datetime.fromtimestamp(NOON + 1, UTC), "running"), [])
+    ledger.claim(Entry("turn", datetime.fromtimestamp(NOON + 1, UTC), "running"))
     assert told() == ["12:00:00 killed", "12:00:01 running"]
+
+
+def test_a_due_time_that_another_process_had_to_skip_is_run_by_one_of_those_that_can(
+    database: str,
+) -> None:
+    due = datetime.fromtimestamp(NOON + 20, UTC)
+    busy = Ledger("test_ledger")
+    busy.note(Entry("turn", due, "skipped", "overlap"))
+    busy.close()
+    assert told() == ["12:00:20 skipped overlap"]
+    claims = [Ledger("test_ledger").claim(Entry("turn", due, "running")) for _ in range(3)]
+    assert claims == [True, False, False]
+    assert told() == ["12:00:20 running"]
+
+
+def test_why_an_exclusive_job_did_not_run_is_written_at_the_end(database: str) -> None:
+    clock = FakeClock(NOON + 5)
+
+    class Command(BaseDaemonCommand):
+        @job(Every(seconds=10), exclusive=True)
+        def turn(self) -> None:
+            clock.advance(15)
+
+    live(Command, clock, max_seconds=22)
+    live(Alone, FakeClock(NOON + 31), max_ticks=1)
+    assert told() == ["12:00:10 ran", "12:00:20 skipped overlap", "12:00:30 skipped down",
+                      "12:00:40 ran"]  # fmt: skip
 
 
 # A ledger that cannot be written
@@ -367,9 +396,29 @@ def test_a_ledger_without_its_table_stops_no_job_and_is_one_sentence(
     live(Command, FakeClock(NOON), max_ticks=20)
     restore_table(database)
     assert len(ran) == 20
-    said = [each for each in caplog.records if "ledger" in each.getMessage()]
-    assert len([each for each in said if "cannot be written" in each.getMessage()]) == 1
-    assert all("\n" not in each.getMessage() for each in said)
+    (said,) = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+    assert "cannot be written" in said
+    assert said.endswith("It has no table: run `manage.py migrate`")
+    assert "\n" not in said
+
+
+def test_a_ledger_that_can_be_written_again_says_so_once_and_has_all_rows(
+    database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "daemonkit")
+    without_table(database)
+    ledger = Ledger("test_ledger")
+    dues = [datetime.fromtimestamp(NOON + number, UTC) for number in range(3)]
+    ledger.note(Entry("turn", dues[0], "ran"))
+    eventually(lambda: "cannot be written" in caplog.text)
+    restore_table(database)
+    eventually(lambda: "can be written again" in caplog.text)
+    for due in dues[1:]:
+        ledger.note(Entry("turn", due, "ran"))
+    ledger.close()
+    assert len(told()) == 3
+    assert caplog.text.count("can be written again") == 1
+    assert "dropped" not in caplog.text
 
 
 @pytest.mark.parametrize("details", [{"exclusive": True}, {"catch_up": True}])
@@ -409,9 +458,11 @@ def test_an_exclusive_run_that_cannot_be_claimed_does_not_run_and_says_so(
     restore_table(database)
     assert ran.count(1) == 1
     assert ran.count(2) == 5
-    refused = [each for each in caplog.records if "is exclusive and did not run" in each.message]
-    assert refused
-    assert refused[0].levelno == logging.ERROR
+    errors = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
+    assert [text for text in errors if "turn due" in text] == [
+        "test_ledger turn due 2026-03-02 12:00:20+00:00 did not run: ledger"
+    ]
+    assert sum("cannot be written" in text for text in errors) == 1
 
 
 def test_a_setting_that_makes_no_sense_is_one_sentence_and_78(

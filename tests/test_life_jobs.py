@@ -82,10 +82,32 @@ def test_stop_timeout_cuts_a_job_and_rolls_it_back(start: Start, server: Server)
     assert notes(server) == []
 
 
-def test_a_job_that_ignores_everything_ends_with_the_process(start: Start) -> None:
+def test_a_job_that_ignores_everything_ends_with_the_process(start: Start, server: Server) -> None:
     daemon = start("several", "--job", "hanging", "--stop-timeout", "200ms")
     daemon.wait_for("hanging now", within=30)
     assert daemon.stop(within=30) == 70
+    assert told(server) == [("hanging", "failed", "forced")]
+    ((error,),) = server.execute("SELECT error FROM daemonkit_run")
+    assert error == "forced to end: stop_timeout of 0.2 s ran out"
+
+
+def test_an_end_forced_by_a_tick_timeout_is_told_of_every_job_and_so_are_skips(
+    start: Start, server: Server
+) -> None:
+    daemon = start("several", "--job", "stuck", "--job", "hanging", "--pulse", "1500ms")
+    daemon.wait_for("hanging now", within=30)
+    assert daemon.wait(60) == 70
+    rows = told(server)
+    assert ("hanging", "failed", "forced") in rows
+    assert ("stuck", "failed", "forced") in rows
+    assert rows.count(("stuck", "skipped", "overlap")) >= 1
+    assert "job stuck past its tick_timeout did not return" in daemon.stderr
+    assert "several stuck is past its tick_timeout of 1s" in daemon.stderr
+    again = start("several", "--job", "stuck")
+    eventually(lambda: len(told(server)) > len(rows), within=30)
+    again.signal(signal.SIGKILL)
+    again.wait(30)
+    assert [row for row in told(server) if row in rows][: len(rows)] == rows
 
 
 def test_a_job_past_its_tick_timeout_is_cut_and_the_others_go_on(
@@ -104,6 +126,14 @@ def test_system_exit_in_a_job_ends_the_process_with_its_code(start: Start, serve
     daemon = start("several", "--job", "leaving")
     assert daemon.wait(30) == 3
     assert told(server) == [("leaving", "failed", "")]
+
+
+def test_keyboard_interrupt_in_a_job_ends_the_process_as_it_does_in_a_loop(
+    start: Start, server: Server
+) -> None:
+    job, loop = start("several", "--job", "interrupted"), start("interrupted")
+    assert job.wait(30) == loop.wait(30) == -signal.SIGINT  # which a shell tells as 130
+    assert told(server) == [("interrupted", "failed", "")]
 
 
 def test_once_runs_one_job_now_and_fails_with_1(start: Start) -> None:
@@ -325,7 +355,11 @@ def test_an_exclusive_job_without_the_migration_is_one_sentence_and_78(
 ) -> None:
     daemon = manage("run_daemon", "several", "--job", "alone", manage_py=LIVES)
     assert daemon.wait(30) == 78
-    assert "run `manage.py migrate`" in daemon.stderr
+    sentence, *others = [line for line in daemon.output.splitlines() if "ledger" in line]
+    assert sentence.startswith("CommandError: several has jobs that need the ledger")
+    assert sentence.endswith("run `manage.py migrate`")
+    assert not others
+    assert "dropped" not in daemon.output
     assert "Traceback" not in daemon.output
 
 

@@ -419,6 +419,35 @@ def test_the_line_names_the_jobs_that_run_and_the_one_that_ended() -> None:
     )
 
 
+def test_what_is_said_of_a_job_stands_at_that_job_until_it_ends() -> None:
+    line = Line()
+    for name in ("alpha", "zulu"):
+        line.begun(name, 1)
+        line.messages[name] = f"{name} is halfway"
+    assert re.fullmatch(
+        r"alpha 1 runs since .*: alpha is halfway; zulu 1 runs since .*: zulu is halfway", str(line)
+    )
+    line.ended(iteration(job="zulu"))
+    assert str(line).startswith("alpha 1 runs since")
+    assert "alpha is halfway" in str(line)
+    assert "zulu is halfway" not in str(line)
+
+
+def test_a_job_that_ends_gives_no_sign_of_life_for_one_that_is_overdue(
+    under_systemd: Systemd,
+) -> None:
+    notifier = Notifier(Quick(), Channel(under_systemd.address))
+    notifier.overdue(seconds=2, job="alpha")
+    notifier.finished(iteration(job="zulu"))
+    notifier.pulse()
+    notifier.finished(iteration(job="alpha"))
+    notifier._pulse_next = 0
+    notifier.pulse()
+    lines = [line for lines in under_systemd.heard() for line in lines]
+    assert lines.count("WATCHDOG=1") == 1
+    notifier.channel.close()
+
+
 def test_the_line_of_a_follower_and_the_word_of_a_supervisor() -> None:
     line = Line()
     line.standing_by = "stands by: host-a leads"

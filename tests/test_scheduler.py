@@ -22,7 +22,7 @@ from daemonkit import BaseDaemonCommand, Cron, Every, Iteration, Poll, Schedule,
 from daemonkit.clock import Moment
 from daemonkit.jobs.job import jobs_of
 from daemonkit.schedules import Aligned
-from daemonkit.signals import iteration_finished, run_skipped
+from daemonkit.signals import daemon_beat, iteration_finished, run_skipped
 from daemonkit.testing import FakeClock
 from tests.simulated import SetClock, starts, times, wall
 
@@ -476,6 +476,41 @@ def test_once_raises_what_a_job_raised_whichever_it_was() -> None:
         live(Command, once=True)
 
 
+# What is said of a job names it
+
+
+def test_what_is_said_in_a_run_names_its_job_in_a_coroutine_too() -> None:
+    said = []
+
+    class Command(BaseDaemonCommand):
+        ledger = False
+
+        @job(Every(seconds=60))
+        def plain(self) -> None:
+            self.beat("halfway")
+
+        @job(Every(seconds=60))
+        async def loop(self) -> None:
+            self.beat("halfway")
+
+    def hear(message: str, job: str, **_: Any) -> None:
+        said.append((message, job))
+
+    daemon_beat.connect(hear, sender=Command)
+    live(Command, max_ticks=2)
+    assert sorted(said) == [("halfway", "loop"), ("halfway", "plain")]
+
+
+def test_the_record_of_a_due_time_that_was_skipped_carries_its_job(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = FakeClock()
+    live(daemon(turn=method(Every(seconds=10), lambda: clock.advance(25))), clock, max_ticks=2)
+    (record,) = [each for each in caplog.records if "did not run" in each.getMessage()]
+    assert record.getMessage().startswith("test_scheduler turn due ")
+    assert record.__dict__["job"] == "turn"
+
+
 # What makes no sense
 
 
@@ -500,17 +535,19 @@ def a_generator() -> None:
         (two_of_one_name, "two jobs turn()"),
         (a_generator, "run() is a generator"),
         (lambda: job(len), "@job needs a schedule, as in @job(Every(minutes=5))"),
-        (lambda: job(30), "schedule must be Every"),
-        (lambda: job(IntervalTrigger), "schedule must be Every"),
-        (lambda: job(Every(seconds=1), grace=-1), "grace of a job"),
-        (lambda: job(Every(seconds=1), grace=0), "grace of a job must be above zero"),
-        (lambda: job(Every(seconds=1), tick_timeout=-5), "tick_timeout of a job"),
-        (lambda: job(Every(seconds=1), grace="soon"), "not 'soon'"),
+        (lambda: method(30), "job turn(): schedule must be Every(...), Cron(...), Poll(...) or a"),
+        (lambda: method(IntervalTrigger), "job turn(): schedule must be Every"),
+        (lambda: method(Every(seconds=1), grace=-1), "job turn(): grace"),
+        (lambda: method(Every(seconds=1), grace=0), "job turn(): grace must be above zero"),
+        (lambda: method(Every(seconds=1), tick_timeout=-5), "job turn(): tick_timeout"),
+        (lambda: method(Every(seconds=1), grace="soon"), "not 'soon'"),
         (lambda: job(Cron("0 0 31 2 *")), "is no cron string: Bad day-of-month"),
         (lambda: job(Cron("0 0 * * *", timezone="Mars/Base")), "'Mars/Base' is no time zone"),
-        (lambda: job(Poll(), catch_up=True), "no times to miss"),
-        (lambda: job(Poll(), exclusive=True), "no two processes would agree"),
-        (lambda: job(IntervalTrigger(seconds=3), exclusive=True), "no two processes would agree"),
+        (lambda: method(Poll(), catch_up=True), "no times to miss"),
+        (lambda: method(Poll(), exclusive=True), "no two processes would agree"),
+        (lambda: method(IntervalTrigger(seconds=3), exclusive=True), "no two processes would agre"),
+        (lambda: job(Every(seconds=1))(lambda self, x: None), "self and nothing else: missing"),
+        (lambda: job(Every(seconds=1))(lambda: None), "self and nothing else: too many"),
         (lambda: job(Every(seconds=1))(property(lambda self: 1)), "decorates methods"),
     ],
 )
@@ -559,3 +596,37 @@ def test_jobs_are_values_and_inherited() -> None:
     assert str(refresh) == "refresh every 5m"
     assert isinstance(report.schedule, Schedule)
     assert report != refresh
+
+
+def test_a_job_may_have_no_time_limit_in_the_words_of_the_option() -> None:
+    class Command(BaseDaemonCommand):
+        @job(Every(seconds=1), tick_timeout="none")
+        def turn(self, *, dry: bool = False) -> None: ...
+
+    assert jobs_of(Command)[0].tick_timeout is None
+
+
+def test_a_job_that_a_subclass_overrides_without_saying_when_is_refused() -> None:
+    class Base(BaseDaemonCommand):
+        ledger = False
+
+        @job(Every(seconds=1))
+        def first(self) -> None: ...
+
+        @job(Every(seconds=1))
+        def second(self) -> None: ...
+
+    class Silent(Base):
+        def first(self) -> None: ...
+
+    class Without(Base):
+        first = None  # type: ignore[assignment]
+
+    with pytest.raises(CommandError) as caught:
+        live(Silent, max_ticks=1)
+    assert caught.value.returncode == 2
+    assert str(caught.value) == (
+        "test_scheduler.first() overrides a job and is none: put @job(...) above it, too, or "
+        "write first = None to be rid of the job"
+    )
+    assert [each.name for each in jobs_of(Without)] == ["second"]

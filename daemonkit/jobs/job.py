@@ -9,7 +9,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
+from django.core.management.base import CommandError
+
 from daemonkit.clock import NEVER, Moment
+from daemonkit.exits import Exit
 from daemonkit.iteration import Iteration
 from daemonkit.schedules import Aligned, Every, Schedule, as_schedule, parse_duration
 
@@ -70,35 +73,50 @@ def job(
     """
     if not isinstance(schedule, Schedule) and inspect.isroutine(schedule):
         raise TypeError("@job needs a schedule, as in @job(Every(minutes=5))")
-    when = as_schedule(schedule)
-    if catch_up and not when.is_fixed:
-        raise ValueError(f"catch_up=True makes no sense with {when}, which has no times to miss")
-    if exclusive:
-        when = _the_same_everywhere(when)
-    made = Job(
-        name="",
-        schedule=when,
-        grace=_seconds("grace", grace),
-        tick_timeout=DAEMONS if tick_timeout == DAEMONS else _seconds("tick_timeout", tick_timeout),
-        catch_up=catch_up,
-        exclusive=exclusive,
-    )
 
     def decorate(method: Method) -> Method:
-        name = getattr(method, "__name__", repr(method))
-        if not inspect.isfunction(method):
-            raise TypeError(f"@job decorates methods, not {method!r}")
-        if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
-            raise TypeError(f"job {name}() is a generator, which returns before it works: no yield")
-        if len(name) > 200:
-            raise ValueError(f"the name of job {name[:40]}... is longer than 200 characters")
+        name = _name_of(method)
         # The class is being made; a second method of the same name would replace the first.
         if _marker(sys._getframe(1).f_locals.get(name)):
             raise ValueError(f"there are two jobs {name}(): give one of them another name")
-        setattr(method, _MARK, replace(made, name=name))
+        try:
+            made = Job(
+                name=name,
+                schedule=_schedule(schedule, catch_up=catch_up, exclusive=exclusive),
+                grace=_seconds("grace", grace),
+                tick_timeout=_seconds("tick_timeout", tick_timeout),
+                catch_up=catch_up,
+                exclusive=exclusive,
+            )
+        except ValueError as error:
+            raise ValueError(f"job {name}(): {error}") from None
+        setattr(method, _MARK, made)
         return method
 
     return decorate
+
+
+def _name_of(method: Any) -> str:
+    """The name of what can be a job. Raises ``TypeError`` or ``ValueError`` for what cannot."""
+    if not inspect.isfunction(method):
+        raise TypeError(f"@job decorates methods, not {method!r}")
+    name = method.__name__
+    if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
+        raise TypeError(f"job {name}() is a generator, which returns before it works: no yield")
+    try:
+        inspect.signature(method).bind("self")
+    except TypeError as error:
+        raise TypeError(f"job {name}() is called with self and nothing else: {error}") from None
+    if len(name) > 200:
+        raise ValueError(f"the name of job {name[:40]}... is longer than 200 characters")
+    return name
+
+
+def _schedule(value: Any, *, catch_up: bool, exclusive: bool) -> Schedule:
+    when = as_schedule(value)
+    if catch_up and not when.is_fixed:
+        raise ValueError(f"catch_up=True makes no sense with {when}, which has no times to miss")
+    return _the_same_everywhere(when) if exclusive else when
 
 
 def _the_same_everywhere(schedule: Schedule) -> Schedule:
@@ -127,22 +145,37 @@ def _marker(method: Any) -> Job | None:
 
 
 def _seconds(name: str, value: float | str | None) -> float | None:
-    if value is None:
+    if value is None or value == "none":
         return None
+    if name == "tick_timeout" and value == DAEMONS:
+        return DAEMONS
     try:
         seconds = parse_duration(value)
     except ValueError as error:
-        raise ValueError(f"{name} of a job takes {error}") from None
+        raise ValueError(f"{name} takes {error}") from None
     if seconds <= 0:
-        raise ValueError(f"{name} of a job must be above zero, not {value}")
+        raise ValueError(f"{name} must be above zero, not {value}")
     return seconds
 
 
 def jobs_of(daemon: type[Any]) -> tuple[Job, ...]:
-    """The jobs of a daemon's class, in the order of their definition."""
+    """The jobs of a daemon's class, in the order of their definition.
+
+    Raises ``CommandError`` (exit code 2) for one that a subclass has overridden
+    without saying when it is to run.
+    """
     names = dict.fromkeys(name for each in reversed(daemon.__mro__) for name in vars(each))
     marked = ((name, _marker(getattr(daemon, name, None))) for name in names)
-    return tuple(replace(found, name=name) for name, found in marked if found)
+    jobs = tuple(replace(found, name=name) for name, found in marked if found)
+    for name in names.keys() - {job.name for job in jobs}:
+        was_one = any(_marker(vars(each).get(name)) for each in daemon.__mro__)
+        if was_one and getattr(daemon, name) is not None:
+            raise CommandError(
+                f"{daemon.__module__.rpartition('.')[2]}.{name}() overrides a job and is none: put "
+                f"@job(...) above it, too, or write {name} = None to be rid of the job",
+                returncode=Exit.USAGE,
+            )
+    return jobs
 
 
 @dataclass(frozen=True)

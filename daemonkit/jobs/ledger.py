@@ -7,13 +7,14 @@ by its row, in a transaction of its own.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from django.db.models import F, Max, QuerySet, Window
 from django.db.models.functions import RowNumber
 
 from daemonkit import conf
-from daemonkit.connections import fresh_connections
+from daemonkit.connections import drop_all, fresh_connections
 from daemonkit.errors import Problem, classify, one_line
 from daemonkit.models import Run
 from daemonkit.pool import Pool
@@ -66,12 +67,15 @@ class Ledger:
         self.daemon, self.off = daemon, off
         self.host, self.pid = socket.gethostname(), os.getpid()
         self._unwritten: deque[Entry] = deque(maxlen=MOST_UNWRITTEN)
+        self._in_hand: list[Entry] = []
+        self._moving = threading.Lock()  # of entries from one to the other
         self._writing = threading.Lock()
         self._hurry = threading.Event()
         self._pool: Pool | None = None
         self._since_pruned: Counter[str] = Counter()
         self._failures = 0
         self._complained = -QUIET
+        self._is_ailing = False
 
     # Before the first run
 
@@ -87,16 +91,16 @@ class Ledger:
             with fresh_connections:
                 return self._newest()
         except Exception as error:
-            if needed:
-                if self._is_missing():
-                    raise ImproperlyConfigured(
-                        f"{self.daemon} has jobs that need the ledger (exclusive=True or "
-                        f"catch_up=True), and it has no table in the database "
-                        f"{conf.database()!r}: run `manage.py migrate`"
-                    ) from error
+            if needed and not self._is_missing():
                 raise
-            self._complain(error)
-            return {}
+            if not needed:
+                self.complain(error)
+                return {}
+        # Out of the block, or the unit of work around us would end in that error, too.
+        raise ImproperlyConfigured(
+            f"{self.daemon} has jobs that need the ledger (exclusive=True or catch_up=True), and "
+            f"it has no table in the database {conf.database()!r}: run `manage.py migrate`"
+        )
 
     def _newest(self) -> dict[str, datetime]:
         found = self._rows().values("job").annotate(newest=Max("due")).order_by()
@@ -113,39 +117,42 @@ class Ledger:
 
     # Exclusive runs
 
-    def claim(self, entry: Entry, before: Iterable[Entry]) -> bool:
-        """Claim a due time for this process: whether it is ours. ``before``: rows about earlier
-        due times that were left to whoever might have claimed them.
+    def claim(self, entry: Entry) -> bool:
+        """Claim a due time for this process: whether it is ours.
 
         Raises what the database raises; then it must not run.
         """
         for tries_left in (2, 1, 0):
             try:
-                return self._claim(entry, before)
-            except IntegrityError:
-                return False
+                claimed = self._claim(entry)
             except Exception as error:
                 if tries_left == 0 or classify(error) is not Problem.RETRY:
                     raise
+            else:
+                self._recovered()
+                return claimed
         raise AssertionError("not reached")
 
-    def _claim(self, entry: Entry, before: Iterable[Entry]) -> bool:
-        if left := [self._row(each) for each in before]:
-            self._settle(left)
-        with transaction.atomic(using=conf.database(), durable=True):
-            self._row(entry).save(using=conf.database(), force_insert=True)
+    def _claim(self, entry: Entry) -> bool:
+        """What is still to be written of earlier due times is written first: were this process
+        killed now, the ones that start after it would look back no further than this claim."""
+        skips = [each for each in self._pending() if each.job == entry.job and _is_skip(each)]
+        if skips:
+            self._write_skips(skips)
+        try:
+            with transaction.atomic(using=conf.database(), durable=True):
+                self._row(entry).save(using=conf.database(), force_insert=True)
+        except IntegrityError:
+            return self._take_over(entry)
         self._since_pruned[entry.job] += 1
         return True
 
-    def _settle(self, rows: list[Run]) -> None:
-        """Write what became of due times that nobody has claimed. A claim of our own of which we
-        did not learn that it took effect is taken back."""
-        ours = self._rows().filter(host=self.host, pid=self.pid, status=Run.Status.RUNNING)
-        for row in rows:
-            if row.reason == "ledger":
-                found = ours.filter(job=row.job, due=row.due)
-                found.update(status=row.status, reason=row.reason)
-        Run.objects.using(conf.database()).bulk_create(rows, ignore_conflicts=True)
+    def _take_over(self, entry: Entry) -> bool:
+        """Claim a due time of which another process has said that it could not run it. Of several
+        that try, the server lets one find the row as it was."""
+        row = self._row(entry)
+        skipped = self._rows().filter(job=row.job, due=row.due, status=Run.Status.SKIPPED)
+        return bool(skipped.update(**{name: getattr(row, name) for name in _RESULTS}))
 
     # What became of it
 
@@ -153,9 +160,18 @@ class Ledger:
         """Have a row written, a moment later. From any thread; returns at once."""
         if self.off:
             return
-        self._unwritten.append(entry)
+        with self._moving:
+            self._unwritten.append(entry)
         if not self._writing.locked():
             self._write_soon()
+
+    def hurry(self) -> None:
+        """Let nothing gather any more: the process may be ended at any moment."""
+        self._hurry.set()
+
+    def _pending(self) -> list[Entry]:
+        with self._moving:
+            return [*self._in_hand, *self._unwritten]
 
     def _write_soon(self) -> None:
         if self._writing.acquire(blocking=False):
@@ -163,47 +179,70 @@ class Ledger:
                 self._pool = Pool(threads=1, name=f"{self.daemon}-ledger")
             self._pool.submit(self._gather_and_write).add_done_callback(self._written)
 
-    def _gather_and_write(self) -> None:
+    def _gather_and_write(self) -> BaseException | None:
+        """What went wrong, if anything: it is told of once a minute, and not with each try."""
         self._hurry.wait(Backoff().pause(self._failures) if self._failures else GATHERING)
-        entries = [self._unwritten.popleft() for _ in range(len(self._unwritten))]
+        with self._moving:
+            self._in_hand = list(self._unwritten)
+            self._unwritten.clear()
+        if error := self._tried(lambda: self._write(self._in_hand)):
+            self._put_back()
+        self._in_hand = []
+        return error
+
+    def _tried(self, work: Callable[[], None]) -> BaseException | None:
         try:
-            self._write(entries)
-        except BaseException:
+            work()
+        except BaseException as error:
+            drop_all()
+            return error
+        return None
+
+    def _put_back(self) -> None:
+        with self._moving:
             room = MOST_UNWRITTEN - len(self._unwritten)
-            self._unwritten.extendleft(reversed(entries[max(0, len(entries) - room) :]))
-            raise
+            self._unwritten.extendleft(reversed(self._in_hand[max(0, len(self._in_hand) - room) :]))
 
     def _written(self, future: Any) -> None:
-        error = future.exception()
+        error = future.exception() or future.result()
         self._failures = self._failures + 1 if error else 0
         if error:
-            self._complain(error)
+            self.complain(error)
+        else:
+            self._recovered()
         self._writing.release()
-        if self._unwritten and not self._hurry.is_set():
+        if self._unwritten and not (error and self._hurry.is_set()):
             self._write_soon()
 
     def _write(self, entries: list[Entry]) -> None:
         """One transaction. What ran replaces what is said of a due time, what did not run does
         not. Sorted, so that processes that write the same rows do not lock each other out."""
         newest = {(each.job, each.due): each for each in sorted(entries, key=_skipped_first)}
-        rows = [self._row(newest[key]) for key in sorted(newest)]
+        entries = [newest[key] for key in sorted(newest)]
         alias = conf.database()
         has_target = connections[alias].features.supports_update_conflicts_with_target
         with transaction.atomic(using=alias):
+            self._write_skips([each for each in entries if _is_skip(each)])
             Run.objects.using(alias).bulk_create(
-                [row for row in rows if row.status == Run.Status.SKIPPED],
-                batch_size=500,
-                ignore_conflicts=True,
-            )
-            Run.objects.using(alias).bulk_create(
-                [row for row in rows if row.status != Run.Status.SKIPPED],
+                [self._row(each) for each in entries if not _is_skip(each)],
                 batch_size=500,
                 update_conflicts=True,
                 update_fields=_RESULTS,
                 unique_fields=_KEY if has_target else None,
             )
-        self._since_pruned.update(row.job for row in rows)
-        self._prune({row.job for row in rows})
+        self._since_pruned.update(each.job for each in entries)
+        self._prune({each.job for each in entries})
+
+    def _write_skips(self, entries: list[Entry]) -> None:
+        """Where nobody has said more. A claim of our own of which we did not learn that it took
+        effect is taken back."""
+        ours = self._rows().filter(host=self.host, pid=self.pid, status=Run.Status.RUNNING)
+        rows = [self._row(each) for each in entries]
+        for row in rows:
+            if row.reason == "ledger":
+                found = ours.filter(job=row.job, due=row.due)
+                found.update(status=row.status, reason=row.reason)
+        Run.objects.using(conf.database()).bulk_create(rows, batch_size=500, ignore_conflicts=True)
 
     def _row(self, entry: Entry) -> Run:
         return Run(
@@ -238,21 +277,39 @@ class Ledger:
 
     # When it cannot be written, and at the end
 
-    def _complain(self, error: BaseException) -> None:
+    def complain(self, error: BaseException) -> None:
+        """Say that it cannot be written, now and then."""
         now = time.monotonic()
         if now - self._complained >= QUIET:
-            self._complained = now
-            logger.error("the ledger of %s cannot be written: %s", self.daemon, one_line(error))
+            self._complained, self._is_ailing = now, True
+            logger.error(
+                "the ledger of %s cannot be written: %s%s",
+                self.daemon,
+                one_line(error),
+                self._mend(error),
+            )
+
+    def _mend(self, error: BaseException) -> str:
+        if classify(error) is None:
+            with contextlib.suppress(Exception):
+                if self._is_missing():
+                    return ". It has no table: run `manage.py migrate`"
+        return ""
+
+    def _recovered(self) -> None:
+        if self._is_ailing:
+            self._is_ailing = False
+            logger.info("the ledger of %s can be written again", self.daemon)
 
     def close(self) -> None:
         """Write what is left, within a few seconds."""
-        self._hurry.set()
+        self.hurry()
         if self._pool is None:
             return
         until = time.monotonic() + CLOSING
         if self._writing.acquire(timeout=CLOSING):
-            last = self._pool.submit(self._write_the_last)
-            last.add_done_callback(lambda future: future.exception())
+            last = self._pool.submit(self._tried, self._write_the_last)
+            last.add_done_callback(self._written_the_last)
         if not self._pool.close(timeout=max(0.0, until - time.monotonic())):
             logger.error("the ledger of %s lacks its last rows", self.daemon)
 
@@ -260,6 +317,10 @@ class Ledger:
         if self._unwritten:
             self._write(list(self._unwritten))
         self._prune(set(self._since_pruned), all_of_them=True)
+
+    def _written_the_last(self, future: Any) -> None:
+        if error := future.exception() or future.result():
+            self.complain(error)
 
 
 def read(daemon: str | None = None) -> list[dict[str, Any]]:
@@ -313,8 +374,12 @@ _KEY = ["daemon", "job", "due"]
 _RESULTS = ["status", "reason", "late", "started", "seconds", "error", "host", "pid"]
 
 
+def _is_skip(entry: Entry) -> bool:
+    return entry.status == Run.Status.SKIPPED
+
+
 def _skipped_first(entry: Entry) -> bool:
-    return entry.status != Run.Status.SKIPPED
+    return not _is_skip(entry)
 
 
 def _utc(wall: float) -> datetime:

@@ -31,11 +31,14 @@ from daemonkit.iteration import Iteration
 from daemonkit.jobs.ledger import Entry, Ledger
 from daemonkit.jobs.turns import Turns
 from daemonkit.life import Life
-from daemonkit.log import logger
 from daemonkit.models import Run
 from daemonkit.pool import Pool
 from daemonkit.retry import next_due
 from daemonkit.signals import announce
+
+MOST_PASSED = 10
+"""Due times, of those that passed together, that are told one by one: the newest. More of them
+would push out of the ledger what ran before."""
 
 SET = 0.05
 """Seconds by which the wall clock must move against the monotonic one to count as set."""
@@ -44,6 +47,7 @@ SET = 0.05
 def live(life: Life) -> Iteration | None:
     """A life of a daemon with jobs. The last iteration, if there was one."""
     scheduler = Scheduler(life)
+    life.last_words = scheduler.last_words
     with life.watched(), life.announced(), life.opened(scheduler.open), life.campaigning():
         return scheduler.live()
 
@@ -159,7 +163,6 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
                          executors={"default": self.pool})  # fmt: skip
         self.turns = [Turns(job, getattr(life.daemon, job.name), self) for job in settings.jobs]
         self.ledger = Ledger(life.daemon.name, off=not life.settings.ledger)
-        self.keep = 1
         self.begun = 0  # runs
         self.last: Iteration | None = None
         self.skipped: Counter[tuple[str, str]] = Counter()
@@ -179,7 +182,7 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
         opens after it may fail, and then it is called again."""
         if self._has_looked:
             return
-        self.keep = conf.keep_runs()
+        conf.keep_runs()  # whether it makes sense
         newest = self.ledger.open(needed=any(turns.job.needs_ledger for turns in self.turns))
         self._has_looked, now = True, self.clock.moment()
         for turns in self.turns:
@@ -193,7 +196,7 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
         it."""
         if turns.is_interval or not turns.job.schedule.is_fixed:
             return  # its times begin with the process
-        passed = turns.between(last, now, self.keep)
+        passed = turns.between(last, now, MOST_PASSED)
         if passed and turns.job.catch_up and not turns.too_late(passed[-1], now):
             turns.due = passed.pop()
         for due in passed:
@@ -263,7 +266,7 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
         if due is turns.retry:
             turns.retry = None
         elif turns.job.schedule.is_fixed:
-            *passed, newest = turns.missed(now, self.keep)
+            *passed, newest = turns.missed(now, MOST_PASSED)
             self.heap.push(job, turns.due)
             for each in passed:
                 self.skip(turns, each, turns.why_not(each, now) or "grace")
@@ -315,10 +318,19 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
             life.pulsed()
         if self.state != STATE_STOPPED:
             super().shutdown(wait=False)
-        for turns in self.turns:
-            for entry in turns.unsaid[:-1]:
-                self.ledger.note(entry)
         self.ledger.close()
+
+    def last_words(self) -> None:
+        """The process is being forced to end: note what runs as failed, for it may end with no more
+        to be said. From the watcher's side. What ends by itself in time says so after it."""
+        self.ledger.hurry()
+        for turns in self.turns:
+            with turns.lock:
+                if (started := turns.started) is not None:
+                    seconds = self.clock.moment().monotonic - started.monotonic
+                    words = f"forced to end: {self.life.stop.forced}"
+                    iteration = Iteration(turns.number, turns.now_due, started, seconds)
+                    self._note(turns, iteration, words)
 
     # On a thread of the pool
 
@@ -335,7 +347,7 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
         turns.number += 1
         turns.now_due, turns.started = due, now
         self.life.begin(turns.number, due, turns.job.name)
-        with self.life.stop.timing(turns.tick_timeout) as turns.timing:
+        with self.life.stop.timing(turns.tick_timeout, turns.job.name) as turns.timing:
             try:
                 return turns.work()
             finally:
@@ -343,9 +355,10 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
 
     def ended(self, turns: Turns, result: Any, error: BaseException | None) -> None:
         """The unit of work of a run has ended."""
-        if turns.started is None:
+        with turns.lock:
+            started, turns.started = turns.started, None
+        if started is None:
             return
-        started, turns.started = turns.started, None
         iteration = Iteration(
             turns.number, turns.now_due, started, turns.seconds, result, job=turns.job.name
         )
@@ -361,7 +374,7 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
             self.life.stop.ask(reason)
             self.life.on_asked(reason)
             self.life.nudge()
-        self._note(turns, iteration, error)
+        self._note(turns, iteration, "" if error is None else one_line(error))
 
     def _move_on(self, turns: Turns, iteration: Iteration) -> None:
         """See to it that the loop knows when the job is next due, where its end decides that."""
@@ -391,18 +404,19 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
         again = sum(before >= due.wall for before in self._set_back)
         return due.utc + timedelta(microseconds=again)
 
-    def _note(self, turns: Turns, iteration: Iteration, error: BaseException | None) -> None:
+    def _note(self, turns: Turns, iteration: Iteration, error: str) -> None:
         if self.ledger.off:
             return
         self.ledger.note(
             Entry(
                 job=turns.job.name,
                 due=self._label(iteration.due),
-                status=Run.Status.RAN if error is None else Run.Status.FAILED,
+                status=Run.Status.FAILED if error else Run.Status.RAN,
+                reason="forced" if error and self.life.stop.forced else "",
                 late=iteration.late,
                 started=iteration.started.wall,
                 seconds=iteration.seconds,
-                error="" if error is None else one_line(error),
+                error=error,
             )
         )
 
@@ -410,39 +424,18 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
         name = turns.job.name
         self.skipped[name, reason] += 1
         announce(signals.run_skipped, self.life.daemon, job=name, due=due, reason=reason)
-        self._note_skip(turns, due, reason)
-
-    def _note_skip(self, turns: Turns, due: Moment, reason: str) -> None:
-        """A due time of an exclusive job may be run by another process until the next one comes.
-        That it was not is written before this process claims a later one: were it killed in
-        between, the ones that start after it would look back no further than that claim."""
-        entry = Entry(turns.job.name, self._label(due), Run.Status.SKIPPED, reason)
-        if not turns.job.exclusive:
-            self.ledger.note(entry)
-            return
-        with turns.lock:
-            turns.unsaid.append(entry)
-            sure = turns.unsaid.pop(0) if len(turns.unsaid) > self.keep else None
-        if sure is not None:
-            self.ledger.note(sure)
+        if reason == "down" and turns.job.catch_up and self.life.stop.asked:
+            return  # left to the next start, which catches up on what has no row
+        self.ledger.note(Entry(name, self._label(due), Run.Status.SKIPPED, reason))
 
     def _claim(self, turns: Turns, due: Moment, now: Moment) -> bool:
         """Whether this process is the one to run an exclusive due time."""
         late = max(0.0, now.monotonic - due.monotonic)
         entry = Entry(turns.job.name, self._label(due), Run.Status.RUNNING, late=late,
                       started=now.wall)  # fmt: skip
-        with turns.lock:
-            before, turns.unsaid = turns.unsaid, []
         try:
-            return self.ledger.claim(entry, before)
+            return self.ledger.claim(entry)
         except Exception as error:
-            with turns.lock:
-                turns.unsaid = before + turns.unsaid
-            logger.error(
-                "%s %s is exclusive and did not run: the ledger cannot be written: %s",
-                self.life.daemon.name,
-                turns.job.name,
-                one_line(error),
-            )
+            self.ledger.complain(error)
             self.skip(turns, due, "ledger")
             return False

@@ -13,7 +13,6 @@ from asgiref.sync import async_to_sync, iscoroutinefunction
 from daemonkit.clock import NEVER, Moment
 from daemonkit.iteration import Iteration
 from daemonkit.jobs.job import DAEMONS, Job
-from daemonkit.jobs.ledger import Entry
 from daemonkit.life import Life
 from daemonkit.log import logger
 from daemonkit.schedules import Aligned, Every
@@ -55,7 +54,6 @@ class Turns:
         self.last: Iteration | None = None
         self.began = self.ended = self.not_before = float("-inf")
         self.lock = threading.Lock()
-        self.unsaid: list[Entry] = []  # about due times that another process may yet claim
 
     def get_next_fire_time(
         self, previous_fire_time: datetime | None, now: datetime

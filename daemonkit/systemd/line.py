@@ -32,18 +32,20 @@ class Line:
         self.ending = ""
         self.override = ""
         self.standing_by = ""
-        self.message = ""
+        self.messages: dict[str, str] = {}
         self.running: dict[str, Running] = {}
         self.due: Moment | None = None
         self.last: Iteration | None = None
 
     def begun(self, job: str, number: int) -> None:
+        self.messages.pop(job, None)
         self.running[job] = Running(number, time.time())
         if not job:
             self.due = None
 
     def ended(self, iteration: Iteration) -> None:
-        self.last, self.message = iteration, ""
+        self.last = iteration
+        self.messages.pop(iteration.job, None)
         self.running.pop(iteration.job, None)
 
     def awaits(self, error: Exception, seconds: float) -> None:
@@ -56,9 +58,10 @@ class Line:
         return " ".join(text.split())[:MOST]
 
     def _parts(self) -> list[str]:
-        running = [_running(job, tick) for job, tick in sorted(self.running.copy().items())]
-        if running and self.message:
-            running[-1] += f": {self.message}"
+        running = [
+            _running(job, tick, self.messages.get(job, ""))
+            for job, tick in sorted(self.running.copy().items())
+        ]
         if self.ending:
             return [self.ending + (f", waits for {running[0]}" if running else ""), *running[1:]]
         parts = running or [self.standing_by or self.doing]
@@ -69,8 +72,9 @@ class Line:
         return parts
 
 
-def _running(job: str, tick: Running) -> str:
-    return f"{_named(job, tick.number)} runs since {_at(tick.since)}"
+def _running(job: str, tick: Running, message: str) -> str:
+    told = f": {message}" if message else ""
+    return f"{_named(job, tick.number)} runs since {_at(tick.since)}{told}"
 
 
 def _outcome(iteration: Iteration) -> str:

@@ -88,7 +88,8 @@ class Notifier:
         self._said = ""  # the status that systemd knows
         self._owed: list[str] = []  # what must arrive, and did not yet
         self._status_next = self._pulse_next = self._wait_next = 0.0  # not before, monotonic
-        self._opening = self._stopping = self._reloading = self._overdue = False
+        self._opening = self._stopping = self._reloading = False
+        self._overdue: set[str] = set()
         self._moments: dict[Signal, Callable[..., None]] = {
             signals.database_awaited: self.awaited,
             signals.daemon_ready: self.ready,
@@ -149,21 +150,21 @@ class Notifier:
             self._say()
 
     def finished(self, iteration: Iteration, **_: Any) -> None:
-        self._overdue = False
+        self._overdue.discard(iteration.job)
         self.line.ended(iteration)
 
-    def beat(self, message: str, **_: Any) -> None:
+    def beat(self, message: str, job: str = "", **_: Any) -> None:
         if message:
-            self.line.message = message
+            self.line.messages[job] = message
         now = time.monotonic()
         if now >= self._pulse_next:
             self.pulse()
         elif message and now >= self._status_next:
             self._say()
 
-    def overdue(self, seconds: float, **_: Any) -> None:
-        self._overdue = True
-        self.line.message = f"past its tick_timeout of {seconds:g} s"
+    def overdue(self, seconds: float, job: str = "", **_: Any) -> None:
+        self._overdue.add(job)
+        self.line.messages[job] = f"past its tick_timeout of {seconds:g} s"
         self._say()
 
     # Many hosts, many processes

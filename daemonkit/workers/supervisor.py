@@ -196,7 +196,7 @@ class Supervisor:
                 announce(signals.database_awaited, self, error=error, seconds=float(seconds))
             elif word == "beat" and self.stop.asked:
                 self.stop.beat()
-                announce(signals.daemon_beat, self, message=text)
+                announce(signals.daemon_beat, self, message=text, job="")
 
     def _reap(self) -> None:
         for worker in self.workers:

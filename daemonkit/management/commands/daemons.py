@@ -17,7 +17,6 @@ from django.utils import timezone
 from daemonkit import conf, deploying
 from daemonkit.checks import ask_databases, lacks_table
 from daemonkit.clock import Clock, Moment
-from daemonkit.command import BaseDaemonCommand
 from daemonkit.connections import fresh_connections
 from daemonkit.discovery import Found, find_daemon, find_daemons
 from daemonkit.errors import Problem, classify, one_line
@@ -183,14 +182,21 @@ def _add_format(parser: Any, *, default: str) -> None:
 
 
 def _as_row(found: Found) -> tuple[str, str, str, str]:
+    schedule, trouble = _schedule(found)
+    if found.daemon is None or trouble:
+        return found.name, found.app, "", trouble
+    return found.name, found.app, schedule or "-", found.daemon.help
+
+
+def _schedule(found: Found) -> tuple[str, str]:
+    """A daemon's schedule, and what is wrong with it: the others are to be listed all the same."""
     if found.daemon is None:
-        return found.name, found.app, "", found.trouble
-    return found.name, found.app, _schedule(found.daemon) or "-", found.daemon.help
-
-
-def _schedule(daemon: BaseDaemonCommand) -> str:
-    jobs = jobs_of(type(daemon))
-    return str(Jobs(jobs)) if jobs else str(daemon.schedule or "")
+        return "", found.trouble
+    try:
+        jobs = jobs_of(type(found.daemon))
+    except CommandError as error:
+        return "", str(error)
+    return str(Jobs(jobs)) if jobs else str(found.daemon.schedule or ""), ""
 
 
 def _as_cells(run: dict[str, Any]) -> tuple[str, ...]:
@@ -216,11 +222,11 @@ def _unread(error: django.db.Error | ImproperlyConfigured) -> CommandError:
 
 
 def _as_json(found: Found) -> dict[str, Any]:
-    daemon = found.daemon
+    daemon, (schedule, trouble) = found.daemon, _schedule(found)
     return {
         "name": found.name,
         "app": found.app,
-        "schedule": None if daemon is None else _schedule(daemon) or None,
+        "schedule": schedule or None,
         "help": None if daemon is None else daemon.help,
-        "error": found.trouble or None,
+        "error": trouble or None,
     }

@@ -37,9 +37,17 @@ class Command(BaseDaemonCommand):
             except BaseException:
                 continue
 
+    @job(Every(seconds=0.5), tick_timeout=1, exclusive=True)
+    def stuck(self):
+        self.hanging()
+
     @job(Every(seconds=60))
     def leaving(self):
         raise SystemExit(3)
+
+    @job(Every(seconds=60))
+    def interrupted(self):
+        raise KeyboardInterrupt
 
     @job(Every(seconds=60))
     def counting(self):
