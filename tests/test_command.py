@@ -354,7 +354,7 @@ def test_the_end_of_a_life_is_told_by_what_ended_it(
     assert hearing[-1][1]["reason"] == "it has ticked once"
     with pytest.raises(CommandError):
         call_command(Unopened(), clock=FakeClock())
-    assert hearing[-1][1]["reason"] == "ImproperlyConfigured"
+    assert hearing[-1][1]["reason"] == "misconfigured"
     with pytest.raises(ZeroDivisionError):
         call_command(Odd(), clock=FakeClock())
     assert hearing[-1][1]["reason"] == "ZeroDivisionError"

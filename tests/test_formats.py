@@ -131,7 +131,7 @@ def test_so_is_that_of_a_worker(project: Project) -> None:
     assert daemon.wait(20) == 78
     lines = [json.loads(line) for line in daemon.stderr.splitlines()]
     (said, *_) = [line for line in lines if line["message"].startswith("CommandError: ")]
-    assert said["message"] == "CommandError: ImproperlyConfigured: no such thing"
+    assert said["message"] == "CommandError: no such thing"
     assert (said["level"], said["daemon"]) == ("ERROR", "refused")
     assert said["worker"].startswith("refused.")
 

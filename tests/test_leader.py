@@ -422,6 +422,9 @@ class Away:
         self.life, self.spans = daemon.life, spans
         self.was_away = False
 
+    def campaigning(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
     @property
     def hindrance(self) -> str:
         now = self.life.clock.moment().monotonic

@@ -136,9 +136,7 @@ class Leadership:
         try:
             yield
         except StaleEpoch:
-            now = self._candidate.term
-            if self.hindrance or now is None or now.epoch != term.epoch:  # or it is not of our term
-                self._cut.add(thread)
+            self._cut.add(thread)
             raise
         finally:
             _epoch.reset(token)
