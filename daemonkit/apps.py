@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.apps import AppConfig
-from django.core.checks import register
+from django.core.checks import CheckMessage, register
 from django.core.exceptions import ImproperlyConfigured
 
 from daemonkit.exits import Exit
+
+if TYPE_CHECKING:
+    from daemonkit.signals import Announcer
 
 
 class DaemonkitConfig(AppConfig):
@@ -21,13 +25,28 @@ class DaemonkitConfig(AppConfig):
             _refuse_a_missing_driver()
 
     def ready(self) -> None:
-        from daemonkit import checks, forking, threads
-        from daemonkit.systemd import notify
+        from daemonkit import forking, signals, threads
 
         threads.install()
         forking.install()
-        notify.install()
-        register(checks.check_time_limits, "database", deploy=True)
+        signals.daemon_started.connect(_tell_systemd, dispatch_uid="daemonkit.systemd.notify")
+        register(_check_time_limits, "database", deploy=True)
+
+
+# What follows loads what it needs when it is needed, and not at every start.
+
+
+def _tell_systemd(daemon: Announcer, **_: Any) -> None:
+    if "NOTIFY_SOCKET" in os.environ:
+        from daemonkit.systemd import notify
+
+        notify.begin(daemon)
+
+
+def _check_time_limits(**arguments: Any) -> list[CheckMessage]:
+    from daemonkit.checks import check_time_limits
+
+    return check_time_limits(**arguments)
 
 
 def _refuse_a_missing_driver() -> None:

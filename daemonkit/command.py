@@ -219,7 +219,7 @@ class BaseDaemonCommand(BaseCommand):
         """Live once. Exit codes are those of ``daemonkit.Exit``."""
         self.options = MappingProxyType(options)
         self._life = life = Life(self, _written_tick(self), options)
-        if life.settings.leader:
+        if life.settings.terms is not None and life.settings.leader:
             from daemonkit.leading.leader import Leadership  # loaded by those alone who want it
 
             life.leadership = Leadership(life, life.settings.terms)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from daemonkit.clock import Clock
 from daemonkit.jobs.job import Job, Jobs
-from daemonkit.leading.lease import Terms
 from daemonkit.plan import schedule_of
 from daemonkit.schedules import Poll, Schedule
 from daemonkit.typed import at_least_one, count, seconds, seconds_or_none, size, usage
 
 if TYPE_CHECKING:
     from daemonkit.command import BaseDaemonCommand
+    from daemonkit.leading.lease import Terms
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Settings:
     ledger: bool
     jobs: tuple[Job, ...] = ()
     leader: bool = False
-    terms: Terms = field(default_factory=Terms)
+    terms: Terms | None = None
     max_memory: int | None = None
     workers: int = 1
     once: bool = False
@@ -65,11 +65,7 @@ class Settings:
             ledger=bool(daemon.ledger),
             jobs=jobs,
             leader=leads(daemon, options),
-            terms=_terms(
-                seconds("lease", said("lease")),
-                seconds_or_none("renew_deadline", said("renew_deadline")),
-                seconds_or_none("renew_every", said("renew_every")),
-            ),
+            terms=_terms(daemon, options),
             max_memory=size("max_memory", said("max_memory")),
             workers=_workers(daemon, options, schedule),
             once=once,
@@ -108,8 +104,21 @@ def leads(daemon: BaseDaemonCommand, options: Mapping[str, Any]) -> bool:
     return bool(daemon.leader if said is None else said)
 
 
-def _terms(lease: float, renew_deadline: float | None, renew_every: float | None) -> Terms:
-    terms = Terms.of(lease, renew_deadline, renew_every)
+def _terms(daemon: BaseDaemonCommand, options: Mapping[str, Any]) -> Terms | None:
+    """The times of the lease, where somebody leads or has said them."""
+    said = {name: options.get(name) for name in ("lease", "renew_deadline", "renew_every")}
+    if not leads(daemon, options) and all(value is None for value in said.values()):
+        return None
+    from daemonkit.leading.lease import Terms  # loaded by those alone who want it
+
+    lease, renew_deadline, renew_every = (
+        getattr(daemon, name) if value is None else value for name, value in said.items()
+    )
+    terms = Terms.of(
+        seconds("lease", lease),
+        seconds_or_none("renew_deadline", renew_deadline),
+        seconds_or_none("renew_every", renew_every),
+    )
     if complaint := terms.complaint():
         raise usage(complaint)
     return terms

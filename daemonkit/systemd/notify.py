@@ -40,16 +40,11 @@ STOPPED = 10.0
 """Seconds beyond ``stop_timeout`` until systemd kills: we end by force in the first of them."""
 
 
-def install() -> None:
-    """Listen, from now on, to lives that begin in this process; called by ``AppConfig.ready``."""
-    signals.daemon_started.connect(_begin, dispatch_uid="daemonkit.systemd.notify")
-
-
-def _begin(daemon: Announcer, **_: Any) -> None:
+def begin(daemon: Announcer) -> None:
+    """Tell systemd of this life, which begins; called by ``apps.py`` where there is a socket."""
     taken = {name: os.environ.pop(name) for name in TAKEN if name in os.environ}
     handed_on.update(taken)
-    if "NOTIFY_SOCKET" in taken:
-        Notifier(daemon, Channel(taken["NOTIFY_SOCKET"])).listen()
+    Notifier(daemon, Channel(taken["NOTIFY_SOCKET"])).listen()
 
 
 class Channel:
