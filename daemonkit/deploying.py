@@ -14,7 +14,6 @@ from django.conf import settings
 from django.core.management.base import CommandError
 
 from daemonkit.discovery import find_daemon
-from daemonkit.exits import Exit
 from daemonkit.settings import Settings
 from daemonkit.systemd.installing import Installation
 from daemonkit.systemd.units import (
@@ -26,6 +25,7 @@ from daemonkit.systemd.units import (
     render_unit,
     systemd_version,
 )
+from daemonkit.typed import usage
 
 
 def add_options(parser: Any) -> None:
@@ -42,17 +42,17 @@ def deployment_of(options: dict[str, Any]) -> Deployment:
     try:
         folder, program = project_folder(sys.argv[0], _module())
     except ValueError as error:
-        raise _usage(str(error)) from error
+        raise usage(str(error)) from error
     project = options["project"] or project_name(folder)
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", project):
-        raise _usage(f"--project takes letters, digits, '-', '_' and '.', not {project!r}")
+        raise usage(f"--project takes letters, digits, '-', '_' and '.', not {project!r}")
     user = options["account"] or ""
     if user and options["user"]:
-        raise _usage("say --user or --as USER, not both")
+        raise usage("say --user or --as USER, not both")
     try:
         pwd.getpwnam(user or "root")
     except KeyError:
-        raise _usage(f"there is no user {user!r}") from None
+        raise usage(f"there is no user {user!r}") from None
     usual = Path(f"/etc/{project}.env")
     file = options["environment_file"] or (usual if usual.is_file() else "")
     return Deployment(
@@ -77,7 +77,7 @@ def unit_of(deployment: Deployment, name: str, options: Sequence[str] = ()) -> s
     try:
         said = daemon.create_parser("manage.py", name).parse_args(own[:cut])
     except CommandError as error:
-        raise _usage(f"{name}: {str(error).removeprefix('Error: ')}") from error
+        raise usage(f"{name}: {str(error).removeprefix('Error: ')}") from error
     Settings.of(daemon, vars(said))
     return render_unit(deployment, name, daemon.help, own)
 
@@ -110,7 +110,7 @@ def install(
     if sentence := closed_folder(deployment):
         raise CommandError(sentence)
     if (file := deployment.environment_file) and not Path(file).is_file():
-        raise _usage(f"there is no environment file {file}")
+        raise usage(f"there is no environment file {file}")
     installation = Installation(deployment, units, say)
     if dry_run:
         installation.rehearse()
@@ -122,7 +122,3 @@ def _module() -> str:
     """The module that runs by ``python -m``, or "": a script runs."""
     spec = sys.modules["__main__"].__spec__
     return spec.name.removesuffix(".__main__") if spec is not None else ""
-
-
-def _usage(sentence: str) -> CommandError:
-    return CommandError(sentence, returncode=Exit.USAGE)

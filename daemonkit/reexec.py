@@ -20,6 +20,9 @@ from daemonkit.errors import one_line
 from daemonkit.exits import Exit
 from daemonkit.watcher import flush
 
+NOT_FOR_CHILDREN = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
+"""Environment variables by which systemd and one process speak, and no other."""
+
 handed_on: dict[str, str] = {}
 """Environment variables that were taken away from our children, and that the new image needs."""
 

@@ -91,7 +91,7 @@ ARROWS = """
     workers.several  -> command discovery log typed workers.places workers.supervisor
     systemd.units       -> reexec
     systemd.installing  -> exits systemd.units
-    deploying        -> discovery exits settings systemd.installing systemd.units
+    deploying        -> discovery settings systemd.installing systemd.units typed
     checks           -> connections errors links
     testing          -> clock
 """

@@ -18,11 +18,9 @@ from django.dispatch import Signal
 from daemonkit import signals
 from daemonkit.clock import Moment
 from daemonkit.iteration import Iteration
-from daemonkit.reexec import handed_on
+from daemonkit.reexec import NOT_FOR_CHILDREN, handed_on
 from daemonkit.signals import Announcer
 from daemonkit.systemd.line import Line
-
-TAKEN = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 GAP = 1.0
 """Seconds between two messages that merely repeat or refine: a fast loop would send thousands."""
@@ -42,7 +40,7 @@ STOPPED = 10.0
 
 def begin(daemon: Announcer) -> None:
     """Tell systemd of this life, which begins; called by ``apps.py`` where there is a socket."""
-    taken = {name: os.environ.pop(name) for name in TAKEN if name in os.environ}
+    taken = {name: os.environ.pop(name) for name in NOT_FOR_CHILDREN if name in os.environ}
     handed_on.update(taken)
     Notifier(daemon, Channel(taken["NOTIFY_SOCKET"])).listen()
 

@@ -28,9 +28,6 @@ from daemonkit.iteration import Iteration
 from daemonkit.watcher import flush
 from daemonkit.workers.labels import finish_lines, label_output
 
-NOT_HANDED_DOWN = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
-"""systemd hears the supervisor alone."""
-
 SHORT = 1.0
 """A wait of less than so many seconds is not worth a report."""
 
@@ -42,7 +39,7 @@ def work(
     which are above us, may go on here. Exit codes are those of a process of its own."""
     code: int = Exit.TICK_FAILED
     try:
-        for name in NOT_HANDED_DOWN:
+        for name in reexec.NOT_FOR_CHILDREN:  # systemd hears the supervisor alone
             os.environ.pop(name, None)
         reexec.handed_on.clear()
         label_output(label)

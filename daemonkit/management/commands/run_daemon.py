@@ -8,12 +8,12 @@ from itertools import takewhile
 from typing import Any
 
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandParser
 
 from daemonkit.discovery import find_daemon
 from daemonkit.ending import ends_in_a_sentence, format_in
-from daemonkit.exits import Exit
 from daemonkit.handlers import on_signals
+from daemonkit.typed import usage
 
 _ALL = "\0all"
 """``--all`` as argparse sees it: in the place of a name."""
@@ -62,13 +62,13 @@ class Command(BaseCommand):
             from daemonkit.workers.several import supervise_all  # a plain loop loads no supervisor
 
             if words or arguments:
-                raise _usage("say --all, or names, not both")
+                raise usage("say --all, or names, not both")
             return supervise_all(prog, [*before, *options])
         daemon = find_daemon(name, arguments)
         if not words or _takes_words(daemon):
             return daemon.run_from_argv([prog, name, *before, *options])
         if arguments:
-            raise _usage("what stands behind -- is for one command; run it alone")
+            raise usage("what stands behind -- is for one command; run it alone")
         return _supervise(prog, [name, *words], [*before, *options[len(words) :]])
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -102,7 +102,3 @@ def _split(argv: list[str]) -> tuple[list[str], list[str]]:
         return list(argv), []
     cut = argv.index("--")
     return argv[:cut], argv[cut + 1 :]
-
-
-def _usage(sentence: str) -> CommandError:
-    return CommandError(sentence, returncode=Exit.USAGE)
