@@ -74,8 +74,7 @@ class Candidate:
 
     def is_settled(self) -> bool:
         """Whether it leads, or has seen who does."""
-        lines = self.daemon.stderr.splitlines()
-        said = [line for line in lines if _SAYS_WHO_LEADS.search(line)]
+        said = [line for line in self.daemon.lines if _SAYS_WHO_LEADS.search(line)]
         return bool(said) and "leads no more" not in said[-1]
 
     def close(self) -> None:
@@ -183,7 +182,7 @@ class Nemesis:
 
     def settle(self) -> None:
         for candidate in self.candidates:
-            assert candidate.daemon.is_running, candidate.daemon.output[-3000:]
+            assert candidate.daemon.is_running, candidate.daemon.so_far[-3000:]
             eventually(candidate.is_settled, PATIENT, f"{candidate.daemon} is settled")
         self.progress(self.epoch())
 
@@ -316,7 +315,7 @@ class Nemesis:
 
     def terms(self, candidate: Candidate) -> int:
         """How many times its process has come to lead."""
-        return candidate.daemon.stderr.count("leads, epoch")
+        return sum("leads, epoch" in line for line in candidate.daemon.lines)
 
     def report(self) -> str:
         """Where everybody stands: SIGUSR1 writes the stacks."""

@@ -90,6 +90,7 @@ class Daemon:
             start_new_session=True,
         )
         self.pid = self.process.pid
+        self._waited_for = False
         self._outputs: dict[str, list[str]] = {"stdout": [], "stderr": []}
         self._readers = [self._read("stdout"), self._read("stderr")]
 
@@ -100,16 +101,26 @@ class Daemon:
 
     @property
     def output(self) -> str:
-        """Both outputs, as they came; the order between the two is nearly right."""
-        return "\n".join(self.lines)
+        """Both outputs of a process that has ended; the order between the two is nearly right."""
+        return self._whole(self.lines)
 
     @property
     def stdout(self) -> str:
-        return "\n".join(self._outputs["stdout"])
+        return self._whole(self._outputs["stdout"])
 
     @property
     def stderr(self) -> str:
-        return "\n".join(self._outputs["stderr"])
+        return self._whole(self._outputs["stderr"])
+
+    @property
+    def so_far(self) -> str:
+        """What has been read of both outputs. More may be on its way: ``wait_for`` it."""
+        return "\n".join(self.lines)
+
+    def _whole(self, lines: list[str]) -> str:
+        """Refuses to judge a process that may not have been read to its end: that is a race."""
+        assert self._waited_for, f"{self!r} has not been waited for: what it said is not all here"
+        return "\n".join(lines)
 
     def wait_for(
         self, pattern: str | re.Pattern[str], within: float = 10.0, *, count: int = 1
@@ -147,7 +158,7 @@ class Daemon:
 
     def _report(self, what: str) -> str:
         state = "running" if self.is_running else f"ended with {self.process.returncode}"
-        return f"{self!r} ({state}) {what}; its output:\n{self.output}"
+        return f"{self!r} ({state}) {what}; its output:\n{self.so_far}"
 
     # Life
 
@@ -171,6 +182,7 @@ class Daemon:
         deadline = time.monotonic() + 1  # a child that lives on may hold the pipes open
         for reader in self._readers:
             reader.join(max(0, deadline - time.monotonic()))
+        self._waited_for = True
         return code
 
     def stop(self, signum: int = SIGTERM, within: float = 10.0) -> int:

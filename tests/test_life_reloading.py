@@ -48,8 +48,8 @@ def test_sighup_keeps_the_pid_and_takes_new_code(project: Project, door: list[st
     project.command("speaker", says("after, and of another length"))
     daemon.signal(signal.SIGHUP)
     daemon.wait_for("after", within=20)
-    assert "speaker begins anew: SIGHUP" in daemon.stderr
     assert daemon.stop() == 0  # the same process still
+    assert "speaker begins anew: SIGHUP" in daemon.stderr
     assert "speaker stopped: SIGTERM" in daemon.stderr
 
 

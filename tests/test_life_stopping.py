@@ -102,7 +102,7 @@ def outlasts_the_burst(daemon: Daemon) -> None:
     def forced() -> bool:
         if daemon.is_running:
             daemon.signal(signal.SIGTERM)
-        return "forced to end" in daemon.stderr or not daemon.is_running
+        return "forced to end" in daemon.so_far or not daemon.is_running
 
     eventually(forced, every=0.1)
 
@@ -227,7 +227,7 @@ def test_reload_restarts_on_a_change_of_code(manage: Manage, tmp_path: Path) -> 
 
     def changed() -> bool:  # the reloader notes the times of files when it starts to look
         code.write_text(CHANGING.format(word="after"))
-        return "after" in daemon.stdout
+        return "after" in daemon.so_far
 
     eventually(changed, within=15, every=0.5)
     daemon.signal_group(signal.SIGINT)

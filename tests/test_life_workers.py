@@ -69,7 +69,7 @@ def ready(daemon: Daemon, within: float = 20) -> list[int]:
 
 
 def ticks_of(daemon: Daemon, pid: int) -> int:
-    return daemon.stdout.count(f" in {pid} on session ")
+    return daemon.so_far.count(f" in {pid} on session ")
 
 
 def notes(server: Server) -> list[str]:
@@ -149,7 +149,7 @@ def test_a_worker_that_dies_is_replaced_and_the_others_do_not_notice(
     pids = ready(daemon)
     victim = psutil.Process(pids[1])
     victim.send_signal(signum)
-    eventually(lambda: len(started(daemon)) == 4, within=10, what=daemon.output)
+    eventually(lambda: len(started(daemon)) == 4, within=10)
     successor = started(daemon)[-1]
     eventually(lambda: ticks_of(daemon, successor) >= 3, within=20)
     how = "ended with exit code 0" if signum == signal.SIGTERM else f"ended by {signum.name}"
@@ -180,10 +180,10 @@ def test_the_sessions_of_a_killed_worker_are_its_own(
 def test_workers_that_die_at_once_are_started_at_growing_intervals(live: Live) -> None:
     daemon = live("tagged", "--workers", "2", "--dies", "lifespan:3")
     daemon.wait_for("exit code 3", count=8, within=30)
+    assert daemon.stop(within=5) == 0
     pauses = re.findall(r"tagged.1 .* exit code 3 .* starts in ([\d.]+) s", daemon.stderr)
     assert [float(pause) for pause in pauses] == sorted(map(float, pauses))
     assert float(pauses[-1]) >= 0.4
-    assert daemon.stop(within=5) == 0
 
 
 def test_a_worker_that_cannot_start_ends_the_whole_with_its_code(live: Live) -> None:
@@ -259,9 +259,9 @@ def test_a_long_tick_within_its_time_is_not_silence(live: Live) -> None:
     arguments = ["--pulse", "200ms", "--tick-timeout", "1m", "--spin", "7"]
     daemon = live("tagged", "--workers", "2", *arguments)
     daemon.wait_for("spinning", count=4, within=40)
+    assert daemon.stop(within=20) == 0
     assert "no sign of life" not in daemon.stderr
     assert len(started(daemon)) == 2
-    assert daemon.stop(within=20) == 0
 
 
 # Recycling
@@ -407,7 +407,7 @@ def test_a_second_signal_cuts_all(live: Live, server: Server) -> None:
     def forced() -> bool:
         if daemon.is_running:
             daemon.signal_group(signal.SIGTERM)
-        return "supervisor forced to end" in daemon.stderr
+        return "supervisor forced to end" in daemon.so_far
 
     eventually(forced, every=0.2)
     assert daemon.wait(15) == 70
@@ -475,11 +475,10 @@ def test_sighup_drains_all_and_begins_anew_in_place(live: Live, server: Server) 
     daemon.signal_group(signal.SIGHUP)
     daemon.wait_for("supervisor begins anew: SIGHUP")
     daemon.wait_for("supervisor is ready", count=2, within=30)
-    pids = started(daemon)
-    assert len(pids) == 4
-    assert daemon.stderr.count("supervisor of slow_poller (2 workers) started") == 2
     assert notes(server).count("done") >= 2
     assert daemon.stop(within=20) == 0  # the same process still
+    assert len(started(daemon)) == 4
+    assert daemon.stderr.count("supervisor of slow_poller (2 workers) started") == 2
     assert notes(server).count("begun") == notes(server).count("done")
 
 

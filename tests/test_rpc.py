@@ -247,8 +247,8 @@ def test_a_call_whose_session_is_killed_fails_with_the_services_own_exception(
             with pytest.raises(idl.Unavailable, match=r"^the database gave no answer$"):
                 call.result(10)
         assert client.get_price(SKU).amount == before
-    assert "set_price failed in the database" in service.stderr
-    assert "connection 'default' dropped" in service.stderr
+    service.wait_for("set_price failed in the database")
+    service.wait_for("connection 'default' dropped")
 
 
 def test_a_call_whose_server_is_killed_fails_with_the_services_own_exception(

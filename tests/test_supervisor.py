@@ -226,9 +226,9 @@ def test_all_is_every_daemon_of_the_project_with_its_own_workers(project: Projec
     daemon = project.manage("run_daemon", "-v", "1", "--all", "--pulse", "1s")
     for line in ("first.1 | tick", "first.2 | tick", "second | tick"):
         daemon.wait_for(line, within=20)
+    assert daemon.stop() == 0
     assert "broken of depot does not import" in daemon.stderr
     assert "supervisor of first (2 workers), second started" in daemon.stderr
-    assert daemon.stop() == 0
 
 
 def plain(settings: str) -> str:
@@ -287,7 +287,7 @@ def listened(project: Project) -> Project:
 
 def heard(daemon: Daemon) -> list[str]:
     """The moments that the supervisor announced, all of them in its own process."""
-    found = [line.split(" ")[1:] for line in daemon.stdout.splitlines() if "HEARD" in line]
+    found = [line.split(" ")[1:] for line in daemon.lines if "HEARD" in line]
     assert {int(words[2]) for words in found} <= {daemon.pid}
     return [words[0].removeprefix("daemon_") for words in found]
 
@@ -315,13 +315,13 @@ def test_it_is_ready_when_all_workers_are_and_stays_so(listened: Project) -> Non
     )
     daemon = listened.manage("run_daemon", "polling", NOTIFY_SOCKET="@nobody")
     daemon.wait_for("HEARD daemon_ready", within=20)
-    before = daemon.output.partition("HEARD daemon_ready")[0]
-    assert before.count("| opened None") == 3
     daemon.wait_for("(max_ticks of 20 reached)", within=20, count=3)
     os.kill(workers_of(daemon)[-1], signal.SIGKILL)
     daemon.wait_for("SIGKILL", within=20)
     daemon.wait_for("HEARD daemon_status polling", within=20, count=2)
     assert daemon.stop(within=20) == 0
+    before = daemon.stdout.partition("HEARD daemon_ready")[0]
+    assert before.count("| opened None") == 3
     moments = heard(daemon)
     assert moments.count("ready") == moments.count("started") == 1
     assert moments[0] == "started"
