@@ -96,6 +96,7 @@ class Life:
             raise
         finally:
             self._told()
+            self.stop.over = True
             reason = self.stop.reason or self.outcome or raised
             announce(signals.daemon_stopped, self.daemon, reason=reason)
 

@@ -31,6 +31,8 @@ class Stop:
         self.reason: str | None = None
         self.forced: str | None = None
         self.reloading = False
+        self.over = False
+        """Whether all is done that there was to do: what insists now has come too late."""
         self.asked_at = math.inf
         self.touched = -math.inf
         self.ticks: dict[int, Tick] = {}

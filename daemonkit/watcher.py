@@ -191,7 +191,7 @@ class Watcher:
         elif not stop.asked or stop.reloading:
             stop.reloading = False  # now it is to end, and not to begin anew
             self._ask(name)
-        elif time.monotonic() - self.stop.asked_at > SAME_BURST:
+        elif not stop.over and time.monotonic() - stop.asked_at > SAME_BURST:
             self._force(f"a second signal, {name}")
 
     def _take_orders(self) -> None:

@@ -116,12 +116,22 @@ def test_a_signal_that_comes_twice_at_once_is_one(live: Live) -> None:
     assert daemon.wait() == 0
 
 
-@pytest.mark.parametrize("arguments", [["steady"], ["steady", "slow", "--stop-timeout", "20s"]])
-def test_a_late_signal_does_not_change_the_exit_code(live: Live, arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "stopped"),
+    [
+        (["--lingers", "0.3"], "lingers"),
+        (["--spin", "0.3"], "tagged stopped: SIGTERM"),
+        (["--spin", "0.3", "--workers", "2"], "supervisor stopped: SIGTERM"),
+    ],
+    ids=["in a listener", "alone", "with workers"],
+)
+def test_a_late_signal_does_not_change_the_exit_code(
+    live: Live, arguments: list[str], stopped: str
+) -> None:
     """An interpreter that ends gives the signals back before it has ended."""
     for _ in range(4):
-        daemon = live(*arguments, "--every", "1h")
-        daemon.wait_for("session" if len(arguments) == 1 else "supervisor is ready", within=20)
+        daemon = live("tagged", "--idle", "60", *arguments, DATABASE_URL="sqlite://:memory:")
+        daemon.wait_for("tick of", within=20)
 
         def stormed(daemon: Daemon = daemon) -> bool:
             if daemon.is_running:
@@ -129,6 +139,7 @@ def test_a_late_signal_does_not_change_the_exit_code(live: Live, arguments: list
             return not daemon.is_running
 
         daemon.signal(signal.SIGTERM)
+        daemon.wait_for(stopped, within=20)
         eventually(stormed, within=20, every=0.015)
         assert daemon.wait() == 0, daemon.output
 

@@ -107,6 +107,7 @@ class Supervisor:
                 self._mind_the_silent()
                 self._take_turns()
                 self._speak()
+            self.stop.over = True
             reason = self.stop.reason or ""
             logger.info("supervisor stopped: %s", reason)
             announce(signals.daemon_stopped, self, reason=reason)

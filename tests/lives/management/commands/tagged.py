@@ -8,6 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 
 from daemonkit import Backoff, BaseDaemonCommand, Poll
+from daemonkit.signals import daemon_stopped
 from tests.lives.sql import note, say, session, sleep
 
 
@@ -24,6 +25,7 @@ class Command(BaseDaemonCommand):
         parser.add_argument("--quiet", action="store_true")
         parser.add_argument("--hog", type=int, default=0, metavar="MB")
         parser.add_argument("--beats", action="store_true")
+        parser.add_argument("--lingers", type=float, default=0, help="when it has stopped")
         parser.add_argument("--dies", default="", help="in lifespan, tick or second: the exit code")
 
     hoard = ()
@@ -35,6 +37,7 @@ class Command(BaseDaemonCommand):
             raise ImproperlyConfigured("nobody has said where the tags are")
         self.die("lifespan")
         time.sleep(self.options["opens_in"])
+        daemon_stopped.connect(self.linger)
         say(f"opened {self.worker_number} in {os.getpid()}")
         yield
         say(f"closed {self.worker_number}")
@@ -68,6 +71,11 @@ class Command(BaseDaemonCommand):
                     self.beat("still at it")
         if self.options["idle"]:
             self.wait(self.options["idle"])
+
+    def linger(self, **_):
+        if self.options["lingers"]:
+            say("lingers")
+            time.sleep(self.options["lingers"])
 
     def die(self, where):
         place, _, code = self.options["dies"].partition(":")
