@@ -59,8 +59,9 @@ class Link:
         self.callers = False
         self.pause = 0.0
         self.pooled = getattr(self.raw, "_pool", None) is not None  # psycopg's pool has lent it
-        info = getattr(self.raw, "info", None)
-        self._tells = hasattr(info, "transaction_status") or hasattr(self.raw, "in_transaction")
+        session = getattr(self.raw, "pgconn", None) or getattr(self.raw, "info", None)
+        self._session = session if hasattr(session, "transaction_status") else None  # psycopg's
+        self._tells = self._session is not None or hasattr(self.raw, "in_transaction")
         self.site, self._site_noted = "", 0.0
         self.descriptor, self._inode = descriptor_of(self.raw)
         self._poll = select.poll()
@@ -167,8 +168,8 @@ class Link:
     def _transaction_open(self) -> bool:
         """Whether the session is in a transaction that Django knows nothing of: a raw BEGIN."""
         raw: Any = self.raw
-        if hasattr(raw, "info") and hasattr(raw.info, "transaction_status"):  # psycopg
-            return bool(raw.info.transaction_status != 0)
+        if self._session is not None:
+            return bool(self._session.transaction_status != 0)
         if hasattr(raw, "in_transaction"):  # sqlite3
             return bool(raw.in_transaction)
         if not self.suspect:
