@@ -18,7 +18,7 @@ from asgiref.sync import sync_to_async
 from django.db.transaction import TransactionManagementError
 from django.dispatch import Signal
 
-from daemonkit.threads import close, is_in_transaction, this_thread
+from daemonkit.threads import close, here, is_in_transaction, this_thread
 
 Work = TypeVar("Work", bound=Callable[..., Any])
 
@@ -34,13 +34,13 @@ class FreshConnections:
     """
 
     def __enter__(self) -> None:
-        thread = this_thread()
+        thread = here.thread or this_thread()
         thread.depth += 1
         if thread.depth == 1:
             thread.begin()
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        thread = this_thread()
+        thread = here.thread or this_thread()
         thread.depth -= 1
         if thread.depth == 0:
             thread.end(error)
@@ -91,14 +91,15 @@ def release_connections() -> None:
     """
     thread = this_thread()
     for link in thread.links:
-        own = thread.depth and not link.callers
-        if own and link.wrapper is not None and link.wrapper.in_atomic_block:
+        own, wrapper = thread.depth and not link.callers, link.wrapper()
+        if own and wrapper is not None and wrapper.in_atomic_block:
             raise TransactionManagementError(
                 f"release_connections() inside atomic() would lose the transaction on "
-                f"{link.wrapper.alias!r}; call it outside of the block"
+                f"{wrapper.alias!r}; call it outside of the block"
             )
     for link in thread.links:
-        if link.wrapper is not None and not is_in_transaction(link.wrapper):
+        wrapper = link.wrapper()
+        if wrapper is not None and not is_in_transaction(wrapper):
             close(link)
 
 
@@ -124,7 +125,7 @@ def close_idle(seconds: float) -> None:
     """
     until = time.monotonic() + seconds
     for link in this_thread().links:
-        wrapper = link.wrapper
+        wrapper = link.wrapper()
         if wrapper is None or wrapper.connection is None or is_in_transaction(wrapper):
             continue
         max_age = wrapper.settings_dict["CONN_MAX_AGE"]
@@ -137,7 +138,7 @@ def until_next_close() -> float | None:
     times = [
         wrapper.close_at
         for link in this_thread().links
-        if (wrapper := link.wrapper) is not None
+        if (wrapper := link.wrapper()) is not None
         and wrapper.connection is not None
         and wrapper.close_at is not None
     ]
@@ -148,8 +149,7 @@ def close_all() -> None:
     """Close all that this thread has opened, because it is about to end: what a thread leaves open
     stays on the server until the garbage collector comes by."""
     for link in this_thread().links:
-        if link.wrapper is not None:
-            close(link)
+        close(link)
 
 
 def drop_all() -> None:
@@ -158,8 +158,7 @@ def drop_all() -> None:
     thread = this_thread()
     thread.adopt()
     for link in thread.links:
-        if link.wrapper is not None:
-            link.drop()
+        link.drop()
 
 
 class _Between:

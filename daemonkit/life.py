@@ -155,7 +155,10 @@ class Life:
 
     def pulsed(self) -> None:
         """Give a sign of life, unless something that runs is stuck: that must look stuck."""
-        if not any(tick.overdue_since is not None for tick in list(self.stop.ticks.values())):
+        running = self.stop.ticks  # between the ticks of a loop it is empty
+        if running and any(tick.overdue_since is not None for tick in list(running.values())):
+            return
+        if signals.daemon_pulse.receivers:
             announce(signals.daemon_pulse, self.daemon)
 
     @property
@@ -228,7 +231,8 @@ class Life:
     # A unit of work: begin(), then the work, then finish()
 
     def begin(self, number: int, due: Moment, job: str = "") -> None:
-        announce(signals.iteration_started, self.daemon, number=number, due=due, job=job)
+        if signals.iteration_started.receivers:
+            announce(signals.iteration_started, self.daemon, number=number, due=due, job=job)
 
     def finish(
         self, iteration: Iteration, error: Exception | None, last: Iteration | None, *, cut: bool
@@ -237,7 +241,8 @@ class Life:
         we ended its connections because it was overdue."""
         if error is not None:
             iteration = after_failure(iteration, error, last, self.daemon.backoff, cut_by_us=cut)
-        announce(signals.iteration_finished, self.daemon, iteration=iteration)
+        if signals.iteration_finished.receivers:
+            announce(signals.iteration_finished, self.daemon, iteration=iteration)
         if error is not None:
             announce(signals.iteration_failed, self.daemon, iteration=iteration)
         self.learn(iteration)

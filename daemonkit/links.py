@@ -42,19 +42,16 @@ class Link:
     """
 
     def __init__(self, wrapper: Wrapper, holder: Holder) -> None:
-        self._wrapper = weakref.ref(wrapper)
+        self.wrapper = weakref.ref(wrapper)
+        """Call it: None once Django has let go of its wrapper."""
         self._holder = holder
         wrapper.execute_wrappers.insert(0, self)  # first: others take theirs off by pop()
         wrapper.is_usable = self.is_usable
         self.connected()
 
-    @property
-    def wrapper(self) -> Wrapper | None:
-        return self._wrapper()
-
     def connected(self) -> None:
         """Look at a raw connection that was just made."""
-        wrapper = self._wrapper()
+        wrapper = self.wrapper()
         assert wrapper is not None
         self.raw = wrapper.connection
         self.proven = time.monotonic()
@@ -62,8 +59,9 @@ class Link:
         self.callers = False
         self.pause = 0.0
         self.pooled = getattr(self.raw, "_pool", None) is not None  # psycopg's pool has lent it
-        info = getattr(self.raw, "info", None)
-        self._tells = hasattr(info, "transaction_status") or hasattr(self.raw, "in_transaction")
+        session = getattr(self.raw, "pgconn", None) or getattr(self.raw, "info", None)
+        self._session = session if hasattr(session, "transaction_status") else None  # psycopg's
+        self._tells = self._session is not None or hasattr(self.raw, "in_transaction")
         self.site, self._site_noted = "", 0.0
         self.descriptor, self._inode = descriptor_of(self.raw)
         self._poll = select.poll()
@@ -79,7 +77,7 @@ class Link:
         context: dict[str, Any],
     ) -> Any:
         """Witness one query: an execute wrapper, as ``connection.execute_wrapper()`` takes them."""
-        if not self._tells and (not _PLAIN(sql) or ";" in sql):
+        if not self._tells and (not sql.startswith(_USUAL) or ";" in sql):
             self._heard(sql)
         now = time.monotonic()
         if now - self._site_noted > 1.0:  # rarely enough to cost nothing
@@ -89,12 +87,20 @@ class Link:
         self.proven = now
         return result
 
+    def longest_pause(self, wrapper: Wrapper, now: float) -> float:
+        """Seconds for which the unit of work that is about to end left it unused at a stretch."""
+        if wrapper.connection is None or not self.was_used(wrapper):
+            return self.pause
+        return max(self.pause, self.unused_for(now))
+
     def unused_for(self, now: float) -> float:
         """Seconds since its last good query or the start of the unit of work."""
         return now - max(self.proven, self._holder.began)
 
     def _heard(self, sql: Any) -> None:
         """A statement that may leave a transaction open, or the session changed, when it is raw."""
+        if _PLAIN(sql) and ";" not in sql:
+            return
         self.suspect = True
         if _OPENS(str(sql)):
             self.begun = True
@@ -103,7 +109,7 @@ class Link:
 
     def is_usable(self) -> bool:
         """Django's ``is_usable()``, without its round trip when the session answered just now."""
-        wrapper = self._wrapper()
+        wrapper = self.wrapper()
         assert wrapper is not None
         if self._holder.depth and not wrapper.errors_occurred and self.answered_lately():
             return True
@@ -146,7 +152,7 @@ class Link:
 
     def left_open(self) -> str | None:
         """What a unit of work has left behind in the session or the wrapper, in words."""
-        wrapper = self._wrapper()
+        wrapper = self.wrapper()
         if wrapper is None:
             return None
         if wrapper.in_atomic_block or wrapper.savepoint_ids or wrapper.closed_in_transaction:
@@ -162,8 +168,8 @@ class Link:
     def _transaction_open(self) -> bool:
         """Whether the session is in a transaction that Django knows nothing of: a raw BEGIN."""
         raw: Any = self.raw
-        if hasattr(raw, "info") and hasattr(raw.info, "transaction_status"):  # psycopg
-            return bool(raw.info.transaction_status != 0)
+        if self._session is not None:
+            return bool(self._session.transaction_status != 0)
         if hasattr(raw, "in_transaction"):  # sqlite3
             return bool(raw.in_transaction)
         if not self.suspect:
@@ -183,7 +189,7 @@ class Link:
         Hard: the server sees an end of file and rolls back. Nothing polite is sent, because
         politeness to a peer that is gone can wait for ever.
         """
-        wrapper = self._wrapper()
+        wrapper = self.wrapper()
         if wrapper is None:
             return
         raw: Any = wrapper.connection
@@ -214,7 +220,7 @@ class Link:
 
     def refuse(self) -> None:
         """Let no statement and no COMMIT through any more, for the rest of the process."""
-        wrapper = self._wrapper()
+        wrapper = self.wrapper()
         if wrapper is not None:
             wrapper.execute_wrappers.append(_refuse)
             wrapper._commit = _refuse
@@ -250,6 +256,7 @@ _PLAIN = re.compile(
     r"\s*(?:SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH|SHOW|EXPLAIN|SAVEPOINT|RELEASE)\b",
     re.IGNORECASE,
 ).match
+_USUAL = ("SELECT ", "INSERT ", "UPDATE ", "DELETE ")  # how most of them begin: told at a glance
 _OPENS = re.compile(r"(?:.*;)?\s*(?:BEGIN|START\s+TRANSACTION)\b", re.I | re.S).match
 _CLOSES = re.compile(r"(?:.*;)?\s*(?:COMMIT|ROLLBACK)\b(?!.*\bTO\b)", re.I | re.S).match
 

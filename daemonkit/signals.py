@@ -104,6 +104,9 @@ daemon_stopped = Signal(use_caching=True)
 
 
 def announce(signal: Signal, daemon: Announcer, **details: Any) -> None:
-    """Send a signal about a daemon, robustly."""
-    if signal.receivers:  # most have none, and a loop may tick ten thousand times a second
-        signal.send_robust(type(daemon), daemon=daemon, **details)
+    """Send a signal about a daemon, robustly.
+
+    What every tick has to say asks for ``signal.receivers`` before it calls this: most signals have
+    none, and a loop may tick ten thousand times a second.
+    """
+    signal.send_robust(type(daemon), daemon=daemon, **details)

@@ -93,6 +93,8 @@ class Stop:
 class Tick:
     """A unit of work that is running, as the watcher sees it."""
 
+    _token: Token[Tick | None]
+
     def __init__(self, running: dict[int, Tick], timeout: float | None, name: str = "") -> None:
         self.thread = threading.get_ident()
         self.timeout, self.name = timeout, name
@@ -100,7 +102,6 @@ class Tick:
         self.overdue_since: float | None = None
         self._running = running
         self._outer = running.get(self.thread)
-        self._token: Token[Tick | None] | None = None
 
     def __enter__(self) -> Tick:
         self._running[self.thread] = self
@@ -108,8 +109,7 @@ class Tick:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._token is not None:
-            _current.reset(self._token)
+        _current.reset(self._token)
         if self._outer is None:
             del self._running[self.thread]
         else:

@@ -37,9 +37,10 @@ class HeldConnections:
         """Before the outermost unit of work: clean by Django's rules, and distrust what is kept."""
         self.began = now = time.monotonic()
         for link in self.links:
-            wrapper = link.wrapper
+            wrapper = link.wrapper()
             if wrapper is None:
                 continue
+            link.pause = 0.0
             if not link.is_calm(wrapper, now, keeps=self.keeps):
                 link.callers = is_in_transaction(wrapper)
                 if link.callers or wrapper.connection is None:
@@ -56,12 +57,10 @@ class HeldConnections:
             self.adopt()  # a connection that broke while it was being made announced itself nowhere
         now = time.monotonic()
         for link in self.links:
-            wrapper = link.wrapper
+            wrapper = link.wrapper()
             if wrapper is None or link.callers:
                 continue
-            pause, link.pause = link.pause, 0.0
-            if wrapper.connection is not None and link.was_used(wrapper):
-                pause = max(pause, link.unused_for(now))
+            pause = link.longest_pause(wrapper, now) if now - self.began > 1.0 else 0.0
             if error is not None or not link.is_calm(wrapper, now, keeps=self.keeps):
                 self._settle(link, wrapper, error)
             if pause > 1.0:
@@ -81,7 +80,7 @@ class HeldConnections:
     def distrust(self) -> None:
         """Have every connection validated before its next query, in the middle of a unit."""
         for link in self.links:
-            wrapper = link.wrapper
+            wrapper = link.wrapper()
             if wrapper is not None and not is_in_transaction(wrapper):
                 wrapper.health_check_enabled, wrapper.health_check_done = True, False
 
@@ -96,11 +95,11 @@ class HeldConnections:
         if wrapper._thread_ident != threading.get_ident():
             return  # lent by another thread, which cleans it
         for link in self.links:
-            if link.wrapper is wrapper:
+            if link.wrapper() is wrapper:
                 if known:
                     link.connected()
                 return
-        self.links = [link for link in self.links if link.wrapper is not None]
+        self.links = [link for link in self.links if link.wrapper() is not None]
         self.links.append(Link(wrapper, self))
 
     def _clean(self, link: Link, wrapper: Wrapper) -> None:
@@ -115,21 +114,21 @@ class HeldConnections:
             link.drop()
 
 
-class _Local(threading.local):
+class _Here(threading.local):
     thread: HeldConnections | None = None
 
 
-_local = _Local()
+here = _Here()
 _threads: weakref.WeakValueDictionary[int, HeldConnections] = weakref.WeakValueDictionary()
 _refused: set[int] = set()
 _suspended: dict[int, str] = {}
 
 
 def this_thread() -> HeldConnections:
-    thread = _local.thread
+    thread = here.thread
     if thread is None:
         install()
-        thread = _local.thread = _threads[threading.get_ident()] = HeldConnections()
+        thread = here.thread = _threads[threading.get_ident()] = HeldConnections()
         thread.adopt()
     return thread
 
@@ -235,7 +234,7 @@ def _warn_of_pause(link: Link, wrapper: Wrapper, pause: float) -> None:
 
 
 def close(link: Link) -> None:
-    wrapper = link.wrapper
+    wrapper = link.wrapper()
     try:
         if wrapper is not None:
             wrapper.close()

@@ -312,6 +312,22 @@ def test_a_connection_held_unused_for_longer_than_the_server_bears_is_named_once
 
 
 @pytest.mark.usefixtures("unwarned")
+def test_a_pause_before_a_unit_is_not_laid_at_its_door(
+    server: Server, alias: MakeAlias, caplog: pytest.LogCaptureFixture
+) -> None:
+    probe = alias(server, CONN_MAX_AGE=None)
+    server.set_idle_timeout(1)
+    first = session(probe)
+    eventually(is_gone(server, first), within=5)
+    threading.Event().wait(0.2)
+    with contextlib.suppress(OperationalError):
+        session(probe)
+    with fresh_connections:
+        pass
+    assert "unused" not in caplog.text
+
+
+@pytest.mark.usefixtures("unwarned")
 def test_a_connection_that_was_released_before_the_pause_is_not_named(
     server: Server, alias: MakeAlias, caplog: pytest.LogCaptureFixture
 ) -> None:
