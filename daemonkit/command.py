@@ -247,7 +247,7 @@ class BaseDaemonCommand(BaseCommand):
         from daemonkit.workers.places import Team
 
         _written_tick(self)
-        settings = Settings.of(self, options)
+        settings = Settings(self, options)
         if settings.leader:
             from daemonkit.leading.leader import refuse_where_none_can_lead
 
