@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import autoreload
 
 from daemonkit import signals
-from daemonkit.connections import fresh_connections
+from daemonkit.connections import fresh_connections, release_connections
 from daemonkit.ending import ends_in_a_sentence, format_in
 from daemonkit.handlers import on_signals
 from daemonkit.iteration import Iteration
@@ -247,7 +248,7 @@ class BaseDaemonCommand(BaseCommand):
         from daemonkit.workers.places import Team
 
         _written_tick(self)
-        settings = Settings.of(self, options)
+        settings = Settings(self, options)
         if settings.leader:
             from daemonkit.leading.leader import refuse_where_none_can_lead
 
@@ -265,10 +266,15 @@ class BaseDaemonCommand(BaseCommand):
         return self.options["verbosity"], self.options.get("log_format")
 
     def _live(self) -> None:
+        owns_the_process = self._called_from_command_line
+        if owns_the_process:
+            gc.freeze()  # what is loaded stays: the collector need not look at it, tick after tick
         # Until the end, or until this process begins anew.
-        with on_signals(to_the_end=bool(getattr(self, "_called_from_command_line", False))):
+        with on_signals(to_the_end=owns_the_process):
             with plain_logging(*self._log_options), self.life.log.listening():
                 self.run()
+            if owns_the_process and not self.life.stop.forced:
+                release_connections()  # and not the collector, at the end of the interpreter
             self.life.conclude()
 
     def _live_under_the_reloader(self) -> None:

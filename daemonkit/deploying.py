@@ -78,7 +78,7 @@ def unit_of(deployment: Deployment, name: str, options: Sequence[str] = ()) -> s
         said = daemon.create_parser("manage.py", name).parse_args(own[:cut])
     except CommandError as error:
         raise usage(f"{name}: {str(error).removeprefix('Error: ')}") from error
-    Settings.of(daemon, vars(said))
+    Settings(daemon, vars(said))
     return render_unit(deployment, name, daemon.help, own)
 
 

@@ -11,8 +11,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from asgiref.sync import async_to_sync
 from django.core.management import call_command, get_commands, load_command_class
@@ -24,8 +23,7 @@ from daemonkit.errors import one_line
 from daemonkit.typed import usage
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """A daemon of the project, or a command that might be one and does not import."""
 
     name: str

@@ -46,7 +46,7 @@ class Life:
     ) -> None:
         self.daemon = daemon
         self.tick = tick
-        self.settings = settings = Settings.of(daemon, options)
+        self.settings = settings = Settings(daemon, options)
         self.schedule, self.clock = settings.schedule, settings.clock
         self.pulse = settings.pulse
         self.stop_timeout, self.tick_timeout = settings.stop_timeout, settings.tick_timeout

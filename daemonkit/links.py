@@ -99,12 +99,12 @@ class Link:
 
     def _heard(self, sql: Any) -> None:
         """A statement that may leave a transaction open, or the session changed, when it is raw."""
-        if _PLAIN(sql) and ";" not in sql:
+        if re.match(_PLAIN, sql) and ";" not in sql:
             return
         self.suspect = True
-        if _OPENS(str(sql)):
+        if re.match(_OPENS, str(sql)):
             self.begun = True
-        elif _CLOSES(str(sql)):
+        elif re.match(_CLOSES, str(sql)):
             self.begun = False
 
     def is_usable(self) -> bool:
@@ -252,13 +252,10 @@ def _site_of(frame: FrameType | None) -> str:
 
 
 # Statements that cannot open a transaction, when autocommit is on and no second one follows.
-_PLAIN = re.compile(
-    r"\s*(?:SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH|SHOW|EXPLAIN|SAVEPOINT|RELEASE)\b",
-    re.IGNORECASE,
-).match
 _USUAL = ("SELECT ", "INSERT ", "UPDATE ", "DELETE ")  # how most of them begin: told at a glance
-_OPENS = re.compile(r"(?:.*;)?\s*(?:BEGIN|START\s+TRANSACTION)\b", re.I | re.S).match
-_CLOSES = re.compile(r"(?:.*;)?\s*(?:COMMIT|ROLLBACK)\b(?!.*\bTO\b)", re.I | re.S).match
+_PLAIN = r"(?i)\s*(?:SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH|SHOW|EXPLAIN|SAVEPOINT|RELEASE)\b"
+_OPENS = r"(?is)(?:.*;)?\s*(?:BEGIN|START\s+TRANSACTION)\b"
+_CLOSES = r"(?is)(?:.*;)?\s*(?:COMMIT|ROLLBACK)\b(?!.*\bTO\b)"
 
 
 def descriptor_of(raw: Any) -> tuple[int | None, int]:

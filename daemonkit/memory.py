@@ -6,7 +6,7 @@ import os
 import re
 
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)b?", re.IGNORECASE)
+_SIZE = r"(\d+(?:\.\d+)?)\s*([kmg]?)b?"
 
 
 def resident() -> int:
@@ -24,7 +24,7 @@ def resident() -> int:
 
 def parse_size(text: str | int) -> int:
     """Bytes of "300m", "1.5g" or 1000. Raises ``ValueError`` for anything else."""
-    found = _SIZE.fullmatch(str(text).strip())
+    found = re.fullmatch(_SIZE, str(text).strip(), re.IGNORECASE)
     if not found:
         raise ValueError(f"a size such as 300m or 1g, not {str(text)!r}")
     return int(float(found[1]) * _UNITS[found[2].lower()])

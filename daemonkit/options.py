@@ -15,7 +15,7 @@ HANDED_IN = ("schedule", "clock")
 
 
 def add_daemon_options(parser: CommandParser, name: str) -> None:
-    """Add the options that every daemon has. Values are read by ``Settings.of``, so that a bad
+    """Add the options that every daemon has. Values are read by ``Settings``, so that a bad
     one is one sentence. Raises ``CommandError`` if one clashes with the daemon's own."""
     own = {action.dest for action in parser._actions}
     group = parser.add_argument_group("daemon options")

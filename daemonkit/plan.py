@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from daemonkit.clock import NEVER, Clock, Moment
@@ -76,7 +75,7 @@ def _schedule_of_jobs(
         except ValueError as error:
             raise usage(f"{daemon.name}: {error}") from None
     if once:
-        return Jobs(tuple(replace(job, schedule=_AtOnce()) for job in jobs))
+        return Jobs(tuple(job._replace(schedule=_AtOnce()) for job in jobs))
     for job in jobs:
         _that_fires(f"{daemon.name}, job {job.name}", job.schedule, options)
     return Jobs(jobs)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 
 from daemonkit.clock import Moment
 from daemonkit.errors import Problem, classify
 from daemonkit.iteration import Iteration
 from daemonkit.schedules import Schedule
+from daemonkit.values import Value
 
 PROVEN_AFTER = 30.0
 """Seconds for which a server must go on calling the settings wrong before we believe it: a
 database that is still being set up says the same."""
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(Value):
     """Seconds to wait after the first, second, third... failure in a row: exponential, capped,
     and with jitter, so that many daemons do not come back to a restarted server as one.
 
@@ -24,12 +23,13 @@ class Backoff:
     the whole is never more than ``cap``.
     """
 
-    first: float = 1.0
-    factor: float = 2.0
-    cap: float = 60.0
+    first: float
+    factor: float
+    cap: float
 
-    def __post_init__(self) -> None:
-        if not (self.first > 0 and self.factor >= 1 and self.cap > 0):
+    def __init__(self, first: float = 1.0, factor: float = 2.0, cap: float = 60.0) -> None:
+        super().__init__(first=first, factor=factor, cap=cap)
+        if not (first > 0 and factor >= 1 and cap > 0):
             raise ValueError(
                 f"Backoff() needs first and cap above zero and a factor of 1 or more, not {self}"
             )

@@ -6,16 +6,18 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from cronsim import CronSim, CronSimError
 from django.utils import timezone
 
 from daemonkit.clock import NEVER, Moment
 from daemonkit.iteration import Iteration
+from daemonkit.values import Value
+
+if TYPE_CHECKING:
+    from cronsim import CronSim
 
 
 class Schedule(ABC):
@@ -50,8 +52,7 @@ class Schedule(ABC):
             last = Iteration(number=1, due=due, started=due, seconds=0.0)
 
 
-@dataclass(frozen=True, init=False)
-class Every(Schedule):
+class Every(Value, Schedule):
     """Every so many seconds, from start to start, the first time at once.
 
     Runs on the monotonic clock, without drift. A tick that takes longer than the interval is
@@ -72,7 +73,7 @@ class Every(Schedule):
             raise ValueError(
                 f"Every() needs an interval above zero, such as Every(seconds=30), not {total:g} s"
             )
-        object.__setattr__(self, "seconds", float(total))
+        super().__init__(seconds=float(total))
 
     def __str__(self) -> str:
         return f"every {duration_text(self.seconds)}"
@@ -102,15 +103,15 @@ class Aligned(Every):
         return now.at_wall(turn * self.seconds)
 
 
-@dataclass(frozen=True)
-class Poll(Schedule):
+class Poll(Value, Schedule):
     """Again at once while ``tick()`` returns something true, else after ``idle`` seconds."""
 
-    idle: float = 5.0
+    idle: float
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.idle, int | float) or not 0 < self.idle < float("inf"):
-            raise ValueError(f"Poll() needs an idle time above zero seconds, not {self.idle!r}")
+    def __init__(self, idle: float = 5.0) -> None:
+        if not isinstance(idle, int | float) or not 0 < idle < float("inf"):
+            raise ValueError(f"Poll() needs an idle time above zero seconds, not {idle!r}")
+        super().__init__(idle=idle)
 
     def __str__(self) -> str:
         return f"poll, idle {duration_text(self.idle)}"
@@ -133,8 +134,7 @@ _NICKNAMES = {
 }  # crontab(5)
 
 
-@dataclass(frozen=True)
-class Cron(Schedule):
+class Cron(Value, Schedule):
     """At the times of a cron expression of five fields, by the rules of Debian's cron(8).
 
     0 and 7 are Sunday; names, ranges, lists and steps work. In the night when the clock goes back
@@ -144,29 +144,26 @@ class Cron(Schedule):
 
     is_fixed = True
     expression: str
-    timezone: str | None = None
+    timezone: str | None
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.expression, str):
-            raise ValueError(f"Cron() takes a string such as '0 3 * * *', not {self.expression!r}")
+    def __init__(self, expression: str, timezone: str | None = None) -> None:
+        if not isinstance(expression, str):
+            raise ValueError(f"Cron() takes a string such as '0 3 * * *', not {expression!r}")
+        super().__init__(expression=expression, timezone=timezone)
         fields = len(self._fields.split())
         if fields != 5:
             raise ValueError(
                 f"a cron string has five fields (minute hour day month weekday), "
-                f"{self.expression!r} has {fields}"
+                f"{expression!r} has {fields}"
             )
         try:
-            zone = ZoneInfo(self.timezone) if self.timezone else UTC
+            zone = ZoneInfo(timezone) if timezone else UTC
         except (ZoneInfoNotFoundError, ValueError, OSError, TypeError):
             raise ValueError(
-                f"{self.timezone!r} is no time zone; write a name such as 'Europe/Berlin'"
+                f"{timezone!r} is no time zone; write a name such as 'Europe/Berlin'"
             ) from None
-        try:
-            next(CronSim(self._fields, datetime(2024, 1, 1, tzinfo=zone)))
-        except CronSimError as error:
-            raise ValueError(f"{self.expression!r} is no cron string: {error}") from None
-        except StopIteration:
-            raise ValueError(f"the cron string {self.expression!r} never comes due") from None
+        if next(self._times(datetime(2024, 1, 1, tzinfo=zone)), None) is None:
+            raise ValueError(f"the cron string {expression!r} never comes due")
 
     @property
     def _fields(self) -> str:
@@ -198,23 +195,33 @@ class Cron(Schedule):
     def _next(self, after: float) -> float:
         # CronSim, started inside the repeated hour of an autumn night, begins with times that
         # have been: pass over them.
-        for candidate in CronSim(self._fields, datetime.fromtimestamp(after, self.zone)):
+        for candidate in self._times(datetime.fromtimestamp(after, self.zone)):
             if candidate.timestamp() > after:
                 return candidate.timestamp()
         raise ValueError(f"the cron string {self.expression!r} never comes due again")
+
+    def _times(self, start: datetime) -> CronSim:
+        from cronsim import CronSim, CronSimError  # loaded by those alone who have a cron string
+
+        try:
+            return CronSim(self._fields, start)
+        except CronSimError as error:
+            raise ValueError(f"{self.expression!r} is no cron string: {error}") from None
 
 
 A_START = 60.0
 """Seconds that may pass between the making of a trigger whose date is "now" and a life's begin."""
 
 
-@dataclass(frozen=True)
-class Trigger(Schedule):
+class Trigger(Value, Schedule):
     """At the times of a trigger of APScheduler's, which knows only the wall clock: when that is
     set, an interval moves with it, and times of day that come again are times again."""
 
     is_fixed = True
     trigger: Any
+
+    def __init__(self, trigger: Any) -> None:
+        super().__init__(trigger=trigger)
 
     def __str__(self) -> str:
         return str(self.trigger)
@@ -259,12 +266,14 @@ def _set_by(last: Iteration | None, begun: Moment, now: Moment) -> float:
 
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd]))+|\d+(?:\.\d+)?")
+_DURATION = r"(?:\d+(?:\.\d+)?(?:ms|[smhd]))+|\d+(?:\.\d+)?"
 
 
 def parse_duration(text: str | float) -> float:
     """Seconds of "30", "30s", "5m", "1h30m" or "500ms". Raises ``ValueError`` for anything else."""
-    if not _DURATION.fullmatch(str(text).strip()):
+    if type(text) in (int, float) and 0 <= float(text) < math.inf:
+        return float(text)
+    if not re.fullmatch(_DURATION, str(text).strip()):
         raise ValueError(f"a duration such as 30s, 5m, 1h30m or 500ms, not {str(text)!r}")
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smhd]?)", str(text))
     return float(sum(float(number) * _UNITS[unit or "s"] for number, unit in parts))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from daemonkit.clock import Clock
-from daemonkit.jobs.job import Job, Jobs
+from daemonkit.jobs.job import Jobs
 from daemonkit.plan import schedule_of
 from daemonkit.schedules import Poll, Schedule
 from daemonkit.typed import at_least_one, count, seconds, seconds_or_none, size, usage
@@ -17,61 +16,35 @@ if TYPE_CHECKING:
     from daemonkit.leading.lease import Terms
 
 
-@dataclass(frozen=True)
 class Settings:
-    """What holds for one run. Times are in seconds, memory in bytes; None means no bound."""
+    """What holds for one run. Times are in seconds, memory in bytes; None means no bound.
 
-    schedule: Schedule
-    pulse: float
-    stop_timeout: float
-    tick_timeout: float | None
-    max_failures: int | None
-    max_ticks: int | None
-    max_seconds: float | None
-    threads: int
-    ledger: bool
-    jobs: tuple[Job, ...] = ()
-    leader: bool = False
-    terms: Terms | None = None
-    max_memory: int | None = None
-    workers: int = 1
-    once: bool = False
-    supervised: bool = False
-    clock: Clock = field(default_factory=Clock)
+    Raises ``CommandError`` (exit code 2), in one sentence, for whatever does not fit.
+    """
 
-    @classmethod
-    def of(cls, daemon: BaseDaemonCommand, options: Mapping[str, Any]) -> Settings:
-        """The settings of a daemon under these options.
-
-        Raises ``CommandError`` (exit code 2), in one sentence, for whatever does not fit.
-        """
-        once = bool(options.get("once"))
-
+    def __init__(self, daemon: BaseDaemonCommand, options: Mapping[str, Any]) -> None:
         def said(name: str) -> Any:
             value = options.get(name)
             return getattr(daemon, name) if value is None else value
 
-        schedule = schedule_of(daemon, options, once=once)
-        jobs = schedule.jobs if isinstance(schedule, Jobs) else ()
-        return cls(
-            schedule=schedule,
-            pulse=seconds("pulse", said("pulse")),
-            stop_timeout=seconds("stop_timeout", said("stop_timeout")),
-            tick_timeout=seconds_or_none("tick_timeout", said("tick_timeout")),
-            max_failures=count("max_failures", said("max_failures")),
-            max_ticks=max(1, len(jobs)) if once else count("max_ticks", said("max_ticks")),
-            max_seconds=seconds_or_none("max_seconds", said("max_seconds")),
-            threads=at_least_one("threads", said("threads")),
-            ledger=bool(daemon.ledger),
-            jobs=jobs,
-            leader=leads(daemon, options),
-            terms=_terms(daemon, options),
-            max_memory=size("max_memory", said("max_memory")),
-            workers=_workers(daemon, options, schedule),
-            once=once,
-            supervised=bool(options.get("supervised")),
-            clock=options.get("clock") or Clock(),
-        )
+        self.once = bool(options.get("once"))
+        self.schedule = schedule_of(daemon, options, once=self.once)
+        self.jobs = self.schedule.jobs if isinstance(self.schedule, Jobs) else ()
+        self.pulse = seconds("pulse", said("pulse"))
+        self.stop_timeout = seconds("stop_timeout", said("stop_timeout"))
+        self.tick_timeout = seconds_or_none("tick_timeout", said("tick_timeout"))
+        self.max_failures = count("max_failures", said("max_failures"))
+        once_each = max(1, len(self.jobs))
+        self.max_ticks = once_each if self.once else count("max_ticks", said("max_ticks"))
+        self.max_seconds = seconds_or_none("max_seconds", said("max_seconds"))
+        self.threads = at_least_one("threads", said("threads"))
+        self.ledger = bool(daemon.ledger)
+        self.leader = leads(daemon, options)
+        self.terms = _terms(daemon, options)
+        self.max_memory = size("max_memory", said("max_memory"))
+        self.workers = _workers(daemon, options, self.schedule)
+        self.supervised = bool(options.get("supervised"))
+        self.clock: Clock = options.get("clock") or Clock()
 
 
 def _workers(daemon: BaseDaemonCommand, options: Mapping[str, Any], schedule: Schedule) -> int:

@@ -19,9 +19,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from types import FrameType
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from daemonkit.exits import Exit
 from daemonkit.stopping import Stop, Tick, close_pipe, milliseconds, pipe, replace_pipe
@@ -53,7 +52,6 @@ class Watched(Protocol):
     def cut(self, threads: set[int], *, for_good: bool) -> None: ...
 
 
-@dataclass
 class Unattended:
     """What is watched before a daemon's class is even imported: a signal is kept for it."""
 
@@ -67,7 +65,6 @@ class Unattended:
     def cut(self, threads: set[int], *, for_good: bool) -> None: ...
 
 
-@dataclass
 class Watcher:
     """The one thread of ours: it counts signals, minds the deadlines, and cuts.
 
@@ -75,23 +72,20 @@ class Watcher:
     supervisor is gone. A supervisor itself, which forks, has no thread, and looks by hand.
     """
 
-    stop: Stop
-    watched: Watched = field(default_factory=Unattended)
-    restored: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
-    """Puts the signals back as they were found."""
-    orders: int | None = None
-    acting: ClassVar[threading.Lock] = threading.Lock()
+    acting = threading.Lock()
     """Held by a watcher that acts, and by a thread that forks: what the watcher has in its hands in
     the middle of a log line, the child would wait for in vain."""
-    _abandoned_at: float = math.inf
-    _leave_at: float = math.inf
-    _closing: bool = False
 
-    def __post_init__(self) -> None:
+    def __init__(self, stop: Stop, watched: Watched, orders: int | None = None) -> None:
+        self.stop, self.watched, self.orders = stop, watched, orders
+        self.restored = contextlib.ExitStack()
+        """Puts the signals back as they were found."""
+        self._abandoned_at = self._leave_at = math.inf
+        self._closing = False
         self._reader, self._writer = pipe()
         self._home = threading.get_ident()
         self._has_terminal = _has_terminal()
-        self._is_worker = self.orders is not None
+        self._is_worker = orders is not None
         self._thread: threading.Thread | None = None
 
     @property

@@ -31,13 +31,13 @@ ARROWS = """
     formats
     memory
     stopping
-    leading.lease
+    values
     workers.labels
 
     # what a tick came to, and when the next one is due
     iteration    -> clock errors
-    schedules    -> clock iteration
-    retry        -> clock errors iteration schedules
+    schedules    -> clock iteration values
+    retry        -> clock errors iteration schedules values
 
     # connections know nothing of signals, nor signals of connections; a fork minds both
     threads      -> errors links
@@ -49,11 +49,13 @@ ARROWS = """
     reexec       -> errors exits watcher
 
     # what somebody said
-    jobs.job     -> clock exits iteration schedules
+    jobs.job     -> clock exits iteration schedules values
     typed        -> exits memory schedules
     plan         -> clock iteration jobs.job schedules typed
     options      -> exits formats
     ending       -> formats
+    leading.fencing -> conf models
+    leading.lease   -> leading.fencing
     settings     -> clock jobs.job leading.lease plan schedules typed
 
     # a life brings them together
@@ -76,7 +78,6 @@ ARROWS = """
 
     # leading: one of many
     leading.session  -> links
-    leading.fencing  -> conf leading.lease models
     leading.leader   -> conf errors exits models signals threads
     leading.leader   -> leading.fencing leading.lease leading.session
 
@@ -97,7 +98,7 @@ ARROWS = """
 """
 
 LEAVES = {"exits", "clock", "errors", "links", "signals", "conf", "models", "formats", "memory"}
-LEAVES |= {"stopping", "leading.lease", "workers.labels"}
+LEAVES |= {"stopping", "values", "workers.labels"}
 LISTENERS = ("systemd", "status")  # hear the signals, and know what those carry
 DOORS = ("management",)  # options in, core called, result printed: they may import anything
 WIRING = ("apps",)  # and so may what wires at start-up
@@ -252,7 +253,7 @@ def test_importing_daemonkit_starts_nothing_opens_nothing_and_reads_no_setting()
     )
 
 
-def test_a_plain_loop_loads_neither_apscheduler_nor_prometheus_nor_a_driver() -> None:
+def test_a_plain_loop_loads_what_it_needs_and_nothing_that_others_need() -> None:
     python(
         """
         import sys
@@ -262,8 +263,10 @@ def test_a_plain_loop_loads_neither_apscheduler_nor_prometheus_nor_a_driver() ->
         sys.path.insert(0, "sample_site")
         django.setup()
         call_command("run_daemon", "time.time", "--every", "1ms", "--max-ticks", "2")
-        assert "daemonkit.workers.supervisor" not in sys.modules
         unneeded = {"apscheduler", "prometheus_client", "MySQLdb", "psycopg", "psycopg_pool"}
+        unneeded |= {"cronsim", "daemonkit.checks", "daemonkit.jobs.scheduler"}
+        unneeded |= {"daemonkit.leading.lease", "daemonkit.leading.leader"}
+        unneeded |= {"daemonkit.systemd.notify", "daemonkit.workers.supervisor"}
         assert not unneeded & sys.modules.keys(), unneeded & sys.modules.keys()
         """,
         DJANGO_SETTINGS_MODULE="config.settings",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import json
 import re
 import signal
@@ -68,6 +69,7 @@ def own_signals() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.unfreeze()
         atexit.unregister(handlers._ignore_signals)
         for signum, handler in before.items():
             signal.signal(signum, handler)

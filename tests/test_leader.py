@@ -370,10 +370,10 @@ class Led(BaseDaemonCommand):
 
 
 def test_options_override_the_attributes_of_a_leader() -> None:
-    settings = Settings.of(Led(), {"leader": True, "lease": "6s", "renew_every": "1s"})
+    settings = Settings(Led(), {"leader": True, "lease": "6s", "renew_every": "1s"})
     assert settings.leader
     assert settings.terms == Terms(6, 4, 1)
-    assert not Settings.of(Led(), {}).leader
+    assert not Settings(Led(), {}).leader
 
 
 @pytest.mark.django_db(transaction=True)
@@ -406,7 +406,7 @@ def test_bad_options_of_a_leader_are_one_sentence_and_exit_code_2(
     options: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(CommandError, match=sentence) as refused:
-        Settings.of(Led(), options)
+        Settings(Led(), options)
     assert refused.value.returncode == 2
 
 

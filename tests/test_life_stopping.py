@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import signal
 import sqlite3
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from django.core.management import call_command
 
 from tests.conftest import Manage
 from tests.processes import ROOT, Daemon, child_environment
@@ -71,6 +73,31 @@ def test_an_idle_daemon_ends_at_once_with_0_and_closes_its_lifespan(
     assert daemon.stop(signum, within=5) == 0
     assert daemon.stdout.splitlines() == ["opened", "session 0", "closed"]
     assert f"steady stopped: {signal.Signals(signum).name}" in daemon.stderr
+
+
+def test_a_daemon_that_ends_says_good_bye_to_its_server(live: Live, mariadb: Server) -> None:
+    def aborted() -> object:
+        return mariadb.execute("SHOW GLOBAL STATUS LIKE 'Aborted_clients'")
+
+    before = aborted()
+    daemon = live("steady", "--every", "1h", server=mariadb)
+    daemon.wait_for("session")
+    assert daemon.stop() == 0
+    assert aborted() == before
+
+
+def test_the_collector_leaves_alone_what_was_loaded_before_the_life_of_a_process(
+    manage: Manage,
+) -> None:
+    daemon = manage("run_daemon", "gc.get_freeze_count", "--once", "-v", "2")
+    assert daemon.wait() == 0
+    assert int(daemon.stderr.partition("tick 1 took ")[2].split()[1]) > 10_000
+
+
+def test_the_collector_is_left_alone_by_a_life_in_somebody_elses_process() -> None:
+    before = gc.get_freeze_count()
+    call_command("run_daemon", "time.time", "--once")
+    assert gc.get_freeze_count() == before
 
 
 def test_sigterm_during_a_tick_lets_it_finish_and_commit(live: Live, database: Database) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from daemonkit.handlers import on_signals
 from daemonkit.stopping import Stop
-from daemonkit.watcher import Watcher
+from daemonkit.watcher import Unattended, Watcher
 from tests.waiting import eventually
 
 
@@ -59,7 +59,7 @@ def test_a_signal_during_a_wait_is_never_lost() -> None:
 def test_the_same_signal_twice_within_a_moment_is_no_second_one() -> None:
     """timeout(1), and a supervisor that signals the process and then its group, do that."""
     stop = Stop()
-    watcher = Watcher(stop)
+    watcher = Watcher(stop, Unattended())
     watcher._received(signal.SIGTERM)
     watcher._received(signal.SIGTERM)
     assert stop.reason == "SIGTERM"

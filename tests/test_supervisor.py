@@ -525,7 +525,7 @@ class Daily(BaseDaemonCommand):
 
 def place() -> Place:
     daemon = Daily()
-    return Place(Team(daemon, Settings.of(daemon, {}), lambda: None), 1, "daily")
+    return Place(Team(daemon, Settings(daemon, {}), lambda: None), 1, "daily")
 
 
 def died(place: Place, *, ready: bool = True, age: float = 0.0, code: int = 1) -> float:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from django.core.management.base import CommandError
 
@@ -15,6 +14,7 @@ from daemonkit.clock import NEVER, Moment
 from daemonkit.exits import Exit
 from daemonkit.iteration import Iteration
 from daemonkit.schedules import Aligned, Every, Schedule, as_schedule, parse_duration
+from daemonkit.values import Value
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -25,8 +25,7 @@ DAEMONS = -1.0
 """As ``tick_timeout`` of a job: what the daemon says."""
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """A method under ``@job``, and how it is to be run. Times are in seconds.
 
     ``grace``
@@ -164,25 +163,28 @@ def jobs_of(daemon: type[Any]) -> tuple[Job, ...]:
     Raises ``CommandError`` (exit code 2) for one that a subclass has overridden
     without saying when it is to run.
     """
-    names = dict.fromkeys(name for each in reversed(daemon.__mro__) for name in vars(each))
-    marked = ((name, _marker(getattr(daemon, name, None))) for name in names)
-    jobs = tuple(replace(found, name=name) for name, found in marked if found)
-    for name in names.keys() - {job.name for job in jobs}:
-        was_one = any(_marker(vars(each).get(name)) for each in daemon.__mro__)
-        if was_one and getattr(daemon, name) is not None:
+    members = (pair for each in reversed(daemon.__mro__) for pair in vars(each).items())
+    jobs = []
+    for name in dict.fromkeys(name for name, member in members if _marker(member)):
+        method = getattr(daemon, name)
+        if found := _marker(method):
+            jobs.append(found._replace(name=name))
+        elif method is not None:
             raise CommandError(
                 f"{daemon.__module__.rpartition('.')[2]}.{name}() overrides a job and is none: put "
                 f"@job(...) above it, too, or write {name} = None to be rid of the job",
                 returncode=Exit.USAGE,
             )
-    return jobs
+    return tuple(jobs)
 
 
-@dataclass(frozen=True)
-class Jobs(Schedule):
+class Jobs(Value, Schedule):
     """The schedule of a daemon with jobs: that of all of them."""
 
     jobs: tuple[Job, ...]
+
+    def __init__(self, jobs: tuple[Job, ...]) -> None:
+        super().__init__(jobs=jobs)
 
     def __str__(self) -> str:
         first = "; ".join(map(str, self.jobs[:MOST_TOLD]))

@@ -14,7 +14,9 @@ from django.db import Error, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from daemonkit import conf
-from daemonkit.leading.lease import SHORTEST
+
+SHORTEST = 1.0
+"""Seconds: a shorter lease would be lost to the next pause of a server or of the scheduler."""
 
 
 class StaleEpoch(Exception):

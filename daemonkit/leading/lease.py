@@ -20,6 +20,8 @@ from typing import Any, NamedTuple, Protocol
 
 from django.db import IntegrityError
 
+from daemonkit.leading.fencing import SHORTEST
+
 JITTER = 1.2
 """How much longer than the pause between two renewals the renew deadline must be, as in client-go.
 """
@@ -27,9 +29,6 @@ JITTER = 1.2
 LOOK = 0.5
 """Seconds, at most, between two looks of a standby: so that a lease which is given back is taken
 within a second."""
-
-SHORTEST = 1.0
-"""Seconds: a shorter lease would be lost to the next pause of a server or of the scheduler."""
 
 
 def clock() -> float:
