@@ -42,7 +42,7 @@ def measure(servers: Servers, *, quick: bool) -> Iterator[Table]:
 
 def rounds(database: dict[str, Any], *, quick: bool) -> Times:
     """Generations of processes, because each has its luck with memory; in each, rounds."""
-    generations, count, ticks = (1, 2, 20) if quick else (3, 8, 200)
+    generations, count, ticks = (1, 2, 20) if quick else (3, 8, 1000)
     times: Times = defaultdict(list)
     for _ in range(generations):
         with contest(COMMANDS, database) as contestants:
