@@ -77,7 +77,7 @@ class Link:
         context: dict[str, Any],
     ) -> Any:
         """Witness one query: an execute wrapper, as ``connection.execute_wrapper()`` takes them."""
-        if not self._tells and (not sql.startswith(_USUAL) or ";" in sql):
+        if not self._tells and not _is_plain(sql):
             self._heard(sql)
         now = time.monotonic()
         if now - self._site_noted > 1.0:  # rarely enough to cost nothing
@@ -99,8 +99,6 @@ class Link:
 
     def _heard(self, sql: Any) -> None:
         """A statement that may leave a transaction open, or the session changed, when it is raw."""
-        if re.match(_PLAIN, sql) and ";" not in sql:
-            return
         self.suspect = True
         if re.match(_OPENS, str(sql)):
             self.begun = True
@@ -251,11 +249,16 @@ def _site_of(frame: FrameType | None) -> str:
     return "somewhere"
 
 
-# Statements that cannot open a transaction, when autocommit is on and no second one follows.
 _USUAL = ("SELECT ", "INSERT ", "UPDATE ", "DELETE ")  # how most of them begin: told at a glance
 _PLAIN = r"(?i)\s*(?:SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH|SHOW|EXPLAIN|SAVEPOINT|RELEASE)\b"
 _OPENS = r"(?is)(?:.*;)?\s*(?:BEGIN|START\s+TRANSACTION)\b"
 _CLOSES = r"(?is)(?:.*;)?\s*(?:COMMIT|ROLLBACK)\b(?!.*\bTO\b)"
+
+
+def _is_plain(sql: str) -> bool:
+    """Whether it cannot open a transaction, when autocommit is on: one statement, and of a kind
+    that does not."""
+    return ";" not in sql and bool(sql.startswith(_USUAL) or re.match(_PLAIN, sql))
 
 
 def descriptor_of(raw: Any) -> tuple[int | None, int]:

@@ -322,7 +322,8 @@ class Nemesis:
         for process in self.candidates:
             if process.daemon.is_running:
                 process.daemon.signal(signal.SIGUSR1)
-        time.sleep(1)
+                with contextlib.suppress(AssertionError):  # it may be frozen
+                    process.daemon.wait_for("(most recent call first)", within=1)
         tails = [[repr(each.daemon), *each.daemon.lines[-60:]] for each in self.processes]
         rows = [str(row) for row in self.server.session_rows()]
         return "\n".join([*itertools.chain(*tails), str(self.row()), *rows])

@@ -291,6 +291,12 @@ def unwarned() -> Iterator[None]:
         memory.clear()
 
 
+def pause_too_long(server: Server, alias: str) -> None:
+    """Query, and do nothing until the server has hung up."""
+    eventually(is_gone(server, session(alias)), within=5)
+    threading.Event().wait(0.2)  # past the second, not only at it
+
+
 @pytest.mark.usefixtures("unwarned")
 @pytest.mark.parametrize("queries_again", [True, False])
 def test_a_connection_held_unused_for_longer_than_the_server_bears_is_named_once_an_hour(
@@ -300,9 +306,7 @@ def test_a_connection_held_unused_for_longer_than_the_server_bears_is_named_once
     server.set_idle_timeout(1)
     for _ in range(2):
         with contextlib.suppress(OperationalError), fresh_connections:
-            first = session(probe)
-            eventually(is_gone(server, first), within=5)
-            threading.Event().wait(0.2)  # past the second, not only at it
+            pause_too_long(server, probe)
             if queries_again:
                 session(probe)
     warnings = [record.getMessage() for record in caplog.records if "unused" in record.getMessage()]
@@ -317,9 +321,7 @@ def test_a_pause_before_a_unit_is_not_laid_at_its_door(
 ) -> None:
     probe = alias(server, CONN_MAX_AGE=None)
     server.set_idle_timeout(1)
-    first = session(probe)
-    eventually(is_gone(server, first), within=5)
-    threading.Event().wait(0.2)
+    pause_too_long(server, probe)
     with contextlib.suppress(OperationalError):
         session(probe)
     with fresh_connections:
@@ -337,8 +339,7 @@ def test_a_connection_that_was_released_before_the_pause_is_not_named(
     with fresh_connections:
         session(probe)
         release_connections()
-        held = session(other)
-        eventually(is_gone(server, held), within=5)
+        pause_too_long(server, other)
         release_connections()
         session(probe)
     assert "unused" not in caplog.text
