@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from daemonkit.clock import Clock
@@ -23,10 +24,7 @@ class Settings:
     """
 
     def __init__(self, daemon: BaseDaemonCommand, options: Mapping[str, Any]) -> None:
-        def said(name: str) -> Any:
-            value = options.get(name)
-            return getattr(daemon, name) if value is None else value
-
+        said = partial(_said, daemon, options)
         self.once = bool(options.get("once"))
         self.schedule = schedule_of(daemon, options, once=self.once)
         self.jobs = self.schedule.jobs if isinstance(self.schedule, Jobs) else ()
@@ -47,13 +45,18 @@ class Settings:
         self.clock: Clock = options.get("clock") or Clock()
 
 
+def _said(daemon: BaseDaemonCommand, options: Mapping[str, Any], name: str) -> Any:
+    """The option of this name, or what the class says where nobody has typed one."""
+    value = options.get(name)
+    return getattr(daemon, name) if value is None else value
+
+
 def _workers(daemon: BaseDaemonCommand, options: Mapping[str, Any], schedule: Schedule) -> int:
     """How many processes are to run the loop, if it makes sense that they be several."""
-    said = options.get("workers")
-    workers = at_least_one("workers", daemon.workers if said is None else said)
+    workers = at_least_one("workers", _said(daemon, options, "workers"))
     for name in ("once", "reload"):
         if workers > 1 and options.get(name):
-            if said is not None:
+            if options.get("workers") is not None:
                 raise usage(f"--{name} is for one process: say it without --workers")
             return 1
     if workers > 1 and leads(daemon, options):
@@ -73,20 +76,17 @@ def _workers(daemon: BaseDaemonCommand, options: Mapping[str, Any], schedule: Sc
 
 def leads(daemon: BaseDaemonCommand, options: Mapping[str, Any]) -> bool:
     """Whether of all that run it one leads."""
-    said = options.get("leader")
-    return bool(daemon.leader if said is None else said)
+    return bool(_said(daemon, options, "leader"))
 
 
 def _terms(daemon: BaseDaemonCommand, options: Mapping[str, Any]) -> Terms | None:
     """The times of the lease, where somebody leads or has said them."""
-    said = {name: options.get(name) for name in ("lease", "renew_deadline", "renew_every")}
-    if not leads(daemon, options) and all(value is None for value in said.values()):
+    names = ("lease", "renew_deadline", "renew_every")
+    if not leads(daemon, options) and all(options.get(name) is None for name in names):
         return None
     from daemonkit.leading.lease import Terms  # loaded by those alone who want it
 
-    lease, renew_deadline, renew_every = (
-        getattr(daemon, name) if value is None else value for name, value in said.items()
-    )
+    lease, renew_deadline, renew_every = (_said(daemon, options, name) for name in names)
     terms = Terms.of(
         seconds("lease", lease),
         seconds_or_none("renew_deadline", renew_deadline),
