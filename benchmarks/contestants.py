@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.servers import MariaDB, PostgreSQL, Server
-from tests.servers.base import is_installed
+from lab.servers import MariaDB, PostgreSQL, Server
+from lab.servers.base import is_installed
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from benchmarks.contestants import Contestant, Servers, contest
 from benchmarks.table import Spread, Table, Verdict, micros, missing
-from tests.servers import Server
+from lab.servers import Server
 
 PRICED = {"kept": ("kept_lease",)}
 ENDS = {"clean stop (SIGTERM)": signal.SIGTERM, "crash (SIGKILL)": signal.SIGKILL}

@@ -11,8 +11,8 @@ from typing import Any
 from benchmarks.contestants import Contestant, Servers, contest
 from benchmarks.table import Table, Verdict, missing
 from benchmarks.ticks import SETTINGS, settings_text
-from tests.servers import Server
-from tests.waiting import eventually
+from lab.servers import Server
+from lab.waiting import eventually
 
 TITLE = "Failed ticks, of as many as lost their session while idle"
 COMMANDS = {

@@ -21,8 +21,8 @@ import psutil
 
 from benchmarks.contestants import SQLITE, Servers, environment
 from benchmarks.lives import megabytes
-from benchmarks.redis_server import Redis
 from benchmarks.table import Spread, Table, Verdict, millis, missing
+from lab.redis_server import Redis
 
 SEPARATE, OURS, CELERY, DJANGO_Q = (
     "separate processes",

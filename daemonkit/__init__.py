@@ -2,15 +2,15 @@
 
 from daemonkit.clock import Clock, Moment
 from daemonkit.command import BaseDaemonCommand
-from daemonkit.connections import fresh_connections, release_connections
+from daemonkit.connections.pool import Pool
+from daemonkit.connections.units import fresh_connections, release_connections
 from daemonkit.errors import Problem, classify
 from daemonkit.exits import Exit
 from daemonkit.iteration import Iteration
 from daemonkit.jobs.job import job
 from daemonkit.leading.fencing import StaleEpoch, guarded
-from daemonkit.pool import Pool
-from daemonkit.retry import Backoff
-from daemonkit.schedules import Cron, Every, Poll, Schedule
+from daemonkit.schedules.backoff import Backoff
+from daemonkit.schedules.schedule import Cron, Every, Poll, Schedule
 
 __all__ = [
     "Backoff",

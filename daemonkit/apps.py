@@ -25,11 +25,12 @@ class DaemonkitConfig(AppConfig):
             _refuse_a_missing_driver()
 
     def ready(self) -> None:
-        from daemonkit import forking, signals, threads
+        from daemonkit import signals
+        from daemonkit.connections import fork_guard, thread
 
-        threads.install()
-        forking.install()
-        signals.daemon_started.connect(_tell_systemd, dispatch_uid="daemonkit.systemd.notify")
+        thread.install()
+        fork_guard.install()
+        signals.daemon_started.connect(_tell_systemd, dispatch_uid="daemonkit.listeners.systemd")
         register(_check_time_limits, "database", deploy=True)
 
 
@@ -38,9 +39,9 @@ class DaemonkitConfig(AppConfig):
 
 def _tell_systemd(daemon: Announcer, **_: Any) -> None:
     if "NOTIFY_SOCKET" in os.environ:
-        from daemonkit.systemd import notify
+        from daemonkit.listeners import systemd
 
-        notify.begin(daemon)
+        systemd.begin(daemon)
 
 
 def _check_time_limits(**arguments: Any) -> list[CheckMessage]:

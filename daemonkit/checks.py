@@ -14,9 +14,9 @@ from django.core.checks import CheckMessage, Warning
 from django.db import Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from daemonkit.connections import fresh_connections
+from daemonkit.connections.link import idle_timeout
+from daemonkit.connections.units import fresh_connections
 from daemonkit.errors import Problem, classify, one_line
-from daemonkit.links import idle_timeout
 
 TIME_LIMITS: Mapping[str, tuple[str, ...]] = {
     "mysql": ("connect_timeout", "read_timeout", "write_timeout"),

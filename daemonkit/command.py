@@ -17,20 +17,20 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import autoreload
 
 from daemonkit import signals
-from daemonkit.connections import fresh_connections, release_connections
-from daemonkit.ending import ends_in_a_sentence, format_in
-from daemonkit.handlers import on_signals
+from daemonkit.connections.units import fresh_connections, release_connections
 from daemonkit.iteration import Iteration
 from daemonkit.jobs.job import jobs_of
 from daemonkit.leading.fencing import guarded
 from daemonkit.life import Life
-from daemonkit.log import plain_logging
-from daemonkit.options import HANDED_IN, add_daemon_options
-from daemonkit.retry import Backoff
-from daemonkit.schedules import Schedule
-from daemonkit.settings import Settings
+from daemonkit.listeners.log import plain_logging
+from daemonkit.process.exit_message import ends_in_a_sentence, format_in
+from daemonkit.process.signal_handlers import on_signals
+from daemonkit.schedules.backoff import Backoff
+from daemonkit.schedules.schedule import Schedule
+from daemonkit.settings.options import HANDED_IN, add_daemon_options
+from daemonkit.settings.parsing import usage
+from daemonkit.settings.settings import Settings
 from daemonkit.signals import announce
-from daemonkit.typed import usage
 
 if TYPE_CHECKING:
     from daemonkit.workers.places import Team

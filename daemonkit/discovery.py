@@ -20,7 +20,7 @@ from django.utils.module_loading import import_string
 
 from daemonkit.command import BaseDaemonCommand
 from daemonkit.errors import one_line
-from daemonkit.typed import usage
+from daemonkit.settings.parsing import usage
 
 
 class Found(NamedTuple):

@@ -13,20 +13,21 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
 
-from daemonkit import reexec, signals
+from daemonkit import signals
 from daemonkit.clock import NEVER, NOTHING_DUE, Moment
-from daemonkit.connections import close_idle, fresh_connections, kept_between_units
+from daemonkit.connections.thread import cut_connections
+from daemonkit.connections.units import close_idle, fresh_connections, kept_between_units
 from daemonkit.errors import Problem, classify, one_line
 from daemonkit.exits import Exit
-from daemonkit.handlers import last_look, on_signals
 from daemonkit.iteration import Iteration
-from daemonkit.log import Log, logger
-from daemonkit.memory import resident, size_text
-from daemonkit.retry import PROVEN_AFTER, after_failure, next_due
-from daemonkit.settings import Settings
+from daemonkit.listeners.log import Log, logger
+from daemonkit.process import reexec
+from daemonkit.process.memory import resident, size_text
+from daemonkit.process.signal_handlers import last_look, on_signals
+from daemonkit.process.stopping import Stop, Tick
+from daemonkit.schedules.backoff import PROVEN_AFTER, after_failure, next_due
+from daemonkit.settings.settings import Settings
 from daemonkit.signals import announce
-from daemonkit.stopping import Stop, Tick
-from daemonkit.threads import cut_connections
 
 if TYPE_CHECKING:
     from daemonkit.command import BaseDaemonCommand

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 
-from tests.servers import MariaDB
-from tests.waiting import eventually
+from lab.servers import MariaDB
+from lab.waiting import eventually
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH = 37  # of a column; two of them and what is between fit into 80

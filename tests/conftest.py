@@ -13,12 +13,12 @@ import pytest
 from django.db import DEFAULT_DB_ALIAS, connections
 from pytest_django.plugin import DjangoDbBlocker
 
-from tests.machines import Machine, build_wheel, install_project
-from tests.processes import MANAGE_PY, ROOT, Daemon, manage_command
-from tests.proxy import Proxy
-from tests.servers import MariaDB, PostgreSQL, Server
-from tests.servers.base import is_installed
-from tests.waiting import eventually
+from lab.machines import Machine, build_wheel, install_project
+from lab.processes import MANAGE_PY, ROOT, Daemon, manage_command
+from lab.proxy import Proxy
+from lab.servers import MariaDB, PostgreSQL, Server
+from lab.servers.base import is_installed
+from lab.waiting import eventually
 
 IS_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 

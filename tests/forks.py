@@ -333,7 +333,7 @@ def bare_driver(options: dict[str, Any], driver: str) -> Any:
     """A connection that Django knows nothing of, given to ``guard()``."""
     import importlib
 
-    from daemonkit.forking import guard
+    from daemonkit.connections.fork_guard import guard
 
     raw = importlib.import_module(driver).connect(**options)
     guard(raw)
@@ -475,16 +475,16 @@ def reused_descriptor(path: str) -> Any:
 
 def installed_late() -> Any:
     """Connections of two threads that were opened before there was a guard; install() thrice."""
-    from daemonkit import forking
+    from daemonkit.connections import fork_guard
 
     with ThreadPoolExecutor(1) as thread:
         befores = [session(), thread.submit(session).result()]
         for _ in range(3):
-            forking.install()
+            fork_guard.install()
 
         def work() -> Any:
             gc.collect()
-            return [session(), len(forking._kept)]
+            return [session(), len(fork_guard._kept)]
 
         child = Child(work, "sys.exit")
         reports = child.reports
@@ -496,7 +496,7 @@ def installed_late() -> Any:
 
 def signalled_at_birth() -> Any:
     """SIGTERM reaches a child before any hook of ours does. Its parent is not the one to stop."""
-    from daemonkit.handlers import on_signals
+    from daemonkit.process.signal_handlers import on_signals
 
     with on_signals() as watcher:
         child = Child(lambda: "lives", "os._exit")
@@ -506,7 +506,7 @@ def signalled_at_birth() -> Any:
 
 def under_the_watcher(deed: str) -> Any:
     """A child of a process that has daemonkit's handlers."""
-    from daemonkit.handlers import on_signals
+    from daemonkit.process.signal_handlers import on_signals
 
     found = [signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)]
     try:
@@ -536,8 +536,8 @@ def under_the_watcher(deed: str) -> Any:
 
 def while_the_watcher_speaks() -> Any:
     """A fork at the moment when the watcher, told to stop, is in the middle of a log line."""
-    from daemonkit.handlers import on_signals
-    from daemonkit.watcher import Unattended
+    from daemonkit.process.signal_handlers import on_signals
+    from daemonkit.process.watcher import Unattended
 
     log = threading.Lock()
 

@@ -20,10 +20,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from tests.processes import ROOT, Daemon, manage_command
-from tests.proxy import Proxy
-from tests.servers import MariaDB, PostgreSQL, Server
-from tests.waiting import eventually
+from lab.processes import ROOT, Daemon, manage_command
+from lab.proxy import Proxy
+from lab.servers import MariaDB, PostgreSQL, Server
+from lab.waiting import eventually
 
 LIVES = ROOT / "tests" / "lives" / "manage.py"
 SERVERS: dict[str, type[Server]] = {"mariadb": MariaDB, "postgres": PostgreSQL}

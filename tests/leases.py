@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from django.db import connections
 
 from daemonkit.models import Lease
-from tests.servers import Server
+from lab.servers import Server
 
 TABLE = Lease._meta.db_table
 

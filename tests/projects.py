@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from textwrap import dedent
 
+from lab.processes import ROOT, Daemon
 from tests.conftest import Manage
-from tests.processes import ROOT, Daemon
 
 SITE = ROOT / "sample_site"
 

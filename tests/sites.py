@@ -7,10 +7,10 @@ import json
 import tarfile
 from textwrap import dedent
 
-from tests.machines import Machine
-from tests.processes import ROOT
-from tests.servers import Server
-from tests.waiting import eventually
+from lab.machines import Machine
+from lab.processes import ROOT
+from lab.servers import Server
+from lab.waiting import eventually
 
 FOLDER = "/srv/shop"
 DATABASE = "test_machine"

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from benchmarks.redis_server import Redis
-from tests.processes import ROOT, child_environment
-from tests.servers import MariaDB, PostgreSQL
-from tests.servers.base import is_installed
+from lab.processes import ROOT, child_environment
+from lab.redis_server import Redis
+from lab.servers import MariaDB, PostgreSQL
+from lab.servers.base import is_installed
 
 # A table's title in `python -m benchmarks`, and how many rows it has where nothing is missing.
 TABLES = {

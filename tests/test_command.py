@@ -19,10 +19,10 @@ from django.dispatch import Signal
 from daemonkit import Backoff, BaseDaemonCommand, Cron, Every, Exit, Iteration, Poll, Problem
 from daemonkit import signals as moments
 from daemonkit.testing import FakeClock
+from lab.servers import Server
+from lab.waiting import eventually
 from tests.conftest import MakeAlias
-from tests.servers import Server
 from tests.test_connections import is_gone, kill_all, note, notes, session
-from tests.waiting import eventually
 
 
 class Counting(BaseDaemonCommand):

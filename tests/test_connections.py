@@ -16,11 +16,11 @@ from django.test import TestCase
 from django.test.utils import CaptureQueriesContext
 
 from daemonkit import fresh_connections, release_connections
-from daemonkit.connections import close_idle, kept_between_units
-from daemonkit.threads import cut_connections
+from daemonkit.connections.thread import cut_connections
+from daemonkit.connections.units import close_idle, kept_between_units
+from lab.servers import MariaDB, PostgreSQL, Server
+from lab.waiting import eventually
 from tests.conftest import MakeAlias
-from tests.servers import MariaDB, PostgreSQL, Server
-from tests.waiting import eventually
 
 AGES = [0, 300, None]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from daemonkit import BaseDaemonCommand, Exit
+from lab.processes import ROOT, child_environment
 from tests.conftest import Manage
-from tests.processes import ROOT, child_environment
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "sample_site/README.md"]
 ENDS_BY_ITSELF = re.compile(r"--once|--max-ticks|manage.py (daemons|migrate)\b")

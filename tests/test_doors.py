@@ -24,12 +24,13 @@ from django.core.management import call_command, execute_from_command_line, get_
 from pytest_django import Settings
 from shop.models import PriceFile
 
-from daemonkit import Exit, handlers
+from daemonkit import Exit
+from daemonkit.process import signal_handlers
+from lab.processes import Daemon
+from lab.servers import MariaDB, PostgreSQL, Server
+from lab.servers.base import free_port
 from tests.conftest import Manage
-from tests.processes import Daemon
 from tests.projects import Project
-from tests.servers import MariaDB, PostgreSQL, Server
-from tests.servers.base import free_port
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def own_signals() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-        atexit.unregister(handlers._ignore_signals)
+        atexit.unregister(signal_handlers._ignore_signals)
         for signum, handler in before.items():
             signal.signal(signum, handler)
 

@@ -16,10 +16,10 @@ from django.db import Error, IntegrityError, OperationalError, connections, tran
 
 from daemonkit import Problem, classify
 from daemonkit.errors import chain, one_line
+from lab.servers import Server
+from lab.servers.base import free_port
+from lab.waiting import eventually
 from tests.conftest import MakeAlias, MakeProxy
-from tests.servers import Server
-from tests.servers.base import free_port
-from tests.waiting import eventually
 
 LOST, UNREACHABLE, MISCONFIGURED = Problem.LOST, Problem.UNREACHABLE, Problem.MISCONFIGURED
 READ_ONLY, RETRY = Problem.READ_ONLY, Problem.RETRY
@@ -76,7 +76,7 @@ class Client:
     def _django(self, settings: dict[str, Any]) -> Any:
         settings = {"OPTIONS": {}, **settings}
         if self.driver == "PyMySQL":
-            settings["ENGINE"] = "tests.pymysql_backend"
+            settings["ENGINE"] = "lab.pymysql_backend"
         if self.driver == "psycopg_pool":
             pool = {"min_size": 0, "max_size": 2, "timeout": self._patience}
             settings["OPTIONS"] = {"pool": pool, **settings["OPTIONS"]}

@@ -18,12 +18,12 @@ from typing import Any
 import psutil
 import pytest
 
+from lab.processes import ROOT, child_environment, is_alive
+from lab.servers import DATABASE, PASSWORD, USER, MariaDB, Server
+from lab.servers.base import is_installed
+from lab.waiting import eventually
 from tests.conftest import Manage
-from tests.processes import ROOT, child_environment, is_alive
-from tests.servers import DATABASE, PASSWORD, USER, MariaDB, Server
-from tests.servers.base import is_installed
 from tests.test_life_stopping import LIVES
-from tests.waiting import eventually
 
 DRIVERS = ("mysqlclient", "PyMySQL", "psycopg", "psycopg pool")
 ENDINGS = {"os._exit": 0, "sys.exit": 0, "exception": 1, "SIGKILL": -signal.SIGKILL}

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from daemonkit.formats import AsJSON, ForJournal, formatter_for, leads_to_journal
+from lab.processes import MANAGE_PY, child_environment
 from tests.conftest import Manage
-from tests.processes import MANAGE_PY, child_environment
 from tests.projects import Project
 
 FAILING = """

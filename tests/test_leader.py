@@ -14,16 +14,16 @@ from django.core.management.base import CommandError
 from django.db import OperationalError, connections, transaction
 
 from daemonkit import BaseDaemonCommand, Cron, Every, Schedule, StaleEpoch, guarded
+from daemonkit.connections.private_session import PrivateSession, own_wrapper
 from daemonkit.leading.leader import Leadership
 from daemonkit.leading.lease import Candidate, Deposed, LeaseRow, Row, Terms, clock, holder_name
-from daemonkit.leading.session import PrivateSession, own_wrapper
 from daemonkit.life import Life
-from daemonkit.settings import Settings
+from daemonkit.settings.settings import Settings
 from daemonkit.testing import FakeClock
+from lab.servers import PostgreSQL, Server
+from lab.waiting import eventually
 from tests.conftest import MakeAlias, MakeProxy
 from tests.leases import TABLE, epoch, holder, lease_table
-from tests.servers import PostgreSQL, Server
-from tests.waiting import eventually
 
 TERMS = Terms()
 

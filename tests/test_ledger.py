@@ -13,14 +13,14 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError, connections, transaction
 
 from daemonkit import BaseDaemonCommand, Cron, Every, job
-from daemonkit.connections import close_all
+from daemonkit.connections.units import close_all
 from daemonkit.jobs.ledger import Entry, Ledger, read
 from daemonkit.models import Run
 from daemonkit.testing import FakeClock
+from lab.servers import Server
+from lab.waiting import eventually
 from tests.conftest import MakeAlias
-from tests.servers import Server
 from tests.simulated import SetClock, wall
-from tests.waiting import eventually
 
 NOON = wall("2026-03-02 12:00")
 

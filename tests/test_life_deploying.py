@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.machines import PACKAGES, PYTHON, Machine, install_project
-from tests.processes import ROOT
-from tests.servers import MariaDB
+from lab.machines import PACKAGES, PYTHON, Machine, install_project
+from lab.processes import ROOT
+from lab.servers import MariaDB
+from lab.waiting import eventually
 from tests.sites import DATABASE, UNITS, Site
-from tests.waiting import eventually
 
 PAGE = ROOT / "docs" / "deploy.md"
 MARK = "# Written by daemonkit for the project in "

@@ -19,12 +19,12 @@ from pathlib import Path
 import django
 import pytest
 
+from lab.processes import ROOT, Daemon
+from lab.servers import Server
+from lab.servers.base import free_port
+from lab.waiting import eventually
 from tests.conftest import Manage
-from tests.processes import ROOT, Daemon
-from tests.servers import Server
-from tests.servers.base import free_port
 from tests.test_connections import notes
-from tests.waiting import eventually
 
 LIVES = ROOT / "tests" / "lives" / "manage.py"
 Start = Callable[..., Daemon]

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from lab.processes import ROOT, Daemon
+from lab.servers import Server
+from lab.waiting import eventually
 from tests.conftest import MakeAlias, MakeProxy, Manage
 from tests.leader_nemesis import Nemesis
 from tests.leases import TABLE, epoch, holder, lease_table
-from tests.processes import ROOT, Daemon
 from tests.projects import Project
-from tests.servers import Server
-from tests.waiting import eventually
 
 LIVES = ROOT / "tests" / "lives" / "manage.py"
 LEASE = 2.0  # of tests/lives/.../leading.py

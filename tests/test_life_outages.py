@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from lab.processes import ROOT, Daemon
+from lab.servers import MariaDB, PostgreSQL, Server
+from lab.waiting import eventually
 from tests.conftest import MakeProxy, Manage
-from tests.processes import ROOT, Daemon
-from tests.servers import MariaDB, PostgreSQL, Server
-from tests.waiting import eventually
 
 LIVES = ROOT / "tests" / "lives" / "manage.py"
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from lab.processes import Daemon
+from lab.servers import Server
+from lab.waiting import eventually
 from tests.conftest import Manage
-from tests.processes import Daemon
 from tests.projects import Project
-from tests.servers import Server
-from tests.waiting import eventually
 
 
 @pytest.fixture

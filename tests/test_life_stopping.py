@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from django.core.management import call_command
 
+from lab.processes import ROOT, Daemon, child_environment
+from lab.servers import Server
+from lab.waiting import eventually
 from tests.conftest import Manage
-from tests.processes import ROOT, Daemon, child_environment
-from tests.servers import Server
-from tests.waiting import eventually
 
 LIVES = ROOT / "tests" / "lives" / "manage.py"
 Notes = Callable[[], list[str]]

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.machines import Machine
-from tests.processes import ROOT
-from tests.servers import PASSWORD, MariaDB, PostgreSQL, Server
+from lab.machines import Machine
+from lab.processes import ROOT
+from lab.servers import PASSWORD, MariaDB, PostgreSQL, Server
+from lab.waiting import eventually
 from tests.sites import DATABASE, FOLDER, UNITS, Site, notes
-from tests.waiting import eventually
 
 STEADY = """
 class Command(BaseDaemonCommand):
@@ -302,7 +302,7 @@ def test_a_reload_to_code_that_does_not_compile_fails_loudly(shop: Site) -> None
 
 def test_mariadb_away_for_a_minute_costs_no_restart(shop: Site, mariadb: Server) -> None:
     """Neither the daemon that runs, nor one that is started meanwhile and has less time for it."""
-    quick = "from daemonkit.retry import Backoff\n"
+    quick = "from daemonkit.schedules.backoff import Backoff\n"
     steady = quick + STEADY.replace("schedule =", "backoff = Backoff(cap=2)\n    schedule =")
     running = shop.command("running", steady)
     opening = """

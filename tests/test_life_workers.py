@@ -14,10 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lab.processes import ROOT, Daemon, child_environment, is_alive
+from lab.servers import Server
+from lab.waiting import eventually
 from tests.conftest import Manage
-from tests.processes import ROOT, Daemon, child_environment, is_alive
-from tests.servers import Server
-from tests.waiting import eventually
 
 LIVES = ROOT / "tests" / "lives" / "manage.py"
 STARTED = re.compile(r"^\S+ \S+ INFO (\S+) started, pid (\d+)$")

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import psutil
 
-from tests.machines import Machine, control_groups, sweep
-from tests.processes import ROOT, child_environment, is_alive
-from tests.waiting import eventually
+from lab.machines import Machine, control_groups, sweep
+from lab.processes import ROOT, child_environment, is_alive
+from lab.waiting import eventually
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from tests.machines import Machine
+from lab.machines import Machine
 
 machine = Machine(Path(sys.argv[1]))
 machine.start()

@@ -15,15 +15,16 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 
-from daemonkit import BaseDaemonCommand, Poll, reexec, signals
+from daemonkit import BaseDaemonCommand, Poll, signals
 from daemonkit.clock import Moment
 from daemonkit.iteration import Iteration
-from daemonkit.systemd.line import Line
-from daemonkit.systemd.notify import Channel, Notifier
+from daemonkit.listeners.status_line import Line
+from daemonkit.listeners.systemd import Channel, Notifier
+from daemonkit.process import reexec
+from lab.servers import Server
+from lab.waiting import eventually
 from tests.conftest import Manage
 from tests.projects import Project
-from tests.servers import Server
-from tests.waiting import eventually
 
 
 class Systemd:

@@ -15,11 +15,11 @@ import pytest
 from django.db import OperationalError, connections, transaction
 
 from daemonkit import Pool
+from lab.processes import ROOT, child_environment
+from lab.servers import Server
+from lab.waiting import eventually
 from tests.conftest import MakeAlias
-from tests.processes import ROOT, child_environment
-from tests.servers import Server
 from tests.test_connections import note, notes, session
-from tests.waiting import eventually
 
 
 def threads_of(name: str) -> list[threading.Thread]:

@@ -10,7 +10,7 @@ import pytest
 from django.db import IntegrityError, OperationalError
 
 from daemonkit import Backoff, Cron, Every, Iteration, Moment, Poll, Problem
-from daemonkit.retry import after_failure, next_due
+from daemonkit.schedules.backoff import after_failure, next_due
 from daemonkit.testing import FakeClock
 from tests.simulated import live, starts, wall
 

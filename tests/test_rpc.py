@@ -26,11 +26,11 @@ from thriftpy2.thrift import TApplicationException
 from thriftpy2.transport import TTransportException
 
 from daemonkit import fresh_connections, release_connections
+from lab.processes import ROOT, Daemon, child_environment, manage_command
+from lab.servers import Server
+from lab.waiting import eventually
 from tests.conftest import MakeAlias, Manage
-from tests.processes import ROOT, Daemon, child_environment, manage_command
 from tests.rpc.shop import DATABASE, Shop, connected, idl, port_of
-from tests.servers import Server
-from tests.waiting import eventually
 
 CLIENTS = 4
 on_mariadb_only = pytest.mark.parametrize("server", ["mariadb"], indirect=True)

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connections
 
-from tests.processes import Daemon
-from tests.proxy import Proxy
-from tests.servers import MariaDB, PostgreSQL, Server
-from tests.waiting import eventually
+from lab.processes import Daemon
+from lab.proxy import Proxy
+from lab.servers import MariaDB, PostgreSQL, Server
+from lab.waiting import eventually
 
 
 @contextlib.contextmanager

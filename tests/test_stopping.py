@@ -8,10 +8,10 @@ import threading
 import time
 from pathlib import Path
 
-from daemonkit.handlers import on_signals
-from daemonkit.stopping import Stop
-from daemonkit.watcher import Unattended, Watcher
-from tests.waiting import eventually
+from daemonkit.process.signal_handlers import on_signals
+from daemonkit.process.stopping import Stop
+from daemonkit.process.watcher import Unattended, Watcher
+from lab.waiting import eventually
 
 
 def test_a_wait_passes_if_nobody_asks() -> None:

@@ -17,14 +17,14 @@ from django.core.management import CommandError, call_command
 
 from daemonkit import Backoff, Exit, Poll
 from daemonkit.command import BaseDaemonCommand
-from daemonkit.memory import parse_size, resident, size_text
-from daemonkit.settings import Settings
+from daemonkit.process.memory import parse_size, resident, size_text
+from daemonkit.settings.settings import Settings
 from daemonkit.signals import daemon_pulse
 from daemonkit.workers.labels import LONGEST, Labelled
 from daemonkit.workers.places import AT_ONCE, GRACE, Place, Team, Worker
 from daemonkit.workers.supervisor import Supervisor
+from lab.processes import Daemon
 from tests.conftest import Manage
-from tests.processes import Daemon
 from tests.projects import Project
 
 

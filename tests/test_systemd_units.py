@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from daemonkit.systemd import units
-from daemonkit.systemd.units import Deployment, project_folder, project_name, render_unit
+from daemonkit.deploying import units
+from daemonkit.deploying.units import Deployment, project_folder, project_name, render_unit
+from lab.processes import ROOT, child_environment
 from tests.conftest import Manage
-from tests.processes import ROOT, child_environment
 
 SITE = ROOT / "sample_site"
 NAMES = ("import_prices", "expire_baskets")

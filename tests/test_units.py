@@ -14,11 +14,12 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.db import OperationalError, connections, transaction
 from django.dispatch import Signal
 
-from daemonkit import fresh_connections, release_connections, threads
+from daemonkit import fresh_connections, release_connections
+from daemonkit.connections import thread
+from lab.servers import Server
+from lab.waiting import eventually
 from tests.conftest import MakeAlias
-from tests.servers import Server
 from tests.test_connections import is_gone, kill, kill_all, note, notes, session
-from tests.waiting import eventually
 
 # A handler class
 
@@ -284,10 +285,10 @@ def test_between_takes_signals_only() -> None:
 @pytest.fixture
 def unwarned() -> Iterator[None]:
     """Nobody has been warned within the hour, nor any server asked."""
-    for memory in (threads._warned, threads._limits):
+    for memory in (thread._warned, thread._limits):
         memory.clear()
     yield
-    for memory in (threads._warned, threads._limits):
+    for memory in (thread._warned, thread._limits):
         memory.clear()
 
 

@@ -13,8 +13,8 @@ from django.core.management.base import CommandError
 from daemonkit.clock import NEVER, Moment
 from daemonkit.exits import Exit
 from daemonkit.iteration import Iteration
-from daemonkit.schedules import Aligned, Every, Schedule, as_schedule, parse_duration
-from daemonkit.values import Value
+from daemonkit.schedules.schedule import Aligned, Every, Schedule, as_schedule, parse_duration
+from daemonkit.schedules.value import Value
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 

@@ -25,11 +25,11 @@ from django.db.models import F, Max, QuerySet, Window
 from django.db.models.functions import RowNumber
 
 from daemonkit import conf
-from daemonkit.connections import drop_all, fresh_connections
+from daemonkit.connections.pool import Pool
+from daemonkit.connections.units import drop_all, fresh_connections
 from daemonkit.errors import Problem, classify, one_line
 from daemonkit.models import Run
-from daemonkit.pool import Pool
-from daemonkit.retry import Backoff
+from daemonkit.schedules.backoff import Backoff
 
 logger = logging.getLogger("daemonkit")
 

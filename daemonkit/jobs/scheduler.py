@@ -25,15 +25,15 @@ from apscheduler.triggers.base import BaseTrigger
 
 from daemonkit import conf, signals
 from daemonkit.clock import NEVER, NOTHING_DUE, Moment
-from daemonkit.connections import close_idle
+from daemonkit.connections.pool import Pool
+from daemonkit.connections.units import close_idle
 from daemonkit.errors import one_line
 from daemonkit.iteration import Iteration
 from daemonkit.jobs.ledger import Entry, Ledger
 from daemonkit.jobs.turns import Turns
 from daemonkit.life import Life
 from daemonkit.models import Run
-from daemonkit.pool import Pool
-from daemonkit.retry import next_due
+from daemonkit.schedules.backoff import next_due
 from daemonkit.signals import announce
 
 MOST_PASSED = 10

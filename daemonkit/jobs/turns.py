@@ -14,9 +14,9 @@ from daemonkit.clock import NEVER, Moment
 from daemonkit.iteration import Iteration
 from daemonkit.jobs.job import DAEMONS, Job
 from daemonkit.life import Life
-from daemonkit.log import logger
-from daemonkit.schedules import Aligned, Every
-from daemonkit.stopping import Tick
+from daemonkit.listeners.log import logger
+from daemonkit.process.stopping import Tick
+from daemonkit.schedules.schedule import Aligned, Every
 
 
 class Runs(Protocol):

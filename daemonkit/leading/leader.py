@@ -19,14 +19,14 @@ from django.db import ProgrammingError, connections
 from django.dispatch import Signal
 
 from daemonkit import conf, signals
+from daemonkit.connections.private_session import Answer, PrivateSession
+from daemonkit.connections.thread import resume_connections, suspend_connections
 from daemonkit.errors import one_line
 from daemonkit.exits import Exit
 from daemonkit.leading import fencing
 from daemonkit.leading.fencing import StaleEpoch
 from daemonkit.leading.lease import LOOK, Candidate, Deposed, LeaseRow, Terms, holder_name
-from daemonkit.leading.session import Answer, PrivateSession
 from daemonkit.signals import announce
-from daemonkit.threads import resume_connections, suspend_connections
 
 if TYPE_CHECKING:
     from daemonkit.life import Life

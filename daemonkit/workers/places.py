@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from daemonkit.clock import NOTHING_DUE
 from daemonkit.exits import Exit
-from daemonkit.settings import Settings
-from daemonkit.watcher import UNWINDING
+from daemonkit.process.watcher import UNWINDING
+from daemonkit.settings.settings import Settings
 
 if TYPE_CHECKING:
     from daemonkit.command import BaseDaemonCommand

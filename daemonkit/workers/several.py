@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from daemonkit.command import BaseDaemonCommand
 from daemonkit.discovery import find_daemon, find_daemons
-from daemonkit.log import logger, plain_logging
-from daemonkit.typed import usage
+from daemonkit.listeners.log import logger, plain_logging
+from daemonkit.settings.parsing import usage
 from daemonkit.workers.places import Team
 from daemonkit.workers.supervisor import supervise
 

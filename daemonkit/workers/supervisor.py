@@ -22,14 +22,15 @@ from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import OperationalError, connections
 
-from daemonkit import reexec, signals
+from daemonkit import signals
 from daemonkit.clock import NOTHING_DUE
 from daemonkit.exits import Exit
-from daemonkit.handlers import last_look, on_signals
-from daemonkit.log import logger
+from daemonkit.listeners.log import logger
+from daemonkit.process import reexec
+from daemonkit.process.signal_handlers import last_look, on_signals
+from daemonkit.process.stopping import Stop, Tick
+from daemonkit.process.watcher import STOP_SIGNALS, UNWINDING, Watcher, flush
 from daemonkit.signals import announce
-from daemonkit.stopping import Stop, Tick
-from daemonkit.watcher import STOP_SIGNALS, UNWINDING, Watcher, flush
 from daemonkit.workers.places import Place, Team, Worker
 from daemonkit.workers.worker import work
 

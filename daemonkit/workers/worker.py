@@ -19,13 +19,14 @@ from typing import Any, NoReturn
 from django.db import connections
 from django.dispatch import Signal
 
-from daemonkit import reexec, signals
+from daemonkit import signals
 from daemonkit.clock import Moment
 from daemonkit.errors import one_line
 from daemonkit.exits import Exit
-from daemonkit.handlers import on_signals
 from daemonkit.iteration import Iteration
-from daemonkit.watcher import flush
+from daemonkit.process import reexec
+from daemonkit.process.signal_handlers import on_signals
+from daemonkit.process.watcher import flush
 from daemonkit.workers.labels import finish_lines, label_output
 
 SHORT = 1.0

@@ -15,8 +15,8 @@ from typing import Any
 import thriftpy2
 from thriftpy2.rpc import make_client
 
-from tests.processes import MANAGE_PY, ROOT, Daemon, child_environment, manage_command
-from tests.servers import Server
+from lab.processes import MANAGE_PY, ROOT, Daemon, child_environment, manage_command
+from lab.servers import Server
 
 idl = thriftpy2.load(str(ROOT / "sample_site/shop/prices.thrift"), module_name="prices_thrift")
 

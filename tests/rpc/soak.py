@@ -19,10 +19,10 @@ from typing import Any
 
 import psutil
 
-from tests.processes import ROOT, Daemon, manage_command
+from lab.processes import ROOT, Daemon, manage_command
+from lab.servers import MariaDB, PostgreSQL, Server
+from lab.waiting import eventually
 from tests.rpc.shop import Shop, port_of
-from tests.servers import MariaDB, PostgreSQL, Server
-from tests.waiting import eventually
 
 CLIENTS = 4
 

@@ -14,18 +14,19 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
-from daemonkit import conf, deploying
+from daemonkit import conf
 from daemonkit.checks import ask_databases, lacks_table
 from daemonkit.clock import Clock, Moment
-from daemonkit.connections import fresh_connections
+from daemonkit.connections.units import fresh_connections
+from daemonkit.deploying import deployment
 from daemonkit.discovery import Found, find_daemon, find_daemons
 from daemonkit.errors import Problem, classify, one_line
 from daemonkit.exits import Exit
 from daemonkit.jobs.job import Jobs, jobs_of
 from daemonkit.jobs.ledger import read
 from daemonkit.models import Run
-from daemonkit.plan import schedule_of
-from daemonkit.schedules import Poll, duration_text
+from daemonkit.schedules.schedule import Poll, duration_text
+from daemonkit.settings.schedule import schedule_of
 
 MOST = 200
 """Due times that ``daemons next`` prints at the most."""
@@ -46,9 +47,11 @@ class Command(BaseCommand):
         runs = actions.add_parser("runs", help="what became of the due times of jobs")
         runs.add_argument("name", nargs="?", help="of this daemon alone")
         check = actions.add_parser("check", help="ask every database, and say what is missing")
-        deploying.add_options(actions.add_parser("unit", help="print the systemd unit of a daemon"))
+        deployment.add_options(
+            actions.add_parser("unit", help="print the systemd unit of a daemon")
+        )
         install = actions.add_parser("install", help="have systemd run daemons, now and at boot")
-        deploying.add_options(install)
+        deployment.add_options(install)
         install.add_argument("--dry-run", action="store_true", help="say it, and do nothing")
         for action in (listing, upcoming, runs, check):
             _add_format(action, default=argparse.SUPPRESS)  # or it would undo what stood before
@@ -129,16 +132,16 @@ class Command(BaseCommand):
             self.stdout.write("No runs: the ledger is of daemons with jobs, and none has run yet.")
 
     def print_unit(self, *, names: list[str], **options: Any) -> None:
-        deployment = deploying.deployment_of(options)
-        units = [deploying.unit_of(deployment, name, self.daemon_options) for name in names]
+        deployed = deployment.deployment_of(options)
+        units = [deployment.unit_of(deployed, name, self.daemon_options) for name in names]
         self.stdout.write("\n".join(units), ending="")
-        if sentence := deploying.closed_folder(deployment):
+        if sentence := deployment.closed_folder(deployed):
             self.stderr.write(f"# {sentence}")
 
     def print_install(self, *, names: list[str], dry_run: bool, **options: Any) -> None:
-        deployment = deploying.deployment_of(options)
+        deployed = deployment.deployment_of(options)
         own, say = self.daemon_options, self.stdout.write
-        deploying.install(deployment, names, own, say, dry_run=dry_run)
+        deployment.install(deployed, names, own, say, dry_run=dry_run)
 
     def print_check(self, **options: Any) -> None:
         answers = list(ask_databases())

@@ -11,9 +11,9 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandParser
 
 from daemonkit.discovery import find_daemon
-from daemonkit.ending import ends_in_a_sentence, format_in
-from daemonkit.handlers import on_signals
-from daemonkit.typed import usage
+from daemonkit.process.exit_message import ends_in_a_sentence, format_in
+from daemonkit.process.signal_handlers import on_signals
+from daemonkit.settings.parsing import usage
 
 _ALL = "\0all"
 """``--all`` as argparse sees it: in the place of a name."""

@@ -15,7 +15,7 @@ from django.db import close_old_connections
 
 from benchmarks.work import Stopwatch, answer, select_one, use
 from daemonkit import BaseDaemonCommand, Poll, fresh_connections, signals
-from daemonkit.log import Log, logger
+from daemonkit.listeners.log import Log, logger
 
 
 class Ticks(BaseDaemonCommand):

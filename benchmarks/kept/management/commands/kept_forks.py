@@ -5,9 +5,9 @@ from django.db.backends.signals import connection_created
 
 from benchmarks.bare.management.commands import bare_forks
 from benchmarks.work import Stopwatch
-from daemonkit import forking
+from daemonkit.connections import fork_guard
 
-GUARD = "daemonkit.forking"
+GUARD = "daemonkit.connections.fork_guard"
 
 
 class Command(bare_forks.Command):
@@ -20,14 +20,14 @@ class Command(bare_forks.Command):
         try:
             return opened_and_closed(times) if what == "unguarded" else self.guard(times)
         finally:
-            forking.install()
+            fork_guard.install()
 
     def guard(self, times: int) -> float:
         self.hold(times)
         stopwatch = Stopwatch()
         with stopwatch.running():
             for wrapper in self.held:
-                forking._on_connection_created(connection=wrapper)
+                fork_guard._on_connection_created(connection=wrapper)
         return stopwatch.seconds / times
 
 

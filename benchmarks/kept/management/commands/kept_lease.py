@@ -9,8 +9,8 @@ from django.db import connection, transaction
 
 from benchmarks.work import Stopwatch, answer
 from daemonkit import guarded
+from daemonkit.connections.private_session import Answer, PrivateSession
 from daemonkit.leading.lease import Candidate, LeaseRow, Terms
-from daemonkit.leading.session import Answer, PrivateSession
 from daemonkit.models import Lease
 
 TABLE = Lease._meta.db_table

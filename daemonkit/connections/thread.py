@@ -1,0 +1,292 @@
+"""What one thread holds: its links, and how deep it is in units of work.
+
+This is where connections are cleaned, dropped, closed and cut; ``connections.py`` has the doors.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+import weakref
+from typing import Any
+
+from django.core.cache import caches, close_caches
+from django.db import Error, OperationalError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
+
+from daemonkit.connections.link import Link, Wrapper, idle_timeout
+from daemonkit.errors import chain
+
+logger = logging.getLogger(__name__)
+
+
+class HeldConnections:
+    """One thread's links, and how deep it is in units of work."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.began = 0.0
+        self.keeps = False
+        self.overlapped: BaseException | None = None
+        self.links: list[Link] = []
+
+    def begin(self) -> None:
+        """Before the outermost unit of work: clean by Django's rules, and distrust what is kept."""
+        self.began = now = time.monotonic()
+        for link in self.links:
+            wrapper = link.wrapper()
+            if wrapper is None:
+                continue
+            link.pause = 0.0
+            if not link.is_calm(wrapper, now, keeps=self.keeps):
+                link.callers = is_in_transaction(wrapper)
+                if link.callers or wrapper.connection is None:
+                    continue
+                self._clean(link, wrapper)
+            link.callers = False
+            if wrapper.queries_log and not wrapper.force_debug_cursor:
+                wrapper.queries_log.clear()
+            wrapper.health_check_enabled, wrapper.health_check_done = True, False
+
+    def end(self, error: BaseException | None) -> None:
+        """After the outermost unit of work: drop what is in doubt, keep the rest as Django says."""
+        if error is not None:
+            self.adopt()  # a connection that broke while it was being made announced itself nowhere
+        now = time.monotonic()
+        for link in self.links:
+            wrapper = link.wrapper()
+            if wrapper is None or link.callers:
+                continue
+            pause = link.longest_pause(wrapper, now) if now - self.began > 1.0 else 0.0
+            if error is not None or not link.is_calm(wrapper, now, keeps=self.keeps):
+                self._settle(link, wrapper, error)
+            if pause > 1.0:
+                _warn_of_pause(link, wrapper, pause)
+            wrapper.health_check_enabled = wrapper.settings_dict["CONN_HEALTH_CHECKS"]
+        if _has_caches():
+            close_caches()
+
+    def _settle(self, link: Link, wrapper: Wrapper, error: BaseException | None) -> None:
+        why = _doubt(link, wrapper, error)
+        if why is not None:
+            link.drop()
+            logger.warning("connection %r dropped: the unit of work %s", wrapper.alias, why)
+        elif wrapper.connection is not None:
+            self._clean(link, wrapper)
+
+    def distrust(self) -> None:
+        """Have every connection validated before its next query, in the middle of a unit."""
+        for link in self.links:
+            wrapper = link.wrapper()
+            if wrapper is not None and not is_in_transaction(wrapper):
+                wrapper.health_check_enabled, wrapper.health_check_done = True, False
+
+    def adopt(self) -> None:
+        """Link every open connection of this thread that has no link yet."""
+        for wrapper in connections.all(initialized_only=True):
+            if wrapper.connection is not None:
+                self.connected(wrapper, known=False)
+
+    def connected(self, wrapper: Wrapper, *, known: bool = True) -> None:
+        """Link a connection that was just made, or, if not ``known``, one that has no link."""
+        if wrapper._thread_ident != threading.get_ident():
+            return  # lent by another thread, which cleans it
+        for link in self.links:
+            if link.wrapper() is wrapper:
+                if known:
+                    link.connected()
+                return
+        self.links = [link for link in self.links if link.wrapper() is not None]
+        self.links.append(Link(wrapper, self))
+
+    def _clean(self, link: Link, wrapper: Wrapper) -> None:
+        """Django's ``close_if_unusable_or_obsolete``, which may itself raise on a dead handle."""
+        if self.keeps and wrapper.settings_dict["CONN_MAX_AGE"] == 0:
+            wrapper.close_at = None
+        try:
+            wrapper.close_if_unusable_or_obsolete()
+            if link.pooled and not link.answered_lately():
+                wrapper.close()  # the pool validates a connection when it hands it out, not Django
+        except Exception:
+            link.drop()
+
+
+class _Here(threading.local):
+    thread: HeldConnections | None = None
+
+
+here = _Here()
+_threads: weakref.WeakValueDictionary[int, HeldConnections] = weakref.WeakValueDictionary()
+_refused: set[int] = set()
+_suspended: dict[int, str] = {}
+
+
+def this_thread() -> HeldConnections:
+    thread = here.thread
+    if thread is None:
+        install()
+        thread = here.thread = _threads[threading.get_ident()] = HeldConnections()
+        thread.adopt()
+    return thread
+
+
+def cut_connections(threads: set[int], *, for_good: bool) -> None:
+    """Cut the database sessions of these threads (``threading.get_ident()``) from outside.
+
+    ``for_good``: until the process ends these threads send no statement and connect no more. A
+    statement or COMMIT that is on the wire has an unknown outcome.
+    """
+    if for_good:
+        _refused.update(threads)
+        setattr(BaseDatabaseWrapper, "connect", _refusing_connect)  # noqa: B010  mypy refuses it plain
+    for ident in threads:
+        thread = _threads.get(ident)
+        if thread is None:
+            continue
+        for link in list(thread.links):
+            link.refuse() if for_good else link.cut()
+
+
+def suspend_connections(threads: set[int], why: str) -> None:
+    """Cut the sessions of these threads, and let them make none until ``resume_connections()``:
+    each try raises ``OperationalError`` and says why."""
+    _suspended.update(dict.fromkeys(threads, why))
+    cut_connections(threads, for_good=False)
+
+
+def resume_connections(thread: int) -> None:
+    _suspended.pop(thread, None)
+
+
+def install() -> None:
+    """Hear of every connection that is made. Called by ``AppConfig.ready()``; twice is once."""
+    connection_created.connect(_on_connection_created, dispatch_uid="daemonkit.connections.units")
+
+
+_cache_backends: tuple[object, set[str]] = (None, set())
+
+
+def _has_caches() -> bool:
+    """Whether any cache can have been opened: Django imports a backend when it is first used.
+
+    ``close_caches()`` alone would cost as much as all the rest of an empty unit of work.
+    """
+    global _cache_backends
+    known, modules = _cache_backends
+    if known is not caches.settings:
+        modules = {cache["BACKEND"].rpartition(".")[0] for cache in caches.settings.values()}
+        _cache_backends = caches.settings, modules
+    return not sys.modules.keys().isdisjoint(modules)
+
+
+def is_in_transaction(wrapper: Wrapper) -> bool:
+    return wrapper.in_atomic_block or (
+        wrapper.connection is not None and wrapper.autocommit != wrapper.settings_dict["AUTOCOMMIT"]
+    )
+
+
+def _doubt(link: Link, wrapper: Wrapper, error: BaseException | None) -> str | None:
+    """Why a connection cannot be kept after a unit of work, or None if it can."""
+    if error is not None and wrapper.connection is not None and link.was_used(wrapper):
+        if not isinstance(error, Exception):
+            return f"was interrupted by {type(error).__name__}"
+        kinds = (Error, wrapper.Database.Error)  # some errors reach us in the driver's own class
+        if any(isinstance(behind, kinds) for behind in chain(error)):
+            return f"ended in {type(error).__name__}: {error}"
+    try:
+        return link.left_open()
+    except Exception as trouble:
+        return f"left it in an unknown state ({type(trouble).__name__})"
+
+
+_HOUR = 3600.0
+_limits: dict[str, tuple[float, float | None]] = {}
+_warned: dict[str, float] = {}
+
+
+def _warn_of_pause(link: Link, wrapper: Wrapper, pause: float) -> None:
+    """A unit of work left its connection unused for so many seconds: say so, once an hour, if that
+    is longer than the server bears with an idle session."""
+    now, alias, site = time.monotonic(), wrapper.alias, link.site
+    if now - _warned.get(alias, -_HOUR) < _HOUR:
+        return
+    try:
+        asked, limit = _limits.get(alias, (-_HOUR, None))
+        if now - asked >= _HOUR:
+            wrapper.health_check_enabled, wrapper.health_check_done = True, False
+            _limits[alias] = now, idle_timeout(wrapper)
+            limit = _limits[alias][1]
+    except Exception:
+        return  # the database is away; that has a louder voice
+    if limit is not None and pause > limit:
+        _warned[alias] = now
+        logger.warning(
+            "connection %r was held unused for %.0f s by a unit of work, near %s, and the server "
+            "drops a session that is idle for %.0f s: call release_connections() before the pause",
+            alias,
+            pause,
+            site,
+            limit,
+        )
+
+
+def close(link: Link) -> None:
+    wrapper = link.wrapper()
+    try:
+        if wrapper is not None:
+            wrapper.close()
+    except Exception:
+        link.drop()
+
+
+def _on_connection_created(connection: Wrapper, **_: Any) -> None:
+    if threading.get_ident() in _refused:
+        connection.connection, raw = None, connection.connection
+        raw.close()
+        _refusing_connect(connection)
+    thread = this_thread()
+    thread.connected(connection)
+    if why := _suspended.get(threading.get_ident()):  # asked last: a link that stands is cut
+        _turn_away(connection)
+        raise OperationalError(why)
+    if thread.depth and getattr(connection.connection, "_pool", None) is not None:
+        _replace_the_stale(connection, thread)
+
+
+def _turn_away(wrapper: Wrapper) -> None:
+    wrapper.connection, raw = None, wrapper.connection
+    raw.close()
+    if pool := getattr(raw, "_pool", None):
+        pool.putconn(raw)
+
+
+def _replace_the_stale(wrapper: Wrapper, thread: HeldConnections) -> None:
+    """Exchange what psycopg's pool has lent until it is alive.
+
+    Django has the pool test what it hands out only where CONN_HEALTH_CHECKS is on; and then the
+    pool pauses for seconds between two tries, and its test cannot be cut.
+    """
+    pool = wrapper.connection._pool
+    if (check := getattr(pool, "_check", None)) is type(pool).check_connection:
+        pool._check = lambda raw: None if this_thread().depth else check(raw)
+    for _ in range(pool.max_size + 1):
+        if type(wrapper).is_usable(wrapper):
+            return
+        wrapper.connection.close()
+        pool.putconn(wrapper.connection)
+        wrapper.connection = None
+        wrapper.connection = wrapper.get_new_connection(wrapper.get_connection_params())
+        wrapper.set_autocommit(wrapper.settings_dict["AUTOCOMMIT"])
+        thread.connected(wrapper)
+
+
+_connect = BaseDatabaseWrapper.connect
+
+
+def _refusing_connect(wrapper: Wrapper) -> None:
+    if threading.get_ident() in _refused:
+        raise OperationalError("daemonkit makes no new connection: the process is being stopped")
+    _connect(wrapper)

@@ -1,0 +1,223 @@
+"""The log: a listener that writes a daemon's life in lines."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from django.dispatch import Signal
+
+from daemonkit import signals
+from daemonkit.clock import Moment
+from daemonkit.errors import Problem, one_line
+from daemonkit.formats import formatter_for
+from daemonkit.iteration import Iteration
+from daemonkit.schedules.schedule import duration_text
+
+if TYPE_CHECKING:
+    from daemonkit.command import BaseDaemonCommand
+
+logger = logging.getLogger("daemonkit")
+
+_SELF_EXPLAINING = (Problem.UNREACHABLE, Problem.MISCONFIGURED)
+"""What the server's own sentence says in full: no traceback adds to it."""
+
+
+_LEVELS = {
+    "down": logging.INFO,
+    "paused": logging.INFO,
+    "not leader": logging.INFO,
+    "ledger": logging.ERROR,
+}
+"""Of the reasons for a job not to run, those that nobody has to mend, and the one that somebody
+must."""
+
+
+class Log:
+    """The listener that writes the log."""
+
+    def __init__(self, daemon: BaseDaemonCommand, *, verbosity: int) -> None:
+        self.daemon = daemon
+        self.name = daemon.name
+        self.tick_level = logging.INFO if verbosity > 1 else logging.DEBUG
+        self._skips: Counter[tuple[str, str]] = Counter()
+        self._moments: dict[Signal, Callable[..., None]] = {
+            signals.daemon_started: self.started,
+            signals.database_awaited: self.awaited,
+            signals.iteration_failed: self.failed,
+            signals.daemon_beat: self.beat,
+            signals.tick_overdue: self.overdue,
+            signals.run_skipped: self.skipped,
+            signals.standing_by: self.standing_by,
+            signals.leadership_gained: self.gained,
+            signals.leadership_lost: self.lost,
+            signals.daemon_reloading: self.reloading,
+            signals.daemon_stopping: self.stopping,
+            signals.daemon_forced: self.forced,
+            signals.daemon_stopped: self.stopped,
+        }
+
+        if logger.isEnabledFor(self.tick_level) or verbosity > 1:
+            self._moments[signals.iteration_finished] = self.finished
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Write the log of this daemon while the block runs."""
+        sender = type(self.daemon)
+        for signal, write in self._moments.items():
+            signal.connect(write, sender=sender, weak=False)
+        logger.addFilter(self._sign)
+        try:
+            yield
+        finally:
+            logger.removeFilter(self._sign)
+            for signal, write in self._moments.items():
+                signal.disconnect(write, sender=sender)
+
+    def _sign(self, record: logging.LogRecord) -> bool:
+        """Let a record say whose it is, for those who write it as JSON."""
+        record.__dict__.setdefault("daemon", self.name)
+        return True
+
+    def started(self, **_: Any) -> None:
+        logger.info("%s started: %s", self.name, self.daemon.life.schedule)
+
+    def awaited(self, error: Exception, seconds: float, **_: Any) -> None:
+        logger.error(
+            "%s waits for the database, next try in %.1f s: %s",
+            self.name,
+            seconds,
+            one_line(error),
+        )
+
+    def finished(self, iteration: Iteration, **_: Any) -> None:
+        if iteration.error is None:
+            result = f": {iteration.result}" if iteration.result else ""
+            logger.log(
+                self.tick_level,
+                "%s tick %d took %s%s",
+                self._whose(iteration.job),
+                iteration.number,
+                duration_text(iteration.seconds),
+                result,
+                extra=_facts(iteration),
+            )
+
+    def failed(self, iteration: Iteration, **_: Any) -> None:
+        meaning = f" ({iteration.problem.value})" if iteration.problem else ""
+        back_off = f"{iteration.pause:.1f} s" if iteration.pause else "none"
+        tries = f", {iteration.failures} in a row, back-off {back_off}"
+        logger.error(
+            "%s tick %d failed after %s%s%s: %s",
+            self._whose(iteration.job),
+            iteration.number,
+            duration_text(iteration.seconds),
+            meaning,
+            "" if self.daemon.life.settings.once else tries,
+            one_line(iteration.error) if iteration.error else "",
+            exc_info=None if iteration.problem in _SELF_EXPLAINING else iteration.error,
+            extra=_facts(iteration),
+        )
+
+    def beat(self, message: str, job: str, **_: Any) -> None:
+        if message:
+            logger.log(
+                self.tick_level, "%s %s", self._whose(job), message, extra={"job": job or None}
+            )
+
+    def overdue(self, seconds: float, stack: str, job: str, **_: Any) -> None:
+        logger.error(
+            "%s is past its tick_timeout of %s; its database connections are cut. "
+            "It stands at:\n%s",
+            self._whose(job or "tick"),
+            duration_text(seconds),
+            stack,
+            extra={"job": job or None},
+        )
+
+    def skipped(self, job: str, due: Moment, reason: str, **_: Any) -> None:
+        """Each of a standby's due times, or of a job that never gets done in time, would be one
+        line a second: told are the first, the tenth, the hundredth..."""
+        self._skips[job, reason] += 1
+        times = self._skips[job, reason]
+        if 10 ** (len(str(times)) - 1) == times:
+            how_often = f" (the {times}th time)" if times > 1 else ""
+            level = _LEVELS.get(reason, logging.WARNING)
+            logger.log(
+                level,
+                "%s due %s did not run: %s%s",
+                self._whose(job),
+                _time(due),
+                reason,
+                how_often,
+                extra={"job": job},
+            )
+
+    def _whose(self, job: str) -> str:
+        return f"{self.name} {job}" if job else self.name
+
+    def standing_by(self, leader: str, **_: Any) -> None:
+        logger.info("%s stands by: %s leads", self.name, leader)
+
+    def gained(self, epoch: int, **_: Any) -> None:
+        logger.info("%s leads, epoch %d", self.name, epoch)
+
+    def lost(self, reason: str, **_: Any) -> None:
+        logger.warning("%s leads no more: %s", self.name, reason)
+
+    def reloading(self, reason: str, **_: Any) -> None:
+        logger.info("%s begins anew: %s", self.name, reason)
+
+    def stopping(self, reason: str, **_: Any) -> None:
+        logger.info("%s stops: %s", self.name, reason)
+
+    def forced(self, reason: str, **_: Any) -> None:
+        jobs = ", ".join(self.daemon.life.stop.cut_short)
+        logger.critical(
+            "%s forced to end: %s%s. Its database connections were cut; a statement or COMMIT that "
+            "was on the wire has an unknown outcome",
+            self.name,
+            reason,
+            f" (running: {jobs})" if jobs else "",
+            extra={"job": jobs or None},
+        )
+
+    def stopped(self, reason: str, **_: Any) -> None:
+        logger.info("%s stopped: %s", self.name, reason)
+
+
+def _time(due: Moment) -> str:
+    return due.utc.isoformat(" ", "seconds")
+
+
+def _facts(iteration: Iteration) -> dict[str, Any]:
+    return {
+        "job": iteration.job or None,
+        "tick": iteration.number,
+        "seconds": round(iteration.seconds, 6),
+        "outcome": "succeeded" if iteration.error is None else "failed",
+    }
+
+
+@contextlib.contextmanager
+def plain_logging(verbosity: int, log_format: str | None = None) -> Iterator[None]:
+    """Write daemonkit's log to stderr while the block runs, in a project that has configured none
+    for it, or if somebody says in which of the ``FORMATS``. ``verbosity`` 0 is warnings only."""
+    if logger.hasHandlers() and log_format is None:
+        yield
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter_for(log_format or "auto", sys.stderr))
+    before = logger.handlers[:], logger.level, logger.propagate
+    logger.handlers[:] = [handler]
+    logger.propagate = log_format is None
+    logger.setLevel(logging.INFO if verbosity else logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.handlers[:], level, logger.propagate = before
+        logger.setLevel(level)

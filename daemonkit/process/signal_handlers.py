@@ -1,0 +1,165 @@
+"""Who has the process's signals: taken for a life, given back after it, left by a forked child."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+from daemonkit.exits import Exit
+from daemonkit.process.stopping import Stop
+from daemonkit.process.watcher import (
+    STOP_SIGNALS,
+    UNWINDING,
+    Unattended,
+    Watched,
+    Watcher,
+    leave_it_to_the_watcher,
+)
+
+PATIENCE = 1.0
+"""Seconds, from when a process was told to stop, in which the end of the interpreter may not be
+hurried: a second signal so soon is the first one delivered twice, or a storm of them."""
+
+_standing: Watcher | None = None
+_here = threading.local()
+
+
+@contextlib.contextmanager
+def on_signals(
+    watched: Watched | None = None, orders: int | None = None, *, to_the_end: bool = False
+) -> Iterator[Watcher]:
+    """Take SIGTERM, SIGINT and SIGHUP for the block, and mind the deadlines of what is ``watched``.
+
+    A block inside another shares its watcher, so that a signal stops both. Off the main thread,
+    where Python allows no signal handlers (autoreload, some tests), only the deadlines remain.
+    Handlers, wake-up descriptor and SIGUSR1 are put back as they were. With ``orders``, a pipe's
+    descriptor, it is a worker that lives in the block: SIGTERM, however often, only asks it, and
+    SIGINT and SIGHUP are its supervisor's. With ``to_the_end`` the process ends with the block, and
+    the signals are not given back: one that comes late must not change its exit code.
+    """
+    global _standing
+    watched = watched or Unattended()
+    standing = _standing
+    if standing is not None and threading.current_thread() is threading.main_thread():
+        outer, standing.watched = standing.watched, watched
+        standing.look_again()
+        try:
+            yield standing
+        finally:
+            if not standing.stop.forced:
+                standing.watched = outer
+        return
+    stop = Stop()
+    watcher = Watcher(stop, watched, orders=orders)
+    try:
+        with watcher.restored as restored:
+            if threading.current_thread() is threading.main_thread():
+                _standing = watcher
+                _take_signals(watcher.wakeup_descriptor, restored)
+            watcher.start()
+            try:
+                yield watcher
+            finally:
+                if stop.forced or to_the_end:
+                    restored.pop_all()
+                if stop.forced:
+                    _ignore_signals()
+                elif to_the_end:
+                    _bear_late_signals(stop)
+    finally:
+        if _standing is watcher:
+            _standing = None
+        watcher.close()
+        if not stop.forced:
+            stop.close()
+
+
+def _take_signals(wakeup_descriptor: int, restored: contextlib.ExitStack) -> None:
+    previous = signal.set_wakeup_fd(wakeup_descriptor, warn_on_full_buffer=False)
+    restored.callback(signal.set_wakeup_fd, previous)
+    for signum in STOP_SIGNALS:
+        if signum is signal.SIGHUP and signal.getsignal(signum) is signal.SIG_IGN:
+            continue  # nohup(1)
+        # getsignal() is None for a handler that C code installed; there is no way back to it.
+        handler = signal.getsignal(signum)
+        signal.signal(signum, leave_it_to_the_watcher)
+        restored.callback(signal.signal, signum, handler or signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # see reexec.py: one may have waited
+    # In C, so that it answers even from within a driver's call that never returns.
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # stderr without a descriptor
+        faulthandler.register(signal.SIGUSR1, file=sys.__stderr__.fileno(), all_threads=True)  # type: ignore[union-attr]
+        restored.callback(faulthandler.unregister, signal.SIGUSR1)
+
+
+def last_look() -> None:
+    """Before this process executes itself anew: act upon the signals that have come. From here on
+    they are blocked, and wait for the new image."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    if _standing is not None:
+        _standing.last_look()
+
+
+# A forked child is no daemon: a signal to it must end it, and must not wake its parent's watcher by
+# the descriptor that both have. Nor may one that comes before it has forgotten its parent's ways.
+
+
+def hold_still() -> None:
+    """Before a fork: let the watcher finish, and stop signals to this thread and the child wait."""
+    if _standing is not None:
+        _here.mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        _here.holds = Watcher.acting.acquire(timeout=UNWINDING)
+
+
+def forget_in_child() -> None:
+    """In a forked child: signals mean what they meant before ``on_signals``."""
+    global _standing
+    Watcher.acting, _here.holds = threading.Lock(), False
+    watcher, _standing = _standing, None
+    if watcher is not None:
+        watcher.restored.close()
+        signal.set_wakeup_fd(-1)
+        watcher.part()
+
+
+def let_go() -> None:
+    """After a fork, in both: what has waited takes its effect."""
+    mask, _here.mask = getattr(_here, "mask", None), None
+    if mask is not None:
+        if _here.holds:
+            _here.holds = False
+            Watcher.acting.release()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _bear_late_signals(stop: Stop) -> None:
+    """Until the interpreter ends a signal changes nothing, unless it shows impatience with threads
+    that the interpreter waits for."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    patient_until = min(stop.asked_at, time.monotonic()) + PATIENCE
+
+    def bear(signum: int, frame: FrameType | None) -> None:
+        if time.monotonic() > patient_until:
+            os._exit(Exit.FORCED)
+
+    signal.set_wakeup_fd(-1)
+    for signum in STOP_SIGNALS:
+        if signal.getsignal(signum) is leave_it_to_the_watcher:
+            signal.signal(signum, bear)
+    atexit.register(_ignore_signals)  # when those threads have ended
+
+
+def _ignore_signals() -> None:
+    """Let no third signal change the exit code. The interpreter, as it ends, gives every signal
+    back to the system, except those that are ignored."""
+    if threading.current_thread() is threading.main_thread():
+        for signum in STOP_SIGNALS:
+            signal.signal(signum, signal.SIG_IGN)

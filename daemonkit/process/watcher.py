@@ -1,0 +1,298 @@
+"""The watcher: it hears the signals, minds the deadlines, and insists.
+
+The first SIGTERM or SIGINT asks: the tick in flight finishes. The second one, or ``stop_timeout``
+running out, insists: the tick's connections are cut, and the process ends. SIGHUP asks, too, and
+then the process is to execute itself anew. All of it is decided in one thread, the watcher, because
+Python runs no signal handler while the main thread sits in a driver's C code; the C-level handler
+does write to ``signal.set_wakeup_fd`` even then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
+from typing import Protocol
+
+from daemonkit.exits import Exit
+from daemonkit.process.stopping import Stop, Tick, close_pipe, milliseconds, pipe, replace_pipe
+
+UNWINDING = 2.0
+"""Seconds for ``finally`` blocks and context managers, after the cut and before the end."""
+
+ABANDONED = 0.8
+"""Seconds for the tick in flight of a worker whose supervisor is gone, and then, after the cut, for
+what unwinds: nobody minds it any more, and a new supervisor may be starting its successor."""
+
+SAME_BURST = 0.05
+"""A second signal that follows this fast (seconds) is the first one delivered twice, to the
+process and to its group, as ``timeout(1)`` and some supervisors do."""
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class Watched(Protocol):
+    """What the watcher has to know of a life, and tells it. Its calls come from other threads."""
+
+    stop_timeout: float
+    tick_timeout: float | None
+    pulse: float
+
+    def on_asked(self, reason: str) -> None: ...
+    def on_overdue(self, tick: Tick) -> None: ...
+    def on_forced(self, reason: str) -> None: ...
+    def cut(self, threads: set[int], *, for_good: bool) -> None: ...
+
+
+class Unattended:
+    """What is watched before a daemon's class is even imported: a signal is kept for it."""
+
+    stop_timeout: float = 25.0
+    tick_timeout: float | None = None
+    pulse: float = 10.0
+
+    def on_asked(self, reason: str) -> None: ...
+    def on_overdue(self, tick: Tick) -> None: ...
+    def on_forced(self, reason: str) -> None: ...
+    def cut(self, threads: set[int], *, for_good: bool) -> None: ...
+
+
+class Watcher:
+    """The one thread of ours: it counts signals, minds the deadlines, and cuts.
+
+    In a worker it also takes its supervisor's ``orders``, from a pipe whose end says that the
+    supervisor is gone. A supervisor itself, which forks, has no thread, and looks by hand.
+    """
+
+    acting = threading.Lock()
+    """Held by a watcher that acts, and by a thread that forks: what the watcher has in its hands in
+    the middle of a log line, the child would wait for in vain."""
+
+    def __init__(self, stop: Stop, watched: Watched, orders: int | None = None) -> None:
+        self.stop, self.watched, self.orders = stop, watched, orders
+        self.restored = contextlib.ExitStack()
+        """Puts the signals back as they were found."""
+        self._abandoned_at = self._leave_at = math.inf
+        self._closing = False
+        self._reader, self._writer = pipe()
+        self._home = threading.get_ident()
+        self._has_terminal = _has_terminal()
+        self._is_worker = orders is not None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def wakeup_descriptor(self) -> int:
+        return self._writer
+
+    def part(self) -> None:
+        """In a forked child, which has no such thread: tell the parent nothing by its pipes."""
+        replace_pipe(self._reader, self._writer)
+        self.stop.part()
+
+    def start(self) -> None:
+        self._closing = False
+        self._thread = threading.Thread(target=self._watch, name="daemonkit-watcher", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread; but not once it insists: then it is what ends the process."""
+        if self.stop.forced:
+            return
+        self._end_thread()
+        close_pipe(self._reader, self._writer)
+
+    def last_look(self) -> None:
+        """Act upon what has come, and end the thread: its process is about to become another."""
+        self._end_thread()
+        self.look(0)
+
+    def _end_thread(self) -> None:
+        self._closing = True
+        self.look_again()
+        if self._thread is not None:
+            self._thread.join()
+        self._thread = None
+
+    @contextlib.contextmanager
+    def by_hand(self) -> Iterator[None]:
+        """Have no thread for the block, because it forks: it calls ``look()`` instead, which the
+        death of a child wakes as well. It must insist by itself: nothing ends its process."""
+        self._end_thread()
+        child = signal.getsignal(signal.SIGCHLD)
+        signal.signal(signal.SIGCHLD, leave_it_to_the_watcher)
+        self.restored.callback(signal.signal, signal.SIGCHLD, child or signal.SIG_DFL)
+        try:
+            yield
+        finally:
+            if not self.stop.forced:
+                self.start()
+
+    def look_again(self) -> None:
+        """Have the deadlines read anew, after something that the watcher sleeps by has changed."""
+        with contextlib.suppress(BlockingIOError):  # full: it is awake already
+            os.write(self._writer, b"\0")
+
+    def _watch(self) -> None:
+        while not self._closing:
+            self.look()
+
+    def look(self, seconds: float = math.inf, others: Iterable[int] = ()) -> set[int]:
+        """Wait for a signal, an order, a deadline or so many seconds, and act on what has come.
+
+        Returns which of the ``others`` can be read; any of them ends the wait, too.
+        """
+        poll = select.poll()
+        for descriptor in (self._reader, self.orders, *others):
+            if descriptor is not None:
+                poll.register(descriptor, select.POLLIN)
+        ready = {found for found, _ in poll.poll(milliseconds(min(seconds, self._patience())))}
+        told = os.read(self._reader, 4096) if self._reader in ready else b""
+        with Watcher.acting:
+            for signum in told:
+                if signum in STOP_SIGNALS:
+                    self._received(signal.Signals(signum))
+            if self.orders in ready:
+                self._take_orders()
+            self._mind_the_deadlines(time.monotonic())
+        return ready
+
+    def _patience(self) -> float:
+        """Seconds to sleep: to the next deadline, or so short that no tick that starts meanwhile
+        can pass its own unseen."""
+        watched, now = self.watched, time.monotonic()
+        idle = min(watched.pulse, watched.tick_timeout or math.inf)
+        deadlines = [self._stop_deadline(), self._abandoned_at, self._leave_at, now + idle]
+        deadlines += [self._tick_deadline(tick) for tick in list(self.stop.ticks.values())]
+        return max(0.0, min(deadlines) - now)
+
+    def _received(self, signum: signal.Signals) -> None:
+        stop, name = self.stop, signum.name
+        if self._is_worker:  # its supervisor hears the others, and whether one comes twice
+            if signum is signal.SIGTERM and not stop.asked:
+                self._ask(name)
+        elif signum is signal.SIGHUP and not self._has_terminal:
+            if not stop.asked:
+                stop.reloading = True
+                self._ask(name)
+        elif not stop.asked or stop.reloading:
+            stop.reloading = False  # now it is to end, and not to begin anew
+            self._ask(name)
+        elif not stop.over and time.monotonic() - stop.asked_at > SAME_BURST:
+            self._force(f"a second signal, {name}")
+
+    def _take_orders(self) -> None:
+        """What the supervisor says, line by line: "ask REASON" or "force REASON"."""
+        assert self.orders is not None
+        said = os.read(self.orders, 4096)
+        if not said:
+            self.orders, self._abandoned_at = None, time.monotonic() + ABANDONED
+        for line in said.decode(errors="replace").splitlines() or ["ask the supervisor is gone"]:
+            verb, _, reason = line.partition(" ")
+            if verb == "force":
+                self._force(reason)
+            elif not self.stop.asked:
+                self._ask(reason)
+
+    def _ask(self, name: str) -> None:
+        self.stop.ask(name)
+        self.stop.reason, self.stop.asked_at = name, time.monotonic()
+        self._tell(self.watched.on_asked, name)
+
+    def _tell(self, work: Callable[..., None], *arguments: object) -> None:
+        if self._thread is None:
+            work(*arguments)
+        else:
+            _aside(work, *arguments)
+
+    def _stop_deadline(self) -> float:
+        if not self.stop.asked or self.stop.forced:
+            return math.inf
+        return max(self.stop.asked_at, self.stop.touched) + self.watched.stop_timeout
+
+    def _tick_deadline(self, tick: Tick) -> float:
+        if tick.overdue_since is not None:
+            return tick.overdue_since + self.watched.pulse
+        if tick.timeout is None:
+            return math.inf
+        return tick.touched + tick.timeout
+
+    def _mind_the_deadlines(self, now: float) -> None:
+        if now >= self._leave_at:
+            self._leave()
+        if now >= self._abandoned_at:
+            self._abandoned_at = math.inf
+            self._force("the supervisor is gone")
+            self._leave_at = min(self._leave_at, now + ABANDONED)
+        if now >= self._stop_deadline():
+            self._force(f"stop_timeout of {self.watched.stop_timeout:g} s ran out")
+        for tick in list(self.stop.ticks.values()):
+            if now < self._tick_deadline(tick) or self.stop.forced:
+                continue
+            if tick.overdue_since is None:
+                tick.overdue_since = now
+                self._tell(self.watched.on_overdue, tick)
+                self.watched.cut({tick.thread}, for_good=False)
+            else:
+                which = f"job {tick.name}" if tick.name else "a tick"
+                self._force(f"{which} past its tick_timeout did not return when it was cut")
+
+    def _force(self, reason: str) -> None:
+        if self.stop.forced:
+            return
+        self.stop.forced = reason
+        self.stop.reloading = False
+        running = list(self.stop.ticks.values())
+        self.stop.cut_short = tuple(sorted(tick.name for tick in running if tick.name))
+        self.stop.ask(reason)
+        if self._thread is not None:
+            self._leave_at = time.monotonic() + UNWINDING
+        self.watched.cut({self._home, *list(self.stop.ticks)}, for_good=True)
+        self._tell(self.watched.on_forced, reason)
+
+    def _leave(self) -> None:
+        _aside(flush)
+        os._exit(Exit.FORCED)
+
+
+def _has_terminal() -> bool:
+    """Whether the process has a controlling terminal. Its SIGHUP then says that the terminal is
+    gone, as it did before daemons took it for "begin anew", and ends the process."""
+    with contextlib.suppress(OSError):  # ENXIO: none
+        os.close(os.open(os.ctermid(), os.O_RDONLY | os.O_NOCTTY))
+        return True
+    return False
+
+
+def _aside(work: Callable[..., None], *arguments: object) -> None:
+    """Do it in a thread of its own and wait a moment for it.
+
+    It may log, and the thread that we watch may hang with the log's lock in its hands.
+    """
+    thread = threading.Thread(target=work, args=arguments, daemon=True)
+    with contextlib.suppress(RuntimeError):  # the interpreter is ending, and starts no thread
+        thread.start()
+        thread.join(0.5)
+
+
+def flush() -> None:
+    """Write out what is buffered, before an end without the interpreter's own."""
+    for handler in logging.root.handlers:
+        handler.flush()
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def leave_it_to_the_watcher(signum: int, frame: FrameType | None) -> None:
+    """Python must have a handler, or the C-level one would not write to the wake-up descriptor.
+
+    It does nothing and raises nothing: an exception out of the blue leaves database wrappers in
+    states that Django takes for healthy.
+    """

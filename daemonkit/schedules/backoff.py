@@ -1,0 +1,83 @@
+"""Back-off: what a failed iteration does to the next due time."""
+
+from __future__ import annotations
+
+import random
+
+from daemonkit.clock import Moment
+from daemonkit.errors import Problem, classify
+from daemonkit.iteration import Iteration
+from daemonkit.schedules.schedule import Schedule
+from daemonkit.schedules.value import Value
+
+PROVEN_AFTER = 30.0
+"""Seconds for which a server must go on calling the settings wrong before we believe it: a
+database that is still being set up says the same."""
+
+
+class Backoff(Value):
+    """Seconds to wait after the first, second, third... failure in a row: exponential, capped,
+    and with jitter, so that many daemons do not come back to a restarted server as one.
+
+    The wait is drawn between half of ``first * factor ** (failures - 1)`` and the whole of it;
+    the whole is never more than ``cap``.
+    """
+
+    first: float
+    factor: float
+    cap: float
+
+    def __init__(self, first: float = 1.0, factor: float = 2.0, cap: float = 60.0) -> None:
+        super().__init__(first=first, factor=factor, cap=cap)
+        if not (first > 0 and factor >= 1 and cap > 0):
+            raise ValueError(
+                f"Backoff() needs first and cap above zero and a factor of 1 or more, not {self}"
+            )
+
+    def pause(self, failures: int) -> float:
+        """Seconds to wait after so many failures in a row (1 or more)."""
+        exponent = min(failures - 1, 64)  # 2.0 ** 1024 is an OverflowError, months into an outage
+        whole = min(self.cap, self.first * self.factor**exponent)
+        return random.uniform(whole / 2, whole)
+
+
+def next_due(schedule: Schedule, last: Iteration | None, begun: Moment, now: Moment) -> Moment:
+    """When the next tick is due, after ``last`` or at the beginning of a life.
+
+    A tick that failed because of its connection is due again after the pause, even if its
+    schedule's next turn is a day away: the work is outstanding, and the work was not at fault.
+    Any other failure can only put the next turn off, never bring it forward.
+    """
+    if last is None or last.error is None:
+        return schedule.due(last, begun, now)
+    again = now.at_monotonic(last.ended.monotonic + last.pause)
+    if last.problem is not None:
+        return again
+    return max(again, schedule.due(last, begun, now))  # the later one
+
+
+def after_failure(
+    iteration: Iteration,
+    error: Exception,
+    last: Iteration | None,
+    backoff: Backoff,
+    *,
+    cut_by_us: bool,
+) -> Iteration:
+    """The iteration as a failed one: what kind, the how manieth in a row, and the pause it asks.
+
+    One that lost its connection is due again at once, one time: most losses are a restart or an
+    idle session that was dropped. Not if we cut the connection ourselves.
+    """
+    problem = classify(error)
+    failures = 1 + (last.failures if last else 0)
+    outages = (problem is Problem.UNREACHABLE) + (last.outages if last else 0)
+    at_once = problem is Problem.LOST and failures == 1 and not cut_by_us
+    pause = 0.0 if at_once else backoff.pause(failures)
+    return iteration._replace(
+        error=error,
+        problem=problem,
+        failures=failures,
+        outages=outages,
+        pause=pause,
+    )

@@ -1,0 +1,70 @@
+"""Values as somebody typed them, on a command line or in a class: checked, or one sentence with the
+flag in it and exit code 2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import CommandError
+
+from daemonkit.exits import Exit
+from daemonkit.process.memory import parse_size, resident
+from daemonkit.schedules.schedule import parse_duration
+
+
+def seconds(name: str, value: Any) -> float:
+    time = seconds_or_none(name, value)
+    if time is None:
+        raise usage(f"{_said(name)} needs a time; it cannot be none")
+    return time
+
+
+def seconds_or_none(name: str, value: Any) -> float | None:
+    if value is None or value == "none":
+        return None
+    try:
+        time = parse_duration(value)
+    except ValueError as error:
+        raise usage(f"{_said(name)} takes {error}") from None
+    if time <= 0:
+        raise usage(f"{_said(name)} must be above zero, not {value}")
+    return time
+
+
+def count(name: str, value: Any) -> int | None:
+    if value is None or value == "none":
+        return None
+    if not str(value).isascii() or not str(value).isdigit() or int(value) < 1:
+        raise usage(f"{_said(name)} takes a whole number above zero, not {value!r}")
+    return int(value)
+
+
+def at_least_one(name: str, value: Any) -> int:
+    number = count(name, value)
+    if number is None:
+        raise usage(f"{_said(name)} needs a number; it cannot be none")
+    return number
+
+
+def size(name: str, value: Any) -> int | None:
+    if value is None or value == "none":
+        return None
+    try:
+        found = parse_size(value)
+        resident()
+    except ValueError as error:
+        raise usage(f"{_said(name)} takes {error}") from None
+    except OSError:
+        raise usage(f"{_said(name)} needs Linux's /proc/self/statm") from None
+    if found <= 0:
+        raise usage(f"{_said(name)} must be above zero, not {value}")
+    return found
+
+
+def _said(name: str) -> str:
+    flag = f"--{name.replace('_', '-')}"
+    return flag if name == "every" else f"{name} ({flag})"
+
+
+def usage(sentence: str) -> CommandError:
+    return CommandError(sentence, returncode=Exit.USAGE)

@@ -1,0 +1,97 @@
+"""A daemon's settings for one run: its class attributes, overridden by options of the same name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from daemonkit.clock import Clock
+from daemonkit.jobs.job import Jobs
+from daemonkit.schedules.schedule import Poll, Schedule
+from daemonkit.settings.parsing import at_least_one, count, seconds, seconds_or_none, size, usage
+from daemonkit.settings.schedule import schedule_of
+
+if TYPE_CHECKING:
+    from daemonkit.command import BaseDaemonCommand
+    from daemonkit.leading.lease import Terms
+
+
+class Settings:
+    """What holds for one run. Times are in seconds, memory in bytes; None means no bound.
+
+    Raises ``CommandError`` (exit code 2), in one sentence, for whatever does not fit.
+    """
+
+    def __init__(self, daemon: BaseDaemonCommand, options: Mapping[str, Any]) -> None:
+        said = partial(_said, daemon, options)
+        self.once = bool(options.get("once"))
+        self.schedule = schedule_of(daemon, options, once=self.once)
+        self.jobs = self.schedule.jobs if isinstance(self.schedule, Jobs) else ()
+        self.pulse = seconds("pulse", said("pulse"))
+        self.stop_timeout = seconds("stop_timeout", said("stop_timeout"))
+        self.tick_timeout = seconds_or_none("tick_timeout", said("tick_timeout"))
+        self.max_failures = count("max_failures", said("max_failures"))
+        once_each = max(1, len(self.jobs))
+        self.max_ticks = once_each if self.once else count("max_ticks", said("max_ticks"))
+        self.max_seconds = seconds_or_none("max_seconds", said("max_seconds"))
+        self.threads = at_least_one("threads", said("threads"))
+        self.ledger = bool(daemon.ledger)
+        self.leader = leads(daemon, options)
+        self.terms = _terms(daemon, options)
+        self.max_memory = size("max_memory", said("max_memory"))
+        self.workers = _workers(daemon, options, self.schedule)
+        self.supervised = bool(options.get("supervised"))
+        self.clock: Clock = options.get("clock") or Clock()
+
+
+def _said(daemon: BaseDaemonCommand, options: Mapping[str, Any], name: str) -> Any:
+    """The option of this name, or what the class says where nobody has typed one."""
+    value = options.get(name)
+    return getattr(daemon, name) if value is None else value
+
+
+def _workers(daemon: BaseDaemonCommand, options: Mapping[str, Any], schedule: Schedule) -> int:
+    """How many processes are to run the loop, if it makes sense that they be several."""
+    workers = at_least_one("workers", _said(daemon, options, "workers"))
+    for name in ("once", "reload"):
+        if workers > 1 and options.get(name):
+            if options.get("workers") is not None:
+                raise usage(f"--{name} is for one process: say it without --workers")
+            return 1
+    if workers > 1 and leads(daemon, options):
+        raise usage(f"{daemon.name}: one of {workers} workers would lead and the others never "
+                     f"tick; say leader or workers, not both")  # fmt: skip
+    shared = isinstance(schedule, Poll) or (
+        isinstance(schedule, Jobs) and all(job.exclusive for job in schedule.jobs)
+    )
+    if workers > 1 and not shared and not daemon.per_worker:
+        mend = "mark them exclusive=True, or " if isinstance(schedule, Jobs) else ""
+        raise usage(
+            f"{daemon.name}: each of {workers} workers would do the same work, {schedule}; {mend}"
+            f"if that is what you want, write per_worker = True in its class"
+        )
+    return workers
+
+
+def leads(daemon: BaseDaemonCommand, options: Mapping[str, Any]) -> bool:
+    """Whether of all that run it one leads."""
+    return bool(_said(daemon, options, "leader"))
+
+
+def _terms(daemon: BaseDaemonCommand, options: Mapping[str, Any]) -> Terms | None:
+    """The times of the lease, where somebody leads or has said them."""
+    names = ("lease", "renew_deadline", "renew_every")
+    if not leads(daemon, options) and all(options.get(name) is None for name in names):
+        return None
+    from daemonkit.leading.lease import Terms  # loaded by those alone who want it
+
+    lease, renew_deadline, renew_every = (_said(daemon, options, name) for name in names)
+    terms = Terms.of(
+        seconds("lease", lease),
+        seconds_or_none("renew_deadline", renew_deadline),
+        seconds_or_none("renew_every", renew_every),
+    )
+    if complaint := terms.complaint():
+        raise usage(complaint)
+    return terms

@@ -1,0 +1,1 @@
+"""Private servers, processes and machines, for the tests, the demo and the benchmarks."""

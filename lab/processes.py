@@ -1,0 +1,226 @@
+"""Real processes: ``manage.py`` in a process group of its own, with its output at hand."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from signal import SIGTERM
+from typing import IO
+
+import psutil
+
+from lab.waiting import eventually
+
+ROOT = Path(__file__).resolve().parent.parent
+MANAGE_PY = ROOT / "sample_site" / "manage.py"
+
+# Ours and pytest's own: a daemon under test must start as a user's would.
+NOT_INHERITED = (
+    "DJANGO_SETTINGS_MODULE",
+    "PYTHONDONTWRITEBYTECODE",
+    "PYTHONUNBUFFERED",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Return whether a process runs; a zombie does not (PID 1 of a container may never reap)."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def is_stopped(process: psutil.Process) -> bool:
+    """Return whether every thread has stopped: SIGSTOP reaches them one after the other."""
+    tasks = Path(f"/proc/{process.pid}/task")
+    if not tasks.exists():
+        return bool(process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE))
+    with contextlib.suppress(OSError):  # a thread that ended between two looks
+        stats = [(task / "stat").read_text() for task in tasks.iterdir()]
+        return all(stat.rpartition(")")[2].split()[0] in "TZ" for stat in stats)
+    return False
+
+
+def child_environment(changes: Mapping[str, str | None] | None = None) -> dict[str, str]:
+    """Return the environment for a child; a value of None takes a variable away."""
+    environment = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
+    paths = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
+    for name, value in (changes or {}).items():
+        if value is None:
+            environment.pop(name, None)
+        else:
+            environment[name] = value
+    return environment
+
+
+class Daemon:
+    """A command that runs as a process; its session id is its pid."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str | None] | None = None,
+        cwd: Path | str | None = None,
+    ) -> None:
+        self.command = list(command)
+        self.lines: list[str] = []  # both outputs, in the order of their arrival
+        self._changed = threading.Condition()
+        self.started = time.monotonic()
+        self.process = subprocess.Popen(
+            self.command,
+            env=child_environment(env),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        self.pid = self.process.pid
+        self._waited_for = False
+        self._outputs: dict[str, list[str]] = {"stdout": [], "stderr": []}
+        self._readers = [self._read("stdout"), self._read("stderr")]
+
+    def __repr__(self) -> str:
+        return f"<Daemon {self.pid}: {' '.join(self.command[1:])}>"
+
+    # Output
+
+    @property
+    def output(self) -> str:
+        """Both outputs of a process that has ended; the order between the two is nearly right."""
+        return self._whole(self.lines)
+
+    @property
+    def stdout(self) -> str:
+        return self._whole(self._outputs["stdout"])
+
+    @property
+    def stderr(self) -> str:
+        return self._whole(self._outputs["stderr"])
+
+    @property
+    def so_far(self) -> str:
+        """What has been read of both outputs. More may be on its way: ``wait_for`` it."""
+        return "\n".join(self.lines)
+
+    def _whole(self, lines: list[str]) -> str:
+        """Refuses to judge a process that may not have been read to its end: that is a race."""
+        assert self._waited_for, f"{self!r} has not been waited for: what it said is not all here"
+        return "\n".join(lines)
+
+    def wait_for(
+        self, pattern: str | re.Pattern[str], within: float = 10.0, *, count: int = 1
+    ) -> str:
+        """Return the ``count``-th line that holds a text, or in which a regex is found.
+
+        Lines that were there before the call count. Ends at once when the process has ended.
+        """
+        deadline = time.monotonic() + within
+        with self._changed:
+            while len(found := [line for line in self.lines if _holds(line, pattern)]) < count:
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._may_say_more():
+                    raise AssertionError(self._report(f"said {pattern!r} {len(found)} times"))
+                self._changed.wait(min(left, 0.1))
+            return found[count - 1]
+
+    def _may_say_more(self) -> bool:
+        return any(reader.is_alive() for reader in self._readers)
+
+    def _read(self, name: str) -> threading.Thread:
+        stream: IO[str] = getattr(self.process, name)
+        reader = threading.Thread(target=self._collect, args=(stream, self._outputs[name]))
+        reader.daemon = True
+        reader.start()
+        return reader
+
+    def _collect(self, stream: IO[str], lines: list[str]) -> None:
+        with stream:
+            for line in stream:
+                with self._changed:
+                    lines.append(line.rstrip("\n"))
+                    self.lines.append(line.rstrip("\n"))
+                    self._changed.notify_all()
+
+    def _report(self, what: str) -> str:
+        state = "running" if self.is_running else f"ended with {self.process.returncode}"
+        return f"{self!r} ({state}) {what}; its output:\n{self.so_far}"
+
+    # Life
+
+    @property
+    def is_running(self) -> bool:
+        return self.process.poll() is None
+
+    def signal(self, signum: int) -> None:
+        self.process.send_signal(signum)
+
+    def signal_group(self, signum: int) -> None:
+        """Signal the whole group, as a terminal's Ctrl-C and systemd do."""
+        os.killpg(self.pid, signum)
+
+    def wait(self, within: float = 10.0) -> int:
+        """Return the exit code (negative: the signal), with all output read."""
+        try:
+            code = self.process.wait(within)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(self._report(f"has not ended within {within:g} s")) from None
+        deadline = time.monotonic() + 1  # a child that lives on may hold the pipes open
+        for reader in self._readers:
+            reader.join(max(0, deadline - time.monotonic()))
+        self._waited_for = True
+        return code
+
+    def stop(self, signum: int = SIGTERM, within: float = 10.0) -> int:
+        """Signal, and return the exit code."""
+        self.signal(signum)
+        return self.wait(within)
+
+    def family(self) -> list[psutil.Process]:
+        """Return what is alive of the processes in this one's session."""
+        return [process for process in psutil.process_iter() if self._is_ours(process)]
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            return os.getsid(process.pid) == self.pid and is_alive(process)
+        return False
+
+    def _survivors(self) -> list[psutil.Process]:
+        """Who lives on without their parent: not who is just about to end."""
+        with contextlib.suppress(AssertionError):
+            eventually(lambda: not self.family(), within=1)
+        return self.family()
+
+    def end(self) -> list[psutil.Process]:
+        """Kill all that is left, and return the orphans of a daemon that had already ended."""
+        orphans = [] if self.is_running else self._survivors()
+        for process in [*self.family(), *self.family()]:  # twice: one may fork meanwhile
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait(10)
+        eventually(lambda: not self.family(), what=f"{self!r} and its children are gone")
+        for reader in self._readers:
+            reader.join(5)
+        return orphans
+
+
+def _holds(line: str, pattern: str | re.Pattern[str]) -> bool:
+    return pattern in line if isinstance(pattern, str) else bool(pattern.search(line))
+
+
+def manage_command(*arguments: str, manage_py: Path | str = MANAGE_PY) -> list[str]:
+    return [sys.executable, str(manage_py), *arguments]
