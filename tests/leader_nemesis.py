@@ -20,12 +20,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from lab.processes import ROOT, Daemon, manage_command
+from lab.processes import Daemon, manage_command
 from lab.proxy import Proxy
 from lab.servers import MariaDB, PostgreSQL, Server
 from lab.waiting import eventually
+from tests.kit.processes import LIVES
 
-LIVES = ROOT / "tests" / "lives" / "manage.py"
 SERVERS: dict[str, type[Server]] = {"mariadb": MariaDB, "postgres": PostgreSQL}
 PATIENT = 30.0
 _LOST = re.compile(r"WARNING \S+ leads no more")

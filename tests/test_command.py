@@ -21,8 +21,8 @@ from daemonkit import signals as moments
 from daemonkit.testing import FakeClock
 from lab.servers import Server
 from lab.waiting import eventually
-from tests.conftest import MakeAlias
-from tests.test_connections import is_gone, kill_all, note, notes, session
+from tests.kit.aliases import MakeAlias
+from tests.kit.sessions import is_gone, kill_all, note, notes, session
 
 
 class Counting(BaseDaemonCommand):

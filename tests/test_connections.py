@@ -20,43 +20,10 @@ from daemonkit.connections.thread import cut_connections
 from daemonkit.connections.units import close_idle, kept_between_units
 from lab.servers import MariaDB, PostgreSQL, Server
 from lab.waiting import eventually
-from tests.conftest import MakeAlias
+from tests.kit.aliases import MakeAlias
+from tests.kit.sessions import is_gone, kill, kill_all, note, notes, run, session
 
 AGES = [0, 300, None]
-
-
-def session(alias: str) -> int:
-    """Ask the server for the id of our session; this is a query as any other."""
-    function = "CONNECTION_ID" if connections[alias].vendor == "mysql" else "pg_backend_pid"
-    with connections[alias].cursor() as cursor:
-        cursor.execute(f"SELECT {function}()")
-        return int(cursor.fetchone()[0])
-
-
-def run(alias: str, sql: str, *values: object) -> None:
-    with connections[alias].cursor() as cursor:
-        cursor.execute(sql, values or None)
-
-
-def note(alias: str, text: str) -> None:
-    run(alias, "INSERT INTO entry (note) VALUES (%s)", text)
-
-
-def notes(server: Server) -> list[str]:
-    return [row[0] for row in server.execute("SELECT note FROM entry ORDER BY id")]
-
-
-def is_gone(server: Server, *sessions: int) -> Callable[[], bool]:
-    return lambda: not server.sessions() & set(sessions)
-
-
-def kill(server: Server, victim: int) -> None:
-    server.kill_session(victim)
-    eventually(is_gone(server, victim))
-
-
-def kill_all(server: Server) -> None:
-    eventually(is_gone(server, *server.kill_sessions()))  # a pool may open others meanwhile
 
 
 @pytest.fixture(params=["mariadb", "postgres", "postgres pool"])

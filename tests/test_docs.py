@@ -13,7 +13,7 @@ import pytest
 
 from daemonkit import BaseDaemonCommand, Exit
 from lab.processes import ROOT, child_environment
-from tests.conftest import Manage
+from tests.kit.processes import Manage
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "sample_site/README.md"]
 ENDS_BY_ITSELF = re.compile(r"--once|--max-ticks|manage.py (daemons|migrate)\b")

@@ -29,8 +29,8 @@ from daemonkit.process import signal_handlers
 from lab.processes import Daemon
 from lab.servers import MariaDB, PostgreSQL, Server
 from lab.servers.base import free_port
-from tests.conftest import Manage
-from tests.projects import Project
+from tests.kit.processes import Manage
+from tests.kit.projects import Project
 
 
 @dataclass(frozen=True)
@@ -231,11 +231,6 @@ def test_with_traceback_a_refusal_shows_where_it_comes_from(manage: Manage) -> N
 
 def names(cases: list[tuple[str, str, str]]) -> list[str]:
     return [name for name, _, _ in cases]
-
-
-@pytest.fixture
-def project(tmp_path: Path, manage: Manage) -> Project:
-    return Project(tmp_path / "project", manage)
 
 
 NO_DAEMONS: list[tuple[str, str, str]] = [

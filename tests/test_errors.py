@@ -19,7 +19,8 @@ from daemonkit.errors import chain, one_line
 from lab.servers import Server
 from lab.servers.base import free_port
 from lab.waiting import eventually
-from tests.conftest import MakeAlias, MakeProxy
+from tests.kit.aliases import MakeAlias
+from tests.kit.servers import MakeProxy
 
 LOST, UNREACHABLE, MISCONFIGURED = Problem.LOST, Problem.UNREACHABLE, Problem.MISCONFIGURED
 READ_ONLY, RETRY = Problem.READ_ONLY, Problem.RETRY

@@ -1,4 +1,4 @@
-"""Forks, with real servers: each parent is a process of its own, ``tests/forks.py``."""
+"""Forks, with real servers: each parent is a process of its own, ``tests/kit/forks.py``."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from lab.processes import ROOT, child_environment, is_alive
 from lab.servers import DATABASE, PASSWORD, USER, MariaDB, Server
 from lab.servers.base import is_installed
 from lab.waiting import eventually
-from tests.conftest import Manage
-from tests.test_life_stopping import LIVES
+from tests.kit.processes import LIVES, Manage
 
 DRIVERS = ("mysqlclient", "PyMySQL", "psycopg", "psycopg pool")
 ENDINGS = {"os._exit": 0, "sys.exit": 0, "exception": 1, "SIGKILL": -signal.SIGKILL}
@@ -46,7 +45,7 @@ class Parent:
         self.complaints = complaints
         with complaints.open("w") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "tests.forks"],
+                [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "tests.kit.forks"],
                 env=child_environment({"FORKS": json.dumps(forks, default=str), **env}),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -14,8 +14,7 @@ import pytest
 
 from daemonkit.formats import AsJSON, ForJournal, formatter_for, leads_to_journal
 from lab.processes import MANAGE_PY, child_environment
-from tests.conftest import Manage
-from tests.projects import Project
+from tests.kit.projects import Project
 
 FAILING = """
 class Command(BaseDaemonCommand):
@@ -24,11 +23,6 @@ class Command(BaseDaemonCommand):
     def tick(self):
         raise ValueError("for a reason,\\n\\nof two lines")
 """
-
-
-@pytest.fixture
-def project(tmp_path: Path, manage: Manage) -> Project:
-    return Project(tmp_path, manage)
 
 
 def record(level: int, text: str) -> logging.LogRecord:

@@ -22,8 +22,10 @@ from daemonkit.settings.settings import Settings
 from daemonkit.testing import FakeClock
 from lab.servers import PostgreSQL, Server
 from lab.waiting import eventually
-from tests.conftest import MakeAlias, MakeProxy
-from tests.leases import TABLE, epoch, holder, lease_table
+from tests.kit.aliases import MakeAlias
+from tests.kit.leases import TABLE, epoch, holder, lease_table
+from tests.kit.servers import MakeProxy
+from tests.kit.sessions import notes
 
 TERMS = Terms()
 
@@ -709,10 +711,6 @@ def guarding(daemonkits: None, server: Server) -> Callable[..., Any]:
 def write(alias: str, note: str) -> None:
     with connections[alias].cursor() as cursor:
         cursor.execute("INSERT INTO entry (note) VALUES (%s)", [note])
-
-
-def notes(server: Server) -> list[str]:
-    return [row[0] for row in server.execute("SELECT note FROM entry ORDER BY id")]
 
 
 def test_a_guarded_write_of_the_newest_epoch_is_committed(

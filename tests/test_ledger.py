@@ -19,8 +19,8 @@ from daemonkit.models import Run
 from daemonkit.testing import FakeClock
 from lab.servers import Server
 from lab.waiting import eventually
-from tests.conftest import MakeAlias
-from tests.simulated import SetClock, wall
+from tests.kit.aliases import MakeAlias
+from tests.kit.simulated import SetClock, wall
 
 NOON = wall("2026-03-02 12:00")
 

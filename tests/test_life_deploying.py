@@ -12,7 +12,7 @@ from lab.machines import PACKAGES, PYTHON, Machine, install_project
 from lab.processes import ROOT
 from lab.servers import MariaDB
 from lab.waiting import eventually
-from tests.sites import DATABASE, UNITS, Site
+from tests.kit.sites import DATABASE, UNITS, Site
 
 PAGE = ROOT / "docs" / "deploy.md"
 MARK = "# Written by daemonkit for the project in "

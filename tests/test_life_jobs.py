@@ -19,14 +19,13 @@ from pathlib import Path
 import django
 import pytest
 
-from lab.processes import ROOT, Daemon
+from lab.processes import Daemon
 from lab.servers import Server
 from lab.servers.base import free_port
 from lab.waiting import eventually
-from tests.conftest import Manage
-from tests.test_connections import notes
+from tests.kit.processes import LIVES, Manage
+from tests.kit.sessions import notes
 
-LIVES = ROOT / "tests" / "lives" / "manage.py"
 Start = Callable[..., Daemon]
 
 

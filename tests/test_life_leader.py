@@ -13,12 +13,13 @@ import pytest
 from lab.processes import ROOT, Daemon
 from lab.servers import Server
 from lab.waiting import eventually
-from tests.conftest import MakeAlias, MakeProxy, Manage
+from tests.kit.aliases import MakeAlias
+from tests.kit.leases import TABLE, epoch, holder, lease_table
+from tests.kit.processes import LIVES, Manage
+from tests.kit.projects import Project
+from tests.kit.servers import MakeProxy
 from tests.leader_nemesis import Nemesis
-from tests.leases import TABLE, epoch, holder, lease_table
-from tests.projects import Project
 
-LIVES = ROOT / "tests" / "lives" / "manage.py"
 LEASE = 2.0  # of tests/lives/.../leading.py
 PATIENT = 30.0
 

@@ -4,34 +4,16 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from lab.processes import ROOT, Daemon
+from lab.processes import Daemon
 from lab.servers import MariaDB, PostgreSQL, Server
 from lab.waiting import eventually
-from tests.conftest import MakeProxy, Manage
-
-LIVES = ROOT / "tests" / "lives" / "manage.py"
-
-
-@pytest.fixture
-def live(manage: Manage) -> Callable[..., Daemon]:
-    """``live("needy", url=...)``: a daemon of tests/lives, as a process."""
-
-    def start(*arguments: str, url: str, **env: str | None) -> Daemon:
-        return manage("run_daemon", *arguments, manage_py=LIVES, env={"DATABASE_URL": url, **env})
-
-    return start
-
-
-Live = Callable[..., Daemon]
-
-
-def notes(server: Server) -> list[str]:
-    return [row[0] for row in server.execute("SELECT note FROM entry ORDER BY id")]
+from tests.kit.processes import Live
+from tests.kit.servers import MakeProxy
+from tests.kit.sessions import notes
 
 
 def ticks(daemon: Daemon) -> int:
@@ -48,7 +30,7 @@ def ticks_on(daemon: Daemon, more: int = 3) -> None:
 
 def test_a_database_that_is_away_at_start_is_waited_for(live: Live, server: Server) -> None:
     server.stop()
-    daemon = live("needy", url=server.url)
+    daemon = live("needy", on=server)
     daemon.wait_for("waits for the database", count=2, within=20)
     server.start()
     daemon.wait_for("opened on", within=15)
@@ -60,7 +42,7 @@ def test_a_database_that_is_away_at_start_is_waited_for(live: Live, server: Serv
 def test_system_checks_wait_for_the_database_too(live: Live, mariadb: Server) -> None:
     """Django 6.1 connects to MySQL in its system checks; a plain command dies there."""
     mariadb.stop()
-    daemon = live("steady", "--every", "100ms", url=mariadb.url)
+    daemon = live("steady", "--every", "100ms", on=mariadb)
     daemon.wait_for(re.compile("waits for the database|tick 1 failed"), within=20)
     mariadb.start()
     ticks_on(daemon)
@@ -70,13 +52,13 @@ def test_system_checks_wait_for_the_database_too(live: Live, mariadb: Server) ->
 
 def test_sigterm_ends_the_wait_for_a_database(live: Live, server: Server) -> None:
     server.stop()
-    daemon = live("needy", url=server.url)
+    daemon = live("needy", on=server)
     daemon.wait_for("waits for the database", within=20)
     assert daemon.stop(within=5) == 0
 
 
 def test_a_database_that_goes_away_later_ends_nothing(live: Live, server: Server) -> None:
-    daemon = live("hasty", "--max-failures", "2", url=server.url)
+    daemon = live("hasty", "--max-failures", "2", on=server)
     ticks_on(daemon)
     server.stop()
     daemon.wait_for("database unreachable", count=4, within=20)
@@ -88,7 +70,7 @@ def test_a_database_that_goes_away_later_ends_nothing(live: Live, server: Server
 def test_a_server_that_is_killed_under_a_daemon_comes_back_to_it(
     live: Live, server: Server
 ) -> None:
-    daemon = live("hasty", url=server.url, CONN_MAX_AGE="none")
+    daemon = live("hasty", on=server, CONN_MAX_AGE="none")
     ticks_on(daemon)
     server.kill()
     server.start()
@@ -100,7 +82,7 @@ def test_a_server_that_is_killed_under_a_daemon_comes_back_to_it(
 def test_sessions_killed_between_ticks_are_not_noticed(
     live: Live, server: Server, max_age: str
 ) -> None:
-    daemon = live("hasty", url=server.url, CONN_MAX_AGE=max_age)
+    daemon = live("hasty", on=server, CONN_MAX_AGE=max_age)
     ticks_on(daemon)
     for _ in range(5):
         for row in server.session_rows():
@@ -114,7 +96,7 @@ def test_sessions_killed_between_ticks_are_not_noticed(
 def test_a_daemon_with_conn_max_age_0_holds_no_session_while_it_waits(
     live: Live, server: Server
 ) -> None:
-    daemon = live("steady", "--every", "1h", url=server.url)
+    daemon = live("steady", "--every", "1h", on=server)
     daemon.wait_for("session")
     eventually(lambda: not server.sessions())
     assert daemon.stop() == 0
@@ -130,7 +112,7 @@ def refused(server: Server) -> str:
 def test_mysql_that_goes_on_refusing_the_password_for_30_seconds_ends_it_with_78(
     live: Live, mariadb: MariaDB
 ) -> None:
-    daemon = live("needy", url=refused(mariadb))
+    daemon = live("needy", on=refused(mariadb))
     daemon.wait_for("1045", within=20)
     assert daemon.is_running
     assert daemon.wait(within=45) == 78
@@ -144,7 +126,7 @@ def test_a_password_that_is_set_a_moment_later_is_enough(live: Live, mariadb: Ma
     mariadb.execute("GRANT ALL ON daemonkit.* TO late@'%'")
     try:
         url = re.sub("//[^:]+:[^:/@]+@", "//late:secret@", mariadb.url)
-        daemon = live("needy", url=url)
+        daemon = live("needy", on=url)
         daemon.wait_for("1045", within=20)
         mariadb.execute("ALTER USER late@'%' IDENTIFIED BY 'secret'")
         ticks_on(daemon)
@@ -156,7 +138,7 @@ def test_a_password_that_is_set_a_moment_later_is_enough(live: Live, mariadb: Ma
 def test_postgresql_that_refuses_the_password_is_waited_for_with_its_own_words(
     live: Live, postgres: PostgreSQL
 ) -> None:
-    daemon = live("needy", url=refused(postgres))
+    daemon = live("needy", on=refused(postgres))
     daemon.wait_for("password authentication failed", count=2, within=20)
     assert daemon.is_running
     assert daemon.stop() == 0
@@ -172,7 +154,7 @@ def test_tick_timeout_cuts_a_tick_on_a_half_open_link_and_the_daemon_lives_on(
 ) -> None:
     between = proxy(server)
     url = server.url_through(between.port)
-    daemon = live("hasty", "--tick-timeout", "1s", url=url, CONN_MAX_AGE="none")
+    daemon = live("hasty", "--tick-timeout", "1s", on=url, CONN_MAX_AGE="none")
     ticks_on(daemon)
     getattr(between, trouble)()
     daemon.wait_for("past its tick_timeout of 1s", within=15)
@@ -186,7 +168,7 @@ def test_tick_timeout_cuts_a_tick_on_a_half_open_link_and_the_daemon_lives_on(
 
 def test_a_frozen_server_holds_a_tick_for_its_tick_timeout_only(live: Live, server: Server) -> None:
     arguments = ["--tick-timeout", "1s", "--pulse", "30s"]
-    daemon = live("hasty", *arguments, url=server.url, CONN_MAX_AGE="none")
+    daemon = live("hasty", *arguments, on=server, CONN_MAX_AGE="none")
     ticks_on(daemon)
     server.freeze()
     daemon.wait_for("past its tick_timeout", within=15)
@@ -196,7 +178,7 @@ def test_a_frozen_server_holds_a_tick_for_its_tick_timeout_only(live: Live, serv
 
 
 def test_a_tick_that_does_not_return_when_it_is_cut_ends_the_process_with_70(live: Live) -> None:
-    daemon = live("hanging", "--tick-timeout", "300ms", "--pulse", "500ms", url="sqlite://:memory:")
+    daemon = live("hanging", "--tick-timeout", "300ms", "--pulse", "500ms", on="sqlite://:memory:")
     assert daemon.wait(within=15) == 70
     assert "in tick" in daemon.stderr  # the stack says where
     assert "did not return when it was cut" in daemon.stderr
@@ -204,7 +186,7 @@ def test_a_tick_that_does_not_return_when_it_is_cut_ends_the_process_with_70(liv
 
 def test_beat_starts_tick_timeout_anew(live: Live, server: Server) -> None:
     daemon = live(
-        *("slow", "--seconds", "3", "--beats", "--tick-timeout", "1s", "--once"), url=server.url
+        *("slow", "--seconds", "3", "--beats", "--tick-timeout", "1s", "--once"), on=server
     )
     assert daemon.wait(within=20) == 0
     assert notes(server) == ["begun", "done"]
@@ -214,7 +196,7 @@ def test_beat_starts_tick_timeout_anew(live: Live, server: Server) -> None:
 
 
 def test_max_failures_in_a_row_end_it_with_75(live: Live) -> None:
-    daemon = live("failing", "--max-failures", "3", url="sqlite://:memory:")
+    daemon = live("failing", "--max-failures", "3", on="sqlite://:memory:")
     assert daemon.wait() == 75
     assert daemon.stdout.count("tried") == 3
     assert daemon.stderr.count("Traceback") == 3
@@ -222,14 +204,14 @@ def test_max_failures_in_a_row_end_it_with_75(live: Live) -> None:
 
 
 def test_a_failed_tick_of_once_ends_it_with_1(live: Live) -> None:
-    daemon = live("failing", "--once", url="sqlite://:memory:")
+    daemon = live("failing", "--once", on="sqlite://:memory:")
     assert daemon.wait() == 1
     assert "no such price" in daemon.stderr
     assert daemon.stderr.count("Traceback") == 1
 
 
 def test_sigterm_during_the_back_off_ends_it_with_0(live: Live) -> None:
-    daemon = live("failing", url="sqlite://:memory:")
+    daemon = live("failing", on="sqlite://:memory:")
     daemon.wait_for("tried", count=2)
     assert daemon.stop(signal.SIGTERM, within=5) == 0
 
@@ -238,7 +220,7 @@ def test_nothing_is_run_twice_when_the_connection_is_lost_in_a_commit(
     live: Live, mariadb: MariaDB, tmp_path: Path
 ) -> None:
     """The tick is due again at once, and it is the next tick: its own work, with its own rows."""
-    daemon = live("slow", "--seconds", "1", "--max-ticks", "2", url=mariadb.url)
+    daemon = live("slow", "--seconds", "1", "--max-ticks", "2", on=mariadb)
     daemon.wait_for("in the middle")
     eventually(lambda: "sleep(1" in str(mariadb.session_rows()).lower())
     mariadb.kill_sessions()

@@ -14,13 +14,7 @@ import pytest
 from lab.processes import Daemon
 from lab.servers import Server
 from lab.waiting import eventually
-from tests.conftest import Manage
-from tests.projects import Project
-
-
-@pytest.fixture
-def project(tmp_path: Path, manage: Manage) -> Project:
-    return Project(tmp_path, manage)
+from tests.kit.projects import Project
 
 
 def says(word: str) -> str:
@@ -126,11 +120,11 @@ def test_a_daemon_started_under_nohup_leaves_sighup_ignored(project: Project) ->
     assert "begins anew" not in daemon.stderr
 
 
-def test_a_daemon_whose_terminal_is_closed_ends(project: Project, tmp_path: Path) -> None:
+def test_a_daemon_whose_terminal_is_closed_ends(project: Project) -> None:
     project.command("speaker", says("spoken"))
     pid, terminal = pty.fork()
     if pid == 0:
-        site = f"{tmp_path}:{Path.cwd()}"
+        site = f"{project.folder}:{Path.cwd()}"
         os.environ.update(PYTHONPATH=site, DJANGO_SETTINGS_MODULE="depot_settings")
         command = [sys.executable, "sample_site/manage.py", "run_daemon", "speaker"]
         os.execv(sys.executable, command)

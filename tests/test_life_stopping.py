@@ -17,21 +17,10 @@ from django.core.management import call_command
 from lab.processes import ROOT, Daemon, child_environment
 from lab.servers import Server
 from lab.waiting import eventually
-from tests.conftest import Manage
+from tests.kit.processes import LIVES, Live, Manage
+from tests.kit.sessions import notes
 
-LIVES = ROOT / "tests" / "lives" / "manage.py"
 Notes = Callable[[], list[str]]
-
-
-@pytest.fixture
-def live(manage: Manage) -> Callable[..., Daemon]:
-    """``live("slow", "--seconds", "2", server=...)``: a daemon of tests/lives, as a process."""
-
-    def start(*arguments: str, server: Server | None = None, **env: str | None) -> Daemon:
-        database = {"DATABASE_URL": server.url} if server else {}
-        return manage("run_daemon", *arguments, manage_py=LIVES, env={**database, **env})
-
-    return start
 
 
 @pytest.fixture(params=["mariadb", "postgres", "sqlite"])
@@ -41,7 +30,7 @@ def database(
     """Arguments for ``live()``, and the notes that are in its database."""
     if request.param != "sqlite":
         server: Server = request.getfixturevalue(request.param)
-        return {"server": server}, lambda: notes(server)
+        return {"on": server}, lambda: notes(server)
     path = tmp_path / "entries.sqlite3"
     with sqlite3.connect(path) as made:
         made.execute("CREATE TABLE entry (id INTEGER PRIMARY KEY, note TEXT)")
@@ -56,11 +45,6 @@ def database(
     return {"DATABASE_URL": f"sqlite:///{path}"}, read
 
 
-def notes(server: Server) -> list[str]:
-    return [row[0] for row in server.execute("SELECT note FROM entry ORDER BY id")]
-
-
-Live = Callable[..., Daemon]
 Database = tuple[dict[str, Server | str | None], Notes]
 
 
@@ -80,7 +64,7 @@ def test_a_daemon_that_ends_says_good_bye_to_its_server(live: Live, mariadb: Ser
         return mariadb.execute("SHOW GLOBAL STATUS LIKE 'Aborted_clients'")
 
     before = aborted()
-    daemon = live("steady", "--every", "1h", server=mariadb)
+    daemon = live("steady", "--every", "1h", on=mariadb)
     daemon.wait_for("session")
     assert daemon.stop() == 0
     assert aborted() == before
@@ -110,7 +94,7 @@ def test_sigterm_during_a_tick_lets_it_finish_and_commit(live: Live, database: D
 
 
 def test_a_second_signal_cuts_the_tick_and_rolls_it_back(live: Live, server: Server) -> None:
-    daemon = live("slow", "--seconds", "60", server=server)
+    daemon = live("slow", "--seconds", "60", on=server)
     daemon.wait_for("in the middle")
     daemon.signal(signal.SIGTERM)
     daemon.wait_for("slow stops: SIGTERM")
@@ -172,7 +156,7 @@ def test_a_late_signal_does_not_change_the_exit_code(
 
 
 def test_stop_timeout_that_runs_out_cuts_the_tick(live: Live, server: Server) -> None:
-    daemon = live("slow", "--seconds", "60", "--stop-timeout", "300ms", server=server)
+    daemon = live("slow", "--seconds", "60", "--stop-timeout", "300ms", on=server)
     daemon.wait_for("in the middle")
     eventually(lambda: "sleep(60" in str(server.session_rows()).lower())
     assert daemon.stop() == 70
@@ -183,7 +167,7 @@ def test_stop_timeout_that_runs_out_cuts_the_tick(live: Live, server: Server) ->
 
 def test_beat_while_stopping_starts_stop_timeout_anew(live: Live, server: Server) -> None:
     arguments = ["--seconds", "3", "--beats", "--stop-timeout", "1s"]
-    daemon = live("slow", *arguments, server=server)
+    daemon = live("slow", *arguments, on=server)
     daemon.wait_for("in the middle")
     assert daemon.stop() == 0
     assert notes(server) == ["begun", "done"]
@@ -219,7 +203,7 @@ def test_sigterm_while_the_daemons_module_is_imported_is_kept(live: Live) -> Non
 
 
 def test_sigusr1_shows_where_every_thread_stands(live: Live, mariadb: Server) -> None:
-    daemon = live("slow", "--seconds", "60", server=mariadb)
+    daemon = live("slow", "--seconds", "60", on=mariadb)
     daemon.wait_for("in the middle")
     eventually(lambda: "sleep(60" in str(mariadb.session_rows()).lower())
     daemon.signal(signal.SIGUSR1)
@@ -274,6 +258,7 @@ def test_reload_restarts_on_a_change_of_code(manage: Manage, tmp_path: Path) -> 
 
 CHANGING = """
 from daemonkit import BaseDaemonCommand, Every
+from tests.kit.sessions import notes
 
 class Command(BaseDaemonCommand):
     schedule = Every(seconds=0.1)

@@ -12,7 +12,8 @@ from lab.machines import Machine
 from lab.processes import ROOT
 from lab.servers import PASSWORD, MariaDB, PostgreSQL, Server
 from lab.waiting import eventually
-from tests.sites import DATABASE, FOLDER, UNITS, Site, notes
+from tests.kit.sessions import notes
+from tests.kit.sites import DATABASE, FOLDER, UNITS, Site
 
 STEADY = """
 class Command(BaseDaemonCommand):
@@ -164,7 +165,7 @@ def test_a_slow_tick_that_beats_is_left_alone(shop: Site, mariadb: Server) -> No
         """,
     )
     shop.start(unit)
-    eventually(lambda: notes(mariadb) == ["beaten"], 30, every=0.2)
+    eventually(lambda: notes(mariadb, DATABASE) == ["beaten"], 30, every=0.2)
     assert shop.restarts(unit) == 0
     assert "Watchdog timeout" not in shop.machine.journal(unit)
     assert int(shop.machine.show(unit, "WatchdogUSec") != "0") == 1
@@ -212,7 +213,7 @@ def test_stop_during_a_tick_lets_it_commit(shop: Site, mariadb: Server) -> None:
     shop.start(unit)
     shop.machine.wait_for(unit, "in the middle")
     shop.machine.run("systemctl", "stop", unit)
-    assert notes(mariadb) == ["begun", "done"]
+    assert notes(mariadb, DATABASE) == ["begun", "done"]
     assert shop.machine.show(unit, "Result") == "success"
 
 
@@ -242,7 +243,7 @@ def test_a_drain_longer_than_timeoutstopsec_is_borne(
     shop.start(unit)
     shop.machine.wait_for(unit, "in the middle")
     shop.machine.run("systemctl", "stop", unit)
-    assert notes(mariadb) == ["drained"]
+    assert notes(mariadb, DATABASE) == ["drained"]
     assert shop.machine.show(unit, "Result") == "success"
 
 
@@ -313,7 +314,7 @@ def test_mariadb_away_for_a_minute_costs_no_restart(shop: Site, mariadb: Server)
     starting = shop.command("starting", steady + opening)
     shop.drop_in(starting, "[Service]\nTimeoutStartSec=10\n")
     shop.start(running)
-    eventually(lambda: notes(mariadb), 20)
+    eventually(lambda: notes(mariadb, DATABASE), 20)
     mariadb.stop()
     shop.machine.run("systemctl", "start", "--no-block", starting)
     away_until = time.monotonic() + 60
@@ -324,7 +325,7 @@ def test_mariadb_away_for_a_minute_costs_no_restart(shop: Site, mariadb: Server)
     mariadb.start()
     mariadb.execute("DELETE FROM entry", database=DATABASE)
     shop.is_state(starting, "active")
-    eventually(lambda: len(notes(mariadb)) > 3, 30)
+    eventually(lambda: len(notes(mariadb, DATABASE)) > 3, 30)
     eventually(lambda: "took" in shop.machine.status(running), 30)
     assert (shop.restarts(running), shop.restarts(starting)) == (0, 0)
 
@@ -401,7 +402,7 @@ def test_twelve_daemons_are_started_and_stopped_together(shop: Site, mariadb: Se
     shop.machine.run("systemctl", "start", "daemonkit.target")
     for unit in units:
         shop.is_state(unit, "active", within=60)
-    eventually(lambda: len(notes(mariadb)) > 12, 30)
+    eventually(lambda: len(notes(mariadb, DATABASE)) > 12, 30)
     shop.machine.run("systemctl", "stop", "daemonkit.target")
     for unit in units:
         shop.is_state(unit, "inactive", within=60)
@@ -423,11 +424,11 @@ def test_a_supervisor_speaks_for_its_workers(shop: Site, mariadb: Server) -> Non
     unit = shop.command("several", several("before"))
     shop.start(unit)
     eventually(lambda: "several 2 of 2 ready" in shop.machine.status(unit), 20)
-    eventually(lambda: "before" in notes(mariadb), 20)
+    eventually(lambda: "before" in notes(mariadb, DATABASE), 20)
     pid = shop.machine.pid(unit)
     shop.command("several", several("after the reload"))
     shop.machine.run("systemctl", "reload", unit)
-    eventually(lambda: "after the reload" in notes(mariadb), 20)
+    eventually(lambda: "after the reload" in notes(mariadb, DATABASE), 20)
     shop.is_state(unit, "active")
     assert (shop.machine.pid(unit), shop.restarts(unit)) == (pid, 0)
     eventually(lambda: "several 2 of 2 ready" in shop.machine.status(unit), 20)
@@ -486,7 +487,7 @@ def test_a_secret_may_be_a_credential_and_in_no_environment(shop: Site, mariadb:
     unit = shop.command("secretive", STEADY)
     shop.drop_in(unit, "[Service]\nLoadCredential=database_url:/etc/daemonkit/database_url\n")
     shop.start(unit)
-    eventually(lambda: notes(mariadb), 20)
+    eventually(lambda: notes(mariadb, DATABASE), 20)
     pid = shop.machine.pid(unit)
     seen = shop.machine.run("sh", "-c", f"cat /proc/{pid}/environ /proc/{pid}/cmdline").stdout
     assert PASSWORD not in seen

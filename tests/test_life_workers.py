@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from lab.processes import ROOT, Daemon, child_environment, is_alive
+from lab.processes import Daemon, child_environment, is_alive
 from lab.servers import Server
 from lab.waiting import eventually
-from tests.conftest import Manage
+from tests.kit.processes import LIVES, Live
+from tests.kit.sessions import notes
 
-LIVES = ROOT / "tests" / "lives" / "manage.py"
 STARTED = re.compile(r"^\S+ \S+ INFO (\S+) started, pid (\d+)$")
-Live = Callable[..., Daemon]
 
 
 @pytest.fixture
-def live(manage: Manage) -> Live:
-    """``live("tagged", "--workers", "4", on=server)``: a supervisor of tests/lives."""
-
-    def start(*arguments: str, on: Server | None = None, **env: str | None) -> Daemon:
-        database = on.url if on else "sqlite://:memory:"
-        strict = {"DATABASE_URL": database, "PYTHONWARNINGS": "error::DeprecationWarning"}
-        return manage("run_daemon", *arguments, manage_py=LIVES, env={**strict, **env})
-
-    return start
+def live(live: Live) -> Live:
+    """``live("tagged", "--workers", "4", on=server)``: a supervisor of tests/lives, which must
+    not fork where Python warns of it."""
+    return functools.partial(
+        live, on="sqlite://:memory:", PYTHONWARNINGS="error::DeprecationWarning"
+    )
 
 
 @pytest.fixture(params=["mariadb", "postgres", "postgres pool"])
@@ -70,10 +67,6 @@ def ready(daemon: Daemon, within: float = 20) -> list[int]:
 
 def ticks_of(daemon: Daemon, pid: int) -> int:
     return daemon.so_far.count(f" in {pid} on session ")
-
-
-def notes(server: Server) -> list[str]:
-    return [row[0] for row in server.execute("SELECT note FROM entry ORDER BY id")]
 
 
 # Living together

@@ -23,8 +23,7 @@ from daemonkit.listeners.systemd import Channel, Notifier
 from daemonkit.process import reexec
 from lab.servers import Server
 from lab.waiting import eventually
-from tests.conftest import Manage
-from tests.projects import Project
+from tests.kit.projects import Project
 
 
 class Systemd:
@@ -77,11 +76,6 @@ def under_systemd(systemd: Systemd, monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.setenv("NOTIFY_SOCKET", systemd.address)
     yield systemd
     reexec.handed_on.clear()
-
-
-@pytest.fixture
-def project(tmp_path: Path, manage: Manage) -> Project:
-    return Project(tmp_path, manage)
 
 
 class Quick(BaseDaemonCommand):

@@ -18,8 +18,8 @@ from daemonkit import Pool
 from lab.processes import ROOT, child_environment
 from lab.servers import Server
 from lab.waiting import eventually
-from tests.conftest import MakeAlias
-from tests.test_connections import note, notes, session
+from tests.kit.aliases import MakeAlias
+from tests.kit.sessions import note, notes, session
 
 
 def threads_of(name: str) -> list[threading.Thread]:

@@ -12,7 +12,7 @@ from django.db import IntegrityError, OperationalError
 from daemonkit import Backoff, Cron, Every, Iteration, Moment, Poll, Problem
 from daemonkit.schedules.backoff import after_failure, next_due
 from daemonkit.testing import FakeClock
-from tests.simulated import live, starts, wall
+from tests.kit.simulated import live, starts, wall
 
 DAY = 86400.0
 

@@ -29,7 +29,8 @@ from daemonkit import fresh_connections, release_connections
 from lab.processes import ROOT, Daemon, child_environment, manage_command
 from lab.servers import Server
 from lab.waiting import eventually
-from tests.conftest import MakeAlias, Manage
+from tests.kit.aliases import MakeAlias
+from tests.kit.processes import Manage
 from tests.rpc.shop import DATABASE, Shop, connected, idl, port_of
 
 CLIENTS = 4

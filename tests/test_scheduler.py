@@ -24,7 +24,7 @@ from daemonkit.jobs.job import jobs_of
 from daemonkit.schedules.schedule import Aligned
 from daemonkit.signals import daemon_beat, iteration_finished, run_skipped
 from daemonkit.testing import FakeClock
-from tests.simulated import SetClock, starts, times, wall
+from tests.kit.simulated import SetClock, starts, times, wall
 
 
 class Story:

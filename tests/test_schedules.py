@@ -17,7 +17,7 @@ from pytest_django import Settings
 from daemonkit import Cron, Every, Iteration, Moment, Poll, Schedule
 from daemonkit.schedules.schedule import duration_text, parse_duration
 from daemonkit.testing import FakeClock
-from tests.simulated import SetClock, live, starts, times, wall
+from tests.kit.simulated import SetClock, live, starts, times, wall
 
 HOUR, DAY = 3600.0, 86400.0
 

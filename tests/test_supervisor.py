@@ -9,7 +9,6 @@ import select
 import signal
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import psutil
 import pytest
@@ -24,13 +23,8 @@ from daemonkit.workers.labels import LONGEST, Labelled
 from daemonkit.workers.places import AT_ONCE, GRACE, Place, Team, Worker
 from daemonkit.workers.supervisor import Supervisor
 from lab.processes import Daemon
-from tests.conftest import Manage
-from tests.projects import Project
-
-
-@pytest.fixture
-def project(tmp_path: Path, manage: Manage) -> Project:
-    return Project(tmp_path, manage)
+from tests.kit.processes import Manage
+from tests.kit.projects import Project
 
 
 def refused(daemon: Daemon, code: Exit = Exit.USAGE) -> str:

@@ -16,7 +16,7 @@ import pytest
 from daemonkit.deploying import units
 from daemonkit.deploying.units import Deployment, project_folder, project_name, render_unit
 from lab.processes import ROOT, child_environment
-from tests.conftest import Manage
+from tests.kit.processes import Manage
 
 SITE = ROOT / "sample_site"
 NAMES = ("import_prices", "expire_baskets")

@@ -18,8 +18,8 @@ from daemonkit import fresh_connections, release_connections
 from daemonkit.connections import thread
 from lab.servers import Server
 from lab.waiting import eventually
-from tests.conftest import MakeAlias
-from tests.test_connections import is_gone, kill, kill_all, note, notes, session
+from tests.kit.aliases import MakeAlias
+from tests.kit.sessions import is_gone, kill, kill_all, note, notes, session
 
 # A handler class
 
@@ -312,7 +312,7 @@ def test_a_connection_held_unused_for_longer_than_the_server_bears_is_named_once
                 session(probe)
     warnings = [record.getMessage() for record in caplog.records if "unused" in record.getMessage()]
     assert len(warnings) == 1
-    assert "test_connections.py:" in warnings[0]  # where session() is
+    assert "sessions.py:" in warnings[0]  # where session() is
     assert "idle for 1 s: call release_connections()" in warnings[0]
 
 

@@ -1,4 +1,4 @@
-"""A process that forks when it is told to, and says in JSON what came of it: ``-m tests.forks``.
+"""A process that forks when it is told to: ``python -m tests.kit.forks``. It answers in JSON.
 
 The tests' own process has threads, servers and pytest in it, so it is no parent to fork from. What
 is asked, a line each, is a function of this file and its arguments. FORKS holds DATABASES, and who

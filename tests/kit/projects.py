@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 from textwrap import dedent
 
+import pytest
+
 from lab.processes import ROOT, Daemon
-from tests.conftest import Manage
+from tests.kit.processes import Manage
 
 SITE = ROOT / "sample_site"
 
@@ -41,3 +43,8 @@ class Project:
         paths = os.pathsep.join(map(str, (self.folder, ROOT)))
         own = {"DJANGO_SETTINGS_MODULE": "depot_settings", "PYTHONPATH": paths}
         return self._manage(*arguments, env={**own, **env}, cwd=cwd)
+
+
+@pytest.fixture
+def project(tmp_path: Path, manage: Manage) -> Project:
+    return Project(tmp_path / "project", manage)

@@ -9,7 +9,6 @@ from textwrap import dedent
 
 from lab.machines import Machine
 from lab.processes import ROOT
-from lab.servers import Server
 from lab.waiting import eventually
 
 FOLDER = "/srv/shop"
@@ -92,10 +91,6 @@ class Site:
         output = self.machine.run("journalctl", "-q", "-o", "json", f"_SYSTEMD_UNIT={name}").stdout
         entries = [json.loads(line) for line in output.splitlines()]
         return [(int(entry["PRIORITY"]), str(entry["MESSAGE"])) for entry in entries]
-
-
-def notes(server: Server) -> list[str]:
-    return [str(row[0]) for row in server.execute("SELECT note FROM entry", database=DATABASE)]
 
 
 def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo | None:

@@ -1,0 +1,1 @@
+"""What several test files share: fixtures, projects, sessions, and processes that fork."""

@@ -1,0 +1,71 @@
+"""Database aliases of the test's own process, each made for one test."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+from django.db import DEFAULT_DB_ALIAS, connections
+from pytest_django.plugin import DjangoDbBlocker
+
+from lab.servers import MariaDB, Server
+from lab.servers.base import is_installed
+
+MakeAlias: TypeAlias = Callable[..., str]
+
+
+@pytest.fixture
+def alias(tmp_path: Path, django_db_blocker: DjangoDbBlocker) -> Iterator[MakeAlias]:
+    """Return ``alias(server, name="probe", **settings)``: a new alias of this process.
+
+    ``server`` None stands for a SQLite file. Settings are those of DATABASES (CONN_MAX_AGE,
+    OPTIONS...), ``port`` (a proxy's) or ``socket``. Queries are allowed without ``django_db``.
+    """
+    made: list[str] = []
+
+    def make(server: Server | None, name: str = "probe", **settings: Any) -> str:
+        if isinstance(server, MariaDB) and not is_installed("MySQLdb"):
+            pytest.skip("mysqlclient, Django's driver for MariaDB, is not installed.")
+        entry = server.settings(**settings) if server else sqlite_settings(tmp_path, name, settings)
+        connections.settings[name] = with_defaults(entry)
+        made.append(name)
+        return name
+
+    with django_db_blocker.unblock():
+        try:
+            yield make
+        finally:
+            for name in made:
+                forget(name)
+
+
+def sqlite_settings(folder: Path, name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    path = folder / f"{name}.sqlite3"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE IF NOT EXISTS entry (id INTEGER PRIMARY KEY, note TEXT)")
+    return {"ENGINE": "django.db.backends.sqlite3", "NAME": str(path), **settings}
+
+
+def with_defaults(entry: dict[str, Any]) -> dict[str, Any]:
+    """Fill in what Django fills in at start-up, by Django itself."""
+    filled = connections.configure_settings({DEFAULT_DB_ALIAS: entry})
+    return dict(filled[DEFAULT_DB_ALIAS])
+
+
+def forget(name: str) -> None:
+    """Close an alias in this thread, its pool as well, however the test left it."""
+    wrapper = connections[name]
+    with contextlib.suppress(Exception):
+        wrapper.close()
+    raw, wrapper.connection = wrapper.connection, None
+    if raw is not None:
+        with contextlib.suppress(Exception):
+            raw.close()
+    if close_pool := getattr(wrapper, "close_pool", None):
+        close_pool()
+    del connections[name]
+    connections.settings.pop(name, None)

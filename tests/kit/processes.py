@@ -1,0 +1,57 @@
+"""Fixtures that start ``manage.py`` as a process: of the sample site, or of tests/lives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from lab.processes import MANAGE_PY, ROOT, Daemon, manage_command
+from lab.servers import Server
+
+LIVES = ROOT / "tests" / "lives" / "manage.py"
+
+Manage: TypeAlias = Callable[..., Daemon]
+Live: TypeAlias = Callable[..., Daemon]
+
+
+@pytest.fixture
+def manage(tmp_path: Path) -> Iterator[Manage]:
+    """Return ``manage("run_daemon", "NAME", ..., env={}, manage_py=..., cwd=...)``.
+
+    A process on a SQLite database of the test's own, unless ``env`` gives a DATABASE_URL. Ended
+    after the test with all of its group; children that outlived their parent fail the test.
+    """
+    started: list[Daemon] = []
+
+    def start(
+        *arguments: str,
+        env: dict[str, str | None] | None = None,
+        manage_py: Path | str = MANAGE_PY,
+        cwd: Path | str | None = None,
+    ) -> Daemon:
+        database: dict[str, str | None] = {"DATABASE_URL": f"sqlite:///{tmp_path / 'site.sqlite3'}"}
+        command = manage_command(*arguments, manage_py=manage_py)
+        started.append(Daemon(command, env=database | (env or {}), cwd=cwd))
+        return started[-1]
+
+    yield start
+    orphans = [orphan for daemon in started for orphan in daemon.end()]
+    assert not orphans, f"processes outlived their parent: {orphans}"
+
+
+@pytest.fixture
+def live(manage: Manage) -> Live:
+    """Return ``live("slow", "--seconds", "2", on=server)``: a daemon of tests/lives.
+
+    ``on`` is a server or a database URL; without it the daemon uses ``manage``'s SQLite file.
+    """
+
+    def start(*arguments: str, on: Server | str | None = None, **env: str | None) -> Daemon:
+        url = on.url if isinstance(on, Server) else on
+        database = {"DATABASE_URL": url} if url else {}
+        return manage("run_daemon", *arguments, manage_py=LIVES, env={**database, **env})
+
+    return start
