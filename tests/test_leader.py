@@ -14,7 +14,6 @@ from django.core.management.base import CommandError
 from django.db import OperationalError, connections, transaction
 
 from daemonkit import BaseDaemonCommand, Cron, Every, Schedule, StaleEpoch, guarded
-from daemonkit.connections.private_session import PrivateSession, own_wrapper
 from daemonkit.leading.leader import Leadership
 from daemonkit.leading.lease import Candidate, Deposed, LeaseRow, Row, Terms, clock, holder_name
 from daemonkit.life import Life
@@ -24,7 +23,6 @@ from lab.servers import PostgreSQL, Server
 from lab.waiting import eventually
 from tests.kit.aliases import MakeAlias
 from tests.kit.leases import TABLE, epoch, holder, lease_table
-from tests.kit.servers import MakeProxy
 from tests.kit.sessions import notes
 
 TERMS = Terms()
@@ -463,120 +461,6 @@ def test_a_cron_time_that_passed_while_another_led_is_not_run() -> None:
     hourly = Cron("0 * * * *")
     assert led(hourly, 2, (0, 5000)) == [7200, 10800]
     assert led(hourly, 3, (3700, 8000)) == [3600, 10800, 14400]
-
-
-# The session of its own
-
-
-@pytest.fixture
-def session(probe: str) -> Iterator[PrivateSession]:
-    session = PrivateSession(probe, seconds=3)
-    yield session
-    session.close()
-
-
-def test_a_statement_is_committed_when_it_is_answered(
-    session: PrivateSession, server: Server
-) -> None:
-    assert session.execute("INSERT INTO entry (note) VALUES (%s)", ["x"], 5)[0] == 1
-    assert server.execute("SELECT note FROM entry") == [("x",)]
-    assert session.execute("SELECT note FROM entry", [], 5) == (1, [("x",)])
-
-
-def test_the_session_is_none_of_djangos_and_no_unit_of_work_closes_it(
-    session: PrivateSession, server: Server, probe: str
-) -> None:
-    from daemonkit import fresh_connections
-
-    session.execute("SELECT 1", [], 5)
-    before = server.sessions()
-    assert len(before) == 1
-    with fresh_connections:
-        assert connections[probe].connection is None
-    connections.close_all()
-    session.execute("SELECT 1", [], 5)
-    assert server.sessions() == before
-
-
-def test_the_session_leaves_djangos_pool_alone(alias: MakeAlias, postgres: Server) -> None:
-    name = alias(postgres, OPTIONS={"pool": {"min_size": 1, "max_size": 2}})
-    wrapper = own_wrapper(name, 3)
-    assert "pool" not in wrapper.settings_dict["OPTIONS"]
-    assert wrapper.pool is None
-    assert "pool" in connections[name].settings_dict["OPTIONS"]
-
-
-def test_a_users_shorter_time_limits_hold_for_the_session_too(
-    server: Server, alias: MakeAlias
-) -> None:
-    option = "connect_timeout"
-    wrapper = own_wrapper(alias(server, OPTIONS={option: 2}), 30)
-    assert wrapper.settings_dict["OPTIONS"][option] == 2
-    assert own_wrapper(alias(server, "plain"), 4.2).settings_dict["OPTIONS"][option] == 5
-
-
-def test_a_killed_session_is_an_error_and_the_next_statement_has_a_new_one(
-    session: PrivateSession, server: Server
-) -> None:
-    session.execute("SELECT 1", [], 5)
-    server.kill_sessions()
-    with pytest.raises(OperationalError):
-        session.execute("SELECT 1", [], 5)
-    assert session.execute("SELECT 1", [], 5)[1] == [(1,)]
-
-
-def test_a_server_that_does_not_answer_holds_nobody_longer_than_was_said(
-    server: Server, alias: MakeAlias, proxy: MakeProxy
-) -> None:
-    through = proxy(server)
-    session = PrivateSession(alias(server, port=through.port), seconds=3)
-    session.execute("SELECT 1", [], 5)
-    for stop in (through.stall, through.drop):
-        stop()
-        for _ in range(3):  # in the middle of a session, and while it connects
-            asked = time.monotonic()
-            with pytest.raises(OperationalError):
-                session.execute("SELECT 1", [], 0.3)
-            assert time.monotonic() - asked < 1.5
-        through.resume()
-        assert eventually(lambda: answered(session), within=10) == [(1,)]
-    session.close()
-    through.close()
-    eventually(lambda: not [t for t in threading.enumerate() if t.name == "daemonkit-lease"], 10)
-
-
-def test_who_is_late_is_cut_and_does_not_wait_for_the_drivers_own_limit(
-    server: Server, alias: MakeAlias, proxy: MakeProxy
-) -> None:
-    through = proxy(server)
-    session = PrivateSession(alias(server, port=through.port), seconds=60)
-    session.execute("SELECT 1", [], 5)
-    through.stall()
-    with pytest.raises(OperationalError, match="no answer"):
-        session.execute("SELECT 1", [], 0.2)
-    eventually(lambda: not [t for t in threading.enumerate() if t.name == "daemonkit-lease"], 10)
-
-
-def answered(session: PrivateSession) -> list[tuple[Any, ...]]:
-    try:
-        return session.execute("SELECT 1", [], 2)[1]
-    except OperationalError:
-        return []
-
-
-def test_no_more_than_three_threads_hang_in_a_driver(
-    server: Server, alias: MakeAlias, proxy: MakeProxy
-) -> None:
-    through = proxy(server)
-    through.stall()
-    session = PrivateSession(alias(server, port=through.port), seconds=3)
-    for _ in range(6):
-        with pytest.raises(OperationalError):
-            session.execute("SELECT 1", [], 0.05)
-    hanging = [t for t in threading.enumerate() if t.name == "daemonkit-lease"]
-    assert len(hanging) <= 3
-    through.close()
-    eventually(lambda: not any(t.is_alive() for t in hanging), 10)
 
 
 # One process's part, without its thread

@@ -1,157 +1,294 @@
-"""A database session of our own, outside of Django's connections, whose every answer is in time.
+"""A database session of daemonkit's own, on which every request has a deadline.
 
-No unit of work cleans it, no pool lends it, and each of its statements is a transaction, so that
-it does not matter on which session of pgbouncer's a statement arrives.
+No unit of work cleans it and no pool lends it. Each request is one statement in autocommit or one
+small transaction, so it works behind pgbouncer in transaction mode.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
+import os
 import queue
+import select
 import threading
-from collections.abc import Sequence
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from django.db import OperationalError, connections
 
 from daemonkit.connections.link import Wrapper, cut_socket, descriptor_of
 
+Result = TypeVar("Result")
 Answer: TypeAlias = tuple[int, list[tuple[Any, ...]]]
 
-_STUCK = 3
+IDLE_SECONDS = 60.0
+"""A session that nobody has used for so long is closed. The next request opens a new one."""
+
+MAX_STUCK_THREADS = 3
 """How many threads may hang in a driver's ``connect()``, which nobody can cut, at one time."""
 
 
-class PrivateSession:
-    """One session with the database of an alias, opened when it is first asked for.
+MAX_NAME_LENGTH = 63
+"""Of an ``application_name``, in characters: PostgreSQL cuts longer ones, and says so each time."""
 
-    No driver can be trusted to answer in time: so a thread speaks to it, and who asks waits for
-    the thread. One that is late has its socket cut and is left behind.
+
+class NoAnswer(OperationalError):
+    """The database did not answer in time. Whether the request took effect is unknown."""
+
+    sqlstate = "08006"  # connection_failure: what daemonkit.errors classifies as a lost connection
+
+
+class PrivateSession:
+    """One session with the database of an alias. It is opened when it is first needed.
+
+    No driver can be trusted to answer in time. So a thread of the session's own talks to the
+    server, and the caller waits for that thread. A thread that is late has its socket cut and is
+    left behind; the next request gets a new thread and a new session.
+
+    ``seconds`` is the time after which the driver itself gives up, so that a thread which was left
+    behind ends. ``name`` is what the server shows as the session's application. Any thread may
+    call the methods. In a forked child the session is a new one.
     """
 
-    def __init__(self, alias: str, seconds: float) -> None:
-        self._alias, self._seconds = alias, seconds
-        self._speaker: _Speaker | None = None
-        self._late: list[_Speaker] = []
+    def __init__(
+        self, alias: str, seconds: float, *, name: str = "", idle_seconds: float = IDLE_SECONDS
+    ) -> None:
+        self._alias, self._seconds, self._name = alias, seconds, name
+        self._idle_seconds = idle_seconds
+        self.reset()
+        _sessions.add(self)
 
-    def execute(self, sql: str, params: Sequence[Any], within: float) -> Answer:
-        """Run one statement in autocommit: the number of rows it found, and its rows.
+    def reset(self) -> None:
+        """Forget the session and its threads. For a forked child, which has neither."""
+        self._turns = _Turns()
+        self._thread: _SessionThread | None = None
+        self._late: list[_SessionThread] = []
 
-        Raises what Django raises, and ``OperationalError`` when there is no answer ``within`` so
-        many seconds; whether it took effect is then unknown. The next one has a new session.
+    def execute(
+        self, sql: str, params: Sequence[Any], within: float, *, urgent: bool = False
+    ) -> Answer:
+        """Run one statement in autocommit. Return the number of rows it found, and its rows.
+
+        For ``within``, ``urgent`` and errors see ``run()``.
         """
-        speaker = self._speaker or self._new_speaker()
-        answer = speaker.ask(sql, params)
-        try:
-            return answer.result(max(0.0, within))
-        except TimeoutError:
-            speaker.leave()
-            self._late.append(speaker)
-            self._speaker = None
-            raise OperationalError(f"no answer from the database in {within:.2g} s") from None
+        return self.run(lambda wrapper: _execute(wrapper, sql, params), within, urgent=urgent)
+
+    def run(
+        self, work: Callable[[Wrapper], Result], within: float, *, urgent: bool = False
+    ) -> Result:
+        """Return ``work(wrapper)``. It is called on the session's thread.
+
+        On that thread ``connections[alias]`` is the session's wrapper, so ``work`` may use the ORM
+        with ``using(alias)``. Urgent requests are served before the others that wait.
+
+        Raises what ``work`` raises, and ``NoAnswer`` if there is no result ``within`` so many
+        seconds. After an error the next request has a new session.
+        """
+        deadline = time.monotonic() + within
+        with self._turns.turn(within, urgent=urgent):
+            thread = self._thread or self._start_thread()
+            try:
+                return thread.submit(work).result(max(0.0, deadline - time.monotonic()))
+            except TimeoutError:
+                thread.abandon()
+                self._late.append(thread)
+                self._thread = None
+                raise NoAnswer(f"no answer from the database in {within:.2g} s") from None
+
+    @property
+    def is_in_use(self) -> bool:
+        return self._turns.is_taken
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for their turn."""
+        return self._turns.waiting
 
     def close(self, within: float = 1.0) -> None:
-        """End the session, cleanly if that is done within so many seconds."""
-        speaker, self._speaker = self._speaker, None
-        if speaker is not None:
-            speaker.say_goodbye()
-            speaker.join(within)
-            speaker.leave()
+        """End the session: by the driver's own good-bye if that takes no longer than ``within``
+        seconds. The next request opens a new one."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.finish()
+            thread.join(within)
+            thread.abandon()
 
-    def _new_speaker(self) -> _Speaker:
-        self._late = [speaker for speaker in self._late if speaker.is_alive()]
-        if len(self._late) >= _STUCK:
-            raise OperationalError("the database takes connections and does not answer")
-        self._speaker = _Speaker(self._alias, self._seconds)
-        self._speaker.start()
-        return self._speaker
+    def _start_thread(self) -> _SessionThread:
+        self._late = [thread for thread in self._late if thread.is_alive()]
+        if len(self._late) >= MAX_STUCK_THREADS:
+            raise NoAnswer("the database accepts connections and does not answer")
+        make_wrapper = functools.partial(private_wrapper, self._alias, self._seconds, self._name)
+        self._thread = thread = _SessionThread(make_wrapper, self._idle_seconds)
+        thread.start()
+        return thread
 
 
-class _Speaker(threading.Thread):
-    """The thread that speaks to the server, and may hang in the driver."""
+class _Turns:
+    """Who may use a session next. The urgent go first."""
 
-    def __init__(self, alias: str, seconds: float) -> None:
-        super().__init__(name="daemonkit-lease", daemon=True)
-        self._alias, self._seconds = alias, seconds
-        self._asked: queue.Queue[tuple[str, Sequence[Any], Future[Answer]] | None] = queue.Queue()
-        self._left = False
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self.is_taken = False
+        self.waiting = self._urgent_waiting = 0
+
+    @contextlib.contextmanager
+    def turn(self, within: float, *, urgent: bool) -> Iterator[None]:
+        """Raises ``NoAnswer`` if it is not our turn within so many seconds."""
+        if not self._take(within, urgent=urgent):
+            raise NoAnswer(f"daemonkit's session was not free within {within:.2g} s")
+        try:
+            yield
+        finally:
+            with self._changed:
+                self.is_taken = False
+                self._changed.notify_all()
+
+    def _take(self, within: float, *, urgent: bool) -> bool:
+        with self._changed:
+            self.waiting += 1
+            self._urgent_waiting += urgent
+            is_ours = self._changed.wait_for(lambda: self._is_free(urgent=urgent), within)
+            self.waiting -= 1
+            self._urgent_waiting -= urgent
+            self.is_taken = self.is_taken or is_ours
+            return is_ours
+
+    def _is_free(self, *, urgent: bool) -> bool:
+        return not self.is_taken and (urgent or not self._urgent_waiting)
+
+
+_Request: TypeAlias = "tuple[Callable[[Wrapper], Any], Future[Any]]"
+
+
+class _SessionThread(threading.Thread):
+    """The thread that talks to the server. It may hang in the driver."""
+
+    def __init__(self, make_wrapper: Callable[[], Wrapper], idle_seconds: float) -> None:
+        super().__init__(name="daemonkit-session", daemon=True)
+        self._make_wrapper, self._idle_seconds = make_wrapper, idle_seconds
+        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._is_abandoned = False
         self._wrapper: Wrapper = None
         self._descriptor: tuple[int | None, int] = (None, 0)
 
-    def ask(self, sql: str, params: Sequence[Any]) -> Future[Answer]:
-        answer: Future[Answer] = Future()
-        self._asked.put((sql, params, answer))
-        return answer
+    def submit(self, work: Callable[[Wrapper], Result]) -> Future[Result]:
+        future: Future[Result] = Future()
+        self._requests.put((work, future))
+        return future
 
-    def say_goodbye(self) -> None:
-        self._asked.put(None)
+    def finish(self) -> None:
+        """Have the thread close its session and end."""
+        self._requests.put(None)
 
-    def leave(self) -> None:
-        """Cut it, and have it end when it comes back from the driver."""
-        self._left = True
-        self._asked.put(None)
+    def abandon(self) -> None:
+        """Cut the session. The thread ends as soon as it returns from the driver."""
+        self._is_abandoned = True
+        self._requests.put(None)
         cut_socket(*self._descriptor)
 
     def run(self) -> None:
         try:
-            while (asked := self._asked.get()) is not None and not self._left:
-                sql, params, answer = asked
-                try:
-                    found = self._answer(sql, params)
-                except BaseException as error:
-                    self._drop()
-                    answer.set_exception(error)
-                else:
-                    answer.set_result(found)
+            while (request := self._next_request()) is not None and not self._is_abandoned:
+                self._serve(*request)
+                del request
         finally:
-            self._drop()
+            self._disconnect(cut=self._is_abandoned)
 
-    def _answer(self, sql: str, params: Sequence[Any]) -> Answer:
-        if self._wrapper is None or self._wrapper.connection is None:
+    def _next_request(self) -> _Request | None:
+        with contextlib.suppress(queue.Empty):
+            return self._requests.get(timeout=self._idle_seconds)
+        self._disconnect()
+        return self._requests.get()
+
+    def _serve(self, work: Callable[[Wrapper], Any], future: Future[Any]) -> None:
+        try:
             self._connect()
-        with self._wrapper.cursor() as cursor:
-            cursor.execute(sql, params)
-            rows = list(cursor.fetchall()) if cursor.description else []
-            found = cursor.rowcount
-        self._wrapper.queries_log.clear()
-        return found, rows
+            result = work(self._wrapper)
+            self._wrapper.queries_log.clear()
+        except BaseException as error:
+            self._disconnect(cut=True)
+            future.set_exception(error)
+        else:
+            future.set_result(result)
 
     def _connect(self) -> None:
+        if self._wrapper is not None and _has_hung_up(self._descriptor[0]):
+            self._disconnect(cut=True)
         if self._wrapper is None:
-            self._wrapper = own_wrapper(self._alias, self._seconds)
-        self._wrapper.connect()
-        self._descriptor = descriptor_of(self._wrapper.connection)
-        if self._left:
-            raise OperationalError("too late")
+            self._wrapper = wrapper = self._make_wrapper()
+            wrapper.connect()
+            self._descriptor = descriptor_of(wrapper.connection)
+            connections[wrapper.alias] = wrapper
+        if self._is_abandoned:
+            raise NoAnswer("the connection was made too late")
 
-    def _drop(self) -> None:
-        wrapper = self._wrapper
-        if wrapper is not None and wrapper.connection is not None:
-            if self._left:
-                cut_socket(*self._descriptor)
-            self._descriptor = (None, 0)
-            raw, wrapper.connection = wrapper.connection, None
+    def _disconnect(self, *, cut: bool = False) -> None:
+        """Close the session. ``cut``: without waiting for a server that may not answer."""
+        wrapper, self._wrapper = self._wrapper, None
+        descriptor, self._descriptor = self._descriptor, (None, 0)
+        if cut:
+            cut_socket(*descriptor)
+        if wrapper is not None:
+            wrapper.in_atomic_block = False  # or close() would keep a part of its state
             with contextlib.suppress(Exception):
-                raw.close()
+                wrapper.close()
 
 
-def own_wrapper(alias: str, seconds: float) -> Wrapper:
-    """A wrapper of the alias's own class, outside of ``connections``: without a pool, in
-    autocommit, never closed for its age, its driver told to give up after so many seconds."""
+def _execute(wrapper: Wrapper, sql: str, params: Sequence[Any]) -> Answer:
+    with wrapper.cursor() as cursor:
+        cursor.execute(sql, params)
+        rows = list(cursor.fetchall()) if cursor.description else []
+        return cursor.rowcount, rows
+
+
+def _has_hung_up(descriptor: int | None) -> bool:
+    """Whether the server has closed an idle session. It has sent us nothing else."""
+    if descriptor is None:
+        return False
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def private_wrapper(alias: str, seconds: float, name: str = "") -> Wrapper:
+    """A wrapper of the alias's own class: without a pool, in autocommit, never closed for its age,
+    with a driver that gives up after so many seconds, and named ``name`` where drivers allow it."""
     users: Wrapper = connections[alias]
     options = dict(users.settings_dict["OPTIONS"])
     options.pop("pool", None)
-    for name, least, unit in _DRIVERS_LIMITS.get(users.vendor, ()):
+    for option, least, unit in _DRIVER_LIMITS.get(users.vendor, ()):
         ours = max(least, math.ceil(seconds * unit))
-        options[name] = min(ours, int(options.get(name) or ours))
+        options[option] = min(ours, int(options.get(option) or ours))
+    if name and (option := _name_option(users)):
+        options[option] = name[:MAX_NAME_LENGTH]
     changes = {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": False, "AUTOCOMMIT": True}
     return type(users)({**users.settings_dict, **changes, "OPTIONS": options}, alias)
 
 
-_DRIVERS_LIMITS = {
+def _name_option(wrapper: Wrapper) -> str:
+    """The driver's option for the name of an application; "" for mysqlclient, which has none."""
+    if wrapper.vendor == "postgresql":
+        return "application_name"
+    return "program_name" if wrapper.Database.__name__ == "pymysql" else ""
+
+
+_DRIVER_LIMITS = {
     "mysql": [("connect_timeout", 1, 1), ("read_timeout", 1, 1), ("write_timeout", 1, 1)],
     "postgresql": [("connect_timeout", 2, 1), ("tcp_user_timeout", 1000, 1000)],
 }
-"""The options that let a thread which was left behind end: their least values, and their unit."""
+"""The options that let an abandoned thread end: name, least value, units in a second."""
+
+_sessions: weakref.WeakSet[PrivateSession] = weakref.WeakSet()
+
+
+def _reset_in_child() -> None:
+    for session in list(_sessions):
+        session.reset()
+
+
+os.register_at_fork(after_in_child=_reset_in_child)

@@ -50,7 +50,7 @@ class Leadership:
         self._name = life.daemon.name
         self._alias = conf.database()
         refuse_where_none_can_lead(self._name)
-        self._session = PrivateSession(self._alias, terms.patience)
+        self._session = PrivateSession(self._alias, terms.patience, name=f"daemonkit {self._name}")
         row = LeaseRow(_model()._meta.db_table, self._name, self._execute)
         self._candidate = Candidate(row, terms, holder_name())
         self._lock = threading.Lock()
@@ -261,7 +261,7 @@ class Leadership:
         within = self._terms.patience
         if self._candidate.term is not None:
             within = min(within, self._left)
-        return self._session.execute(sql, params, within)
+        return self._session.execute(sql, params, within, urgent=True)
 
 
 def _model() -> type[Lease]:
