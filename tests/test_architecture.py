@@ -17,94 +17,40 @@ from lab.processes import ROOT, child_environment
 
 PACKAGE = ROOT / "daemonkit"
 
-# Each file, and what it may import of ours. An arrow points to a line above its own: so there are
-# no circles. What stands under `if TYPE_CHECKING:` is no arrow.
-ARROWS = """
-    # leaves: they know nothing of ours
-    exits
-    clock
-    errors
-    connections.link
-    signals
-    conf
-    models
-    formats
-    process.memory
-    process.stopping
-    schedules.value
-    workers.labels
-
-    # what a tick came to, and when the next one is due
-    iteration -> clock errors
-    schedules.schedule -> clock iteration schedules.value
-    schedules.backoff -> clock errors iteration schedules.schedule schedules.value
-
-    # connections know nothing of signals, nor signals of connections; a fork minds both
-    connections.thread -> connections.link errors
-    connections.units -> connections.thread
-    connections.pool -> connections.units
-    process.watcher -> exits process.stopping
-    process.signal_handlers -> exits process.stopping process.watcher
-    connections.fork_guard -> connections.link process.signal_handlers
-    process.reexec -> errors exits process.watcher
-
-    # what somebody said
-    jobs.job -> clock exits iteration schedules.schedule schedules.value
-    settings.parsing -> exits process.memory schedules.schedule
-    settings.schedule -> clock iteration jobs.job schedules.schedule settings.parsing
-    settings.options -> exits formats
-    process.exit_message -> formats
-    leading.fencing -> conf models
-    leading.lease -> leading.fencing
-    settings.settings -> clock jobs.job leading.lease schedules.schedule settings.parsing
-    settings.settings -> settings.schedule
-
-    # a life brings them together
-    listeners.log -> clock errors formats iteration schedules.schedule signals
-    life -> clock connections.thread connections.units errors exits iteration listeners.log
-    life -> process.memory process.reexec process.signal_handlers process.stopping
-    life -> schedules.backoff settings.settings signals
-
-    # jobs: a loop of another kind
-    jobs.ledger -> conf connections.pool connections.units errors models schedules.backoff
-    jobs.turns -> clock iteration jobs.job life listeners.log process.stopping schedules.schedule
-    jobs.scheduler -> clock conf connections.pool connections.units errors iteration jobs.ledger
-    jobs.scheduler -> jobs.turns life models schedules.backoff signals
-
-    # workers: one parent of several, which knows lives as what its children call
-    workers.places -> clock exits process.watcher settings.settings
-    workers.worker -> clock errors exits iteration process.reexec process.signal_handlers
-    workers.worker -> process.watcher signals workers.labels
-    workers.supervisor -> clock exits listeners.log process.reexec process.signal_handlers
-    workers.supervisor -> process.stopping process.watcher signals workers.places workers.worker
-
-    # leading: one of many
-    connections.private_session -> connections.link
-    leading.leader -> conf connections.private_session connections.thread errors exits
-    leading.leader -> leading.fencing leading.lease models signals
-
-    # what a user writes
-    command -> connections.units iteration jobs.job jobs.scheduler leading.fencing leading.leader
-    command -> life listeners.log process.exit_message process.signal_handlers schedules.backoff
-    command -> schedules.schedule settings.options settings.parsing settings.settings signals
-    command -> workers.places workers.supervisor
-
-    # above it
-    discovery -> command errors settings.parsing
-    workers.several -> command discovery listeners.log settings.parsing workers.places
-    workers.several -> workers.supervisor
-    deploying.units -> process.reexec
-    deploying.installing -> deploying.units exits
-    deploying.deployment -> deploying.installing deploying.units discovery settings.parsing
-    deploying.deployment -> settings.settings
-    checks -> connections.link connections.units errors
-    testing.clock -> clock
-    testing -> testing.clock
+# A file may import from the lines above its own, and from its own package. Names on one line know
+# nothing of each other. A name means a package or a file; the longest one that fits holds. All
+# imports count, also those inside functions and those for type checkers.
+LAYERS = """
+    exits  clock  errors  conf  formats  models  signals
+    iteration
+    schedules  process
+    connections
+    daemon
+    jobs.job
+    leading
+    settings
+    listeners
+    pace  verdict  watched
+    life
+    jobs
+    workers
+    starting
+    command
+    discovery
+    checks  deploying  testing  workers.several
 """
 
-LEAVES = {"exits", "clock", "errors", "connections.link", "signals", "conf", "models", "formats"}
-LEAVES |= {"process.memory", "process.stopping", "schedules.value", "workers.labels"}
-LISTENERS = ("listeners.systemd", "listeners.status_line", "status")  # hear the signals
+STRANGERS = {
+    "connections": {"signals", "iteration", "schedules"},
+    "connections.thread": {"process"},
+    "connections.units": {"process"},
+    "schedules": {"signals"},
+    "process": {"signals", "iteration", "clock"},
+    "verdict": {"signals", "process.stopping", "connections", "leading", "settings"},
+    "pace": {"signals", "process", "connections", "leading", "settings"},
+}
+"""What must know nothing of what lies below it, though its layer would allow it."""
+
 DOORS = ("management",)  # options in, core called, result printed: they may import anything
 WIRING = ("apps",)  # and so may what wires at start-up
 CONTENTS = ("__init__", "forking")  # and the tables of contents
@@ -120,14 +66,18 @@ FOREIGN = {
 """Libraries that not every process loads, and the one file that may import each at its top."""
 
 
-def arrows() -> dict[str, set[str]]:
-    """What the text above says, in its order."""
-    drawn: dict[str, set[str]] = {}
-    for line in ARROWS.splitlines():
-        name, _, targets = line.partition("#")[0].partition("->")
-        if name.strip():
-            drawn.setdefault(name.strip(), set()).update(targets.split())
-    return drawn
+def layers() -> dict[str, int]:
+    """The names in the text above, and on which line each stands."""
+    lines = [line.split() for line in LAYERS.splitlines() if line.strip()]
+    return {name: number for number, names in enumerate(lines) for name in names}
+
+
+def place(name: str) -> str:
+    """The longest name in the text above that a file belongs to."""
+    known = layers()
+    while name and name not in known:
+        name = name.rpartition(".")[0]
+    return name
 
 
 @functools.cache
@@ -143,7 +93,7 @@ def modules() -> dict[str, Path]:
 
 
 def imported(path: Path, *, at_the_top: bool = False) -> Iterator[str]:
-    """The dotted names that a file imports, those of type checkers aside."""
+    """The dotted names that a file imports: everywhere, or only when it is loaded."""
     pending: list[ast.AST] = [ast.parse(path.read_text())]
     while pending:
         node = pending.pop()
@@ -152,7 +102,7 @@ def imported(path: Path, *, at_the_top: bool = False) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path.name}, line {node.lineno}: write the import in full"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        elif at_the_top and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             pending += node.orelse
         elif not (at_the_top and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
             pending += ast.iter_child_nodes(node)
@@ -170,41 +120,49 @@ def ours(path: Path) -> set[str]:
     return targets
 
 
+def is_within(name: str, place: str) -> bool:
+    return f"{name}.".startswith(f"{place}.")
+
+
 def is_one_of(name: str, places: tuple[str, ...]) -> bool:
-    return name in places or name.partition(".")[0] in places
+    return any(is_within(name, place) for place in places)
 
 
 # One way
 
 
 @pytest.mark.parametrize("name", sorted(modules()))
-def test_a_file_imports_along_its_arrows_only(name: str) -> None:
-    targets = ours(modules()[name])
+def test_a_file_imports_only_from_the_layers_above_its_own(name: str) -> None:
     if is_one_of(name, DOORS + WIRING + CONTENTS):
         return
-    if is_one_of(name, LISTENERS):
-        beside = {target for target in targets if is_one_of(target, LISTENERS)}
-        assert targets <= LEAVES | {"iteration", "process.reexec"} | beside
-        return
-    assert name in arrows(), f"{name} has no place in the architecture yet: draw it in ARROWS"
-    assert targets <= arrows()[name], f"{name} imports what it should not know of"
+    own, height = place(name), layers()
+    assert own, f"{name} has no place in the architecture yet: write it into LAYERS"
+    for target in ours(modules()[name]):
+        theirs = place(target)
+        is_below = theirs != own and height.get(theirs, 1000) >= height[own]
+        assert not is_below, f"{name} imports {target}, which stands below it or beside it"
 
 
-def test_no_arrow_is_drawn_that_nobody_goes() -> None:
-    unused = {
-        f"{name} -> {target}"
-        for name, targets in arrows().items()
-        for target in targets - ours(modules()[name])
-    }
-    assert not unused
+@pytest.mark.parametrize("name", sorted(STRANGERS))
+def test_a_part_knows_nothing_of_its_strangers(name: str) -> None:
+    for file, path in modules().items():
+        if is_within(file, name):
+            met = {target for target in ours(path) for each in STRANGERS[name]
+                   if is_within(target, each)}  # fmt: skip
+            assert not met, f"{file} imports {met}"
 
 
-def test_arrows_point_to_what_stands_above_so_that_there_are_no_circles() -> None:
-    above: set[str] = set()
-    for name, targets in arrows().items():
-        assert targets <= above, f"{name} points downwards"
-        above.add(name)
-    assert {name for name, targets in arrows().items() if not targets} == LEAVES
+def test_there_is_no_circle_of_imports() -> None:
+    ahead = {name: ours(path) for name, path in modules().items()}
+    while leaves := [name for name, targets in ahead.items() if not targets & ahead.keys()]:
+        for name in leaves:
+            del ahead[name]
+    assert not ahead, f"a circle among {sorted(ahead)}"
+
+
+def test_every_name_in_the_layers_is_that_of_a_file_or_package() -> None:
+    places = {place(name) for name in modules()}
+    assert set(layers()) <= places
 
 
 def test_nothing_imports_the_doors_the_wiring_or_the_table_of_contents() -> None:

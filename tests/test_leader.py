@@ -13,10 +13,11 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import OperationalError, connections, transaction
 
-from daemonkit import BaseDaemonCommand, Cron, Every, Schedule, StaleEpoch, guarded
+from daemonkit import BaseDaemonCommand, Cron, Every, Moment, Schedule, StaleEpoch, guarded
 from daemonkit.leading.leader import Leadership
 from daemonkit.leading.lease import Candidate, Deposed, LeaseRow, Row, Terms, clock, holder_name
 from daemonkit.life import Life
+from daemonkit.pace import Pace
 from daemonkit.settings.settings import Settings
 from daemonkit.testing import FakeClock
 from lab.servers import PostgreSQL, Server
@@ -414,23 +415,16 @@ def test_bad_options_of_a_leader_are_one_sentence_and_exit_code_2(
 
 
 class Away:
-    """A leadership that others have for the first so many seconds, and from one to another."""
+    """A reason to wait: others lead for the first so many seconds, and from one to another."""
 
-    is_deposed = False
-
-    def __init__(self, daemon: BaseDaemonCommand, *spans: tuple[float, float]) -> None:
-        self.life, self.spans = daemon.life, spans
+    def __init__(self, pace: Pace, *spans: tuple[float, float]) -> None:
+        self.pace, self.spans = pace, spans
         self.was_away = False
 
-    def campaigning(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    @property
-    def hindrance(self) -> str:
-        now = self.life.clock.moment().monotonic
-        is_away = any(begin <= now < end for begin, end in self.spans)
+    def reason_to_wait(self, now: Moment) -> str:
+        is_away = any(begin <= now.monotonic < end for begin, end in self.spans)
         if self.was_away and not is_away:
-            self.life.begin_schedule_anew()
+            self.pace.bring_forward(now, anew=True)
         self.was_away = is_away
         return "not leader" if is_away else ""
 
@@ -440,7 +434,7 @@ def led(schedule: Schedule, ticks: int, *spans: tuple[float, float]) -> list[flo
 
     class Command(BaseDaemonCommand):
         def lifespan(self) -> AbstractContextManager[None]:
-            self.life.leadership = Away(self, *spans)  # type: ignore[assignment]
+            self.life.pace.reasons.append(Away(self.life.pace, *spans))
             return nullcontext()
 
         def tick(self) -> None:
@@ -477,7 +471,9 @@ def daemonkits(probe: str, settings: Any, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.fixture
 def leadership(daemonkits: None, ticking: SetClock) -> Iterator[Leadership]:
     """It leads, by the test's clock."""
-    leadership = Leadership(Life(Led(), lambda: None, {}), TERMS)
+    led = Led()
+    leadership = Leadership(led, TERMS)
+    leadership._life = Life(led, lambda: None, Settings(led, {}), leadership=leadership)
     leadership._candidate.clock = ticking
     assert leadership.hindrance == "not leader"
     leadership._step()

@@ -34,6 +34,7 @@ from daemonkit.jobs.turns import Turns
 from daemonkit.life import Life
 from daemonkit.models import Run
 from daemonkit.schedules.backoff import next_due
+from daemonkit.settings.settings import Settings
 from daemonkit.signals import announce
 
 MOST_PASSED = 10
@@ -44,10 +45,9 @@ SET = 0.05
 """Seconds by which the wall clock must move against the monotonic one to count as set."""
 
 
-def live(life: Life) -> Iteration | None:
+def live(life: Life, scheduler: Scheduler) -> Iteration | None:
     """A life of a daemon with jobs. The last iteration, if there was one."""
-    scheduler = Scheduler(life)
-    life.last_words = scheduler.last_words
+    scheduler.begin(life)
     with life.watched(), life.announced(), life.opened(scheduler.open), life.campaigning():
         return scheduler.live()
 
@@ -153,27 +153,35 @@ class Executor(BaseExecutor):  # type: ignore[misc]
 class Scheduler(BaseScheduler):  # type: ignore[misc]
     """The loop of a daemon with jobs."""
 
-    def __init__(self, life: Life) -> None:
-        settings = life.settings
-        self.life, self.clock = life, life.clock
+    life: Life
+    _since: Moment
+    _offset: float
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self.clock = settings.clock
         self.heap = Heap()
-        self.pool = Executor(settings.threads, life.daemon.name)
+        self.pool = Executor(settings.threads, name)
         # The scheduler's zone is for listings; to ask the machine for its own takes a while.
         super().__init__({}, timezone="UTC", jobstores={"default": self.heap},
                          executors={"default": self.pool})  # fmt: skip
-        self.turns = [Turns(job, getattr(life.daemon, job.name), self) for job in settings.jobs]
-        self.ledger = Ledger(life.daemon.name, off=not life.settings.ledger)
+        self.turns: list[Turns] = []
+        self.ledger = Ledger(name, off=not settings.ledger)
         self.begun = 0  # runs
         self.last: Iteration | None = None
         self.skipped: Counter[tuple[str, str]] = Counter()
         self._came_back: deque[Turns] = deque()
         self._raised: BaseException | None = None
-        self._since = life.since
-        self._offset = life.begun.wall - life.begun.monotonic
         self._set_back: list[float] = []
         self._has_looked = False
-        timeouts = [turns.tick_timeout for turns in self.turns if turns.tick_timeout is not None]
-        life.tick_timeout = min(timeouts, default=None)  # as the watcher must look that often
+
+    def begin(self, life: Life) -> None:
+        """Belong to this life, whose jobs it runs."""
+        self.life = life
+        self.turns = [
+            Turns(job, getattr(life.daemon, job.name), self) for job in life.settings.jobs
+        ]
+        self._since = life.pace.since
+        self._offset = life.begun.wall - life.begun.monotonic
 
     # Before the first run
 
@@ -210,17 +218,18 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
             self.add_job(turns.run, turns, id=turns.job.name, name=turns.job.name)
         self.start()
         try:
-            while life.goes_on(self.begun):
+            while life.goes_on(self.begun, self.clock.moment()):
                 life.pulsed()
                 self._process_jobs()
                 self.clock.at_rest(self._rest)
                 now = self.clock.moment()
                 seconds = self.heap.seconds(now)
                 if seconds == float("inf") and self._is_idle() and not self._came_back:
-                    life.outcome = NOTHING_DUE
+                    life.verdict.outcome = NOTHING_DUE
                     break
-                if seconds > 0 and not self._came_back and life.goes_on(self.begun):
-                    self._wait(min(seconds, life.left(now)))
+                if seconds > 0 and not self._came_back and life.goes_on(self.begun, now):
+                    self._wait(min(seconds, life.verdict.seconds_left(now)))
+            life.await_replacement()
         finally:
             self.shutdown()
         if self._raised is not None and not life.stop.forced:
@@ -271,7 +280,7 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
             for each in passed:
                 self.skip(turns, each, turns.why_not(each, now) or "grace")
         else:
-            turns.due = now.later(self.life.pulse) if self.life.hindrance else NEVER
+            turns.due = now.later(self.life.pulse) if self.life.pace.reason_to_wait(now) else NEVER
             self.heap.push(job, turns.due)
         if reason := turns.why_not(newest, now):
             if turns.job.schedule.is_fixed:
@@ -304,7 +313,7 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
 
     def _mind_the_leader(self, now: Moment) -> None:
         """When this process has come to lead, have all schedules begin anew."""
-        if self._since is not (since := self.life.since):
+        if self._since is not (since := self.life.pace.since):
             self._since = since
             for job in self.heap.get_all_jobs():
                 job.trigger.begin_anew(now)
@@ -371,9 +380,7 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
         else:
             self._raised = error
             reason = f"{type(error).__name__} in job {turns.job.name}"
-            self.life.stop.ask(reason)
-            self.life.on_asked(reason)
-            self.life.nudge()
+            self.life.ask_to_stop(reason)
         self._note(turns, iteration, "" if error is None else one_line(error))
 
     def _move_on(self, turns: Turns, iteration: Iteration) -> None:
@@ -384,7 +391,7 @@ class Scheduler(BaseScheduler):  # type: ignore[misc]
                 self.life.nudge()
             return
         if not self.life.settings.once:
-            due = next_due(schedule, iteration, self.life.since, self.clock.moment())
+            due = next_due(schedule, iteration, self.life.pace.since, self.clock.moment())
             if not schedule.is_fixed:
                 turns.due = due
             else:

@@ -40,7 +40,8 @@ class Turns:
         self.job, self.life, self.scheduler = job, scheduler.life, scheduler
         life = scheduler.life
         self.work = life.entitled(async_to_sync(work) if iscoroutinefunction(work) else work)
-        self.tick_timeout = life.tick_timeout if job.tick_timeout == DAEMONS else job.tick_timeout
+        daemons = life.settings.tick_timeout
+        self.tick_timeout = daemons if job.tick_timeout == DAEMONS else job.tick_timeout
         self.due = NEVER
         self.previous: Moment | None = None
         self.retry: Moment | None = None
@@ -62,12 +63,12 @@ class Turns:
         return None if self.due == NEVER else self.due.utc
 
     def first(self, now: Moment) -> Moment:
-        return self.job.schedule.due(None, self.life.since, now)
+        return self.job.schedule.due(None, self.life.pace.since, now)
 
     def after(self, due: Moment, now: Moment) -> Moment:
         """The due time after this one, however long its run takes."""
         last = Iteration(1, due, due, 0.0)
-        return self.job.schedule.due(last, self.life.since, now)
+        return self.job.schedule.due(last, self.life.pace.since, now)
 
     def missed(self, now: Moment, most: int) -> list[Moment]:
         """The due times up to now, the newest of them, and move on to the next."""
@@ -89,7 +90,7 @@ class Turns:
         """Ask the schedule again, because the wall clock was set."""
         if self.job.schedule.is_fixed and self.due != NEVER:
             last = self.previous and Iteration(1, self.previous, self.previous, 0.0)
-            self.due = self.job.schedule.due(last, self.life.since, now)
+            self.due = self.job.schedule.due(last, self.life.pace.since, now)
 
     def begin_anew(self, now: Moment) -> None:
         """Count from now on, as at the begin of the life: this process has come to lead."""
@@ -125,7 +126,7 @@ class Turns:
             return "overlap"
         if due.monotonic < self.not_before - 0.001:  # what is told by the wall clock is rounded
             return "back-off"
-        return self.life.hindrance or self.too_late(due, now)
+        return self.life.pace.reason_to_wait(now) or self.too_late(due, now)
 
     def too_late(self, due: Moment, now: Moment) -> str:
         late = now.monotonic - due.monotonic

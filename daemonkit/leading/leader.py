@@ -12,13 +12,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from django.core.management.base import CommandError
 from django.db import ProgrammingError, connections
 from django.dispatch import Signal
 
 from daemonkit import conf, signals
+from daemonkit.clock import Moment
 from daemonkit.connections.private_session import Answer, PrivateSession
 from daemonkit.connections.thread import resume_connections, suspend_connections
 from daemonkit.errors import one_line
@@ -26,10 +27,11 @@ from daemonkit.exits import Exit
 from daemonkit.leading import fencing
 from daemonkit.leading.fencing import StaleEpoch
 from daemonkit.leading.lease import LOOK, Candidate, Deposed, LeaseRow, Terms, holder_name
+from daemonkit.process.stopping import Stop
 from daemonkit.signals import announce
 
 if TYPE_CHECKING:
-    from daemonkit.life import Life
+    from daemonkit.daemon import Daemon
     from daemonkit.models import Lease
 
 logger = logging.getLogger("daemonkit")
@@ -39,15 +41,29 @@ NOT_LEADER = "not leader"
 _epoch: contextvars.ContextVar[int | None] = contextvars.ContextVar("epoch", default=None)
 
 
+class Campaigner(Protocol):
+    """The life that takes part in an election."""
+
+    @property
+    def stop(self) -> Stop: ...
+    @property
+    def once(self) -> bool: ...
+    def bring_forward(self, *, anew: bool = False) -> None: ...
+    def nudge(self) -> None: ...
+    def give_up(self, code: Exit, what: str) -> None: ...
+
+
 class Leadership:
     """One process's part in the election, for one life.
 
     Raises ``CommandError`` (exit code 2) where there cannot be one.
     """
 
-    def __init__(self, life: Life, terms: Terms) -> None:
-        self._life, self._terms = life, terms
-        self._name = life.daemon.name
+    _life: Campaigner
+
+    def __init__(self, daemon: Daemon, terms: Terms) -> None:
+        self._daemon, self._terms = daemon, terms
+        self._name = daemon.name
         self._alias = conf.database()
         refuse_where_none_can_lead(self._name)
         self._session = PrivateSession(self._alias, terms.patience, name=f"daemonkit {self._name}")
@@ -96,9 +112,14 @@ class Leadership:
                 returncode=Exit.USAGE,
             ) from error
 
+    def reason_to_wait(self, now: Moment) -> str:
+        """Why no tick may start: "not leader"; "" if this process leads."""
+        return self.hindrance
+
     @contextlib.contextmanager
-    def campaigning(self) -> Iterator[None]:
+    def campaigning(self, life: Campaigner) -> Iterator[None]:
         """Take part in the election while the block runs, and then give the lease back."""
+        self._life = life
         thread = threading.Thread(target=self._campaign, name="daemonkit-leader", daemon=True)
         thread.start()
         try:
@@ -182,7 +203,7 @@ class Leadership:
         elif candidate.leader not in ("", self._said) and not self._trouble:
             self._said = candidate.leader
             self._say(signals.standing_by, leader=candidate.leader)
-        if self._life.settings.once and candidate.sees_a_leader_at_work:
+        if self._life.once and candidate.sees_a_leader_at_work:
             self._life.give_up(Exit.TICK_FAILED, f"did not tick: {candidate.leader} leads")
 
     def _go_on_leading(self, candidate: Candidate) -> None:
@@ -224,7 +245,7 @@ class Leadership:
 
     def _gained(self, candidate: Candidate) -> None:
         self._said = None
-        self._life.begin_schedule_anew()
+        self._life.bring_forward(anew=True)
         self._say(signals.leadership_gained, epoch=self.epoch)
         self._is_proclaimed = True
         self._life.nudge()
@@ -247,7 +268,7 @@ class Leadership:
 
     def _say(self, signal: Signal, **details: Any) -> None:
         """Announce, and wait only a moment for those who hear it: the lease does not wait."""
-        arguments = (signal, self._life.daemon)
+        arguments = (signal, self._daemon)
         listeners = threading.Thread(target=announce, args=arguments, kwargs=details, daemon=True)
         with contextlib.suppress(RuntimeError):  # the interpreter is ending
             listeners.start()

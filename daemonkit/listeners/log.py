@@ -7,19 +7,17 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.dispatch import Signal
 
 from daemonkit import signals
 from daemonkit.clock import Moment
+from daemonkit.daemon import Daemon
 from daemonkit.errors import Problem, one_line
 from daemonkit.formats import formatter_for
 from daemonkit.iteration import Iteration
 from daemonkit.schedules.schedule import duration_text
-
-if TYPE_CHECKING:
-    from daemonkit.command import BaseDaemonCommand
 
 logger = logging.getLogger("daemonkit")
 
@@ -40,7 +38,7 @@ must."""
 class Log:
     """The listener that writes the log."""
 
-    def __init__(self, daemon: BaseDaemonCommand, *, verbosity: int) -> None:
+    def __init__(self, daemon: Daemon, *, verbosity: int) -> None:
         self.daemon = daemon
         self.name = daemon.name
         self.tick_level = logging.INFO if verbosity > 1 else logging.DEBUG
@@ -117,7 +115,7 @@ class Log:
             iteration.number,
             duration_text(iteration.seconds),
             meaning,
-            "" if self.daemon.life.settings.once else tries,
+            "" if self.daemon.life.once else tries,
             one_line(iteration.error) if iteration.error else "",
             exc_info=None if iteration.problem in _SELF_EXPLAINING else iteration.error,
             extra=_facts(iteration),

@@ -10,10 +10,6 @@ from daemonkit.iteration import Iteration
 from daemonkit.schedules.schedule import Schedule
 from daemonkit.schedules.value import Value
 
-PROVEN_AFTER = 30.0
-"""Seconds for which a server must go on calling the settings wrong before we believe it: a
-database that is still being set up says the same."""
-
 
 class Backoff(Value):
     """Seconds to wait after the first, second, third... failure in a row: exponential, capped,

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from daemonkit.clock import NEVER, Clock, Moment
+from daemonkit.daemon import Daemon
 from daemonkit.iteration import Iteration
 from daemonkit.jobs.job import Job, Jobs, jobs_of, one_of
 from daemonkit.schedules.schedule import Cron, Every, Schedule, Trigger, as_schedule
 from daemonkit.settings.parsing import seconds, usage
-
-if TYPE_CHECKING:
-    from daemonkit.command import BaseDaemonCommand
 
 
 class _AtOnce(Schedule):
@@ -25,9 +23,7 @@ class _AtOnce(Schedule):
         return begun if last is None else NEVER
 
 
-def schedule_of(
-    daemon: BaseDaemonCommand, options: Mapping[str, Any], *, once: bool = False
-) -> Schedule:
+def schedule_of(daemon: Daemon, options: Mapping[str, Any], *, once: bool = False) -> Schedule:
     """The schedule of a daemon under these options. Raises ``CommandError`` if it has none."""
     every, cron = options.get("every"), options.get("cron")
     if jobs := jobs_of(type(daemon)):
@@ -56,7 +52,7 @@ def schedule_of(
 
 
 def _schedule_of_jobs(
-    daemon: BaseDaemonCommand, jobs: tuple[Job, ...], options: Mapping[str, Any], *, once: bool
+    daemon: Daemon, jobs: tuple[Job, ...], options: Mapping[str, Any], *, once: bool
 ) -> Jobs:
     for said in ("every", "cron", "schedule"):
         if options.get(said) is not None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from daemonkit.clock import Clock
-from daemonkit.jobs.job import Jobs
+from daemonkit.daemon import Daemon
+from daemonkit.jobs.job import DAEMONS, Job, Jobs
 from daemonkit.schedules.schedule import Poll, Schedule
 from daemonkit.settings.parsing import at_least_one, count, seconds, seconds_or_none, size, usage
 from daemonkit.settings.schedule import schedule_of
 
 if TYPE_CHECKING:
-    from daemonkit.command import BaseDaemonCommand
     from daemonkit.leading.lease import Terms
 
 
@@ -23,14 +23,18 @@ class Settings:
     Raises ``CommandError`` (exit code 2), in one sentence, for whatever does not fit.
     """
 
-    def __init__(self, daemon: BaseDaemonCommand, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, daemon: Daemon, options: Mapping[str, Any], *, supervised: bool = False
+    ) -> None:
         said = partial(_said, daemon, options)
         self.once = bool(options.get("once"))
         self.schedule = schedule_of(daemon, options, once=self.once)
         self.jobs = self.schedule.jobs if isinstance(self.schedule, Jobs) else ()
+        self.has_jobs = bool(self.jobs)
         self.pulse = seconds("pulse", said("pulse"))
         self.stop_timeout = seconds("stop_timeout", said("stop_timeout"))
         self.tick_timeout = seconds_or_none("tick_timeout", said("tick_timeout"))
+        self.shortest_tick_timeout = _shortest(self.tick_timeout, self.jobs)
         self.max_failures = count("max_failures", said("max_failures"))
         once_each = max(1, len(self.jobs))
         self.max_ticks = once_each if self.once else count("max_ticks", said("max_ticks"))
@@ -41,17 +45,24 @@ class Settings:
         self.terms = _terms(daemon, options)
         self.max_memory = size("max_memory", said("max_memory"))
         self.workers = _workers(daemon, options, self.schedule)
-        self.supervised = bool(options.get("supervised"))
+        self.supervised = supervised
+        self.verbosity = int(options.get("verbosity", 1))
         self.clock: Clock = options.get("clock") or Clock()
 
 
-def _said(daemon: BaseDaemonCommand, options: Mapping[str, Any], name: str) -> Any:
+def _shortest(daemons: float | None, jobs: Sequence[Job]) -> float | None:
+    """The shortest of all time limits, by which the watcher looks: the daemon's, or its jobs'."""
+    own = [daemons if job.tick_timeout == DAEMONS else job.tick_timeout for job in jobs]
+    return min((each for each in own if each is not None), default=None) if jobs else daemons
+
+
+def _said(daemon: Daemon, options: Mapping[str, Any], name: str) -> Any:
     """The option of this name, or what the class says where nobody has typed one."""
     value = options.get(name)
     return getattr(daemon, name) if value is None else value
 
 
-def _workers(daemon: BaseDaemonCommand, options: Mapping[str, Any], schedule: Schedule) -> int:
+def _workers(daemon: Daemon, options: Mapping[str, Any], schedule: Schedule) -> int:
     """How many processes are to run the loop, if it makes sense that they be several."""
     workers = at_least_one("workers", _said(daemon, options, "workers"))
     for name in ("once", "reload"):
@@ -74,12 +85,12 @@ def _workers(daemon: BaseDaemonCommand, options: Mapping[str, Any], schedule: Sc
     return workers
 
 
-def leads(daemon: BaseDaemonCommand, options: Mapping[str, Any]) -> bool:
+def leads(daemon: Daemon, options: Mapping[str, Any]) -> bool:
     """Whether of all that run it one leads."""
     return bool(_said(daemon, options, "leader"))
 
 
-def _terms(daemon: BaseDaemonCommand, options: Mapping[str, Any]) -> Terms | None:
+def _terms(daemon: Daemon, options: Mapping[str, Any]) -> Terms | None:
     """The times of the lease, where somebody leads or has said them."""
     names = ("lease", "renew_deadline", "renew_every")
     if not leads(daemon, options) and all(options.get(name) is None for name in names):

@@ -16,7 +16,7 @@ from daemonkit.process.watcher import UNWINDING
 from daemonkit.settings.settings import Settings
 
 if TYPE_CHECKING:
-    from daemonkit.command import BaseDaemonCommand
+    from daemonkit.daemon import Daemon
 
 GRACE = 5.0
 """Seconds that a sign of life may be late: a busy machine is no stuck worker."""
@@ -32,7 +32,7 @@ AT_ONCE = 10.0
 class Team:
     """The workers of one daemon: how many, and the life that each of them lives."""
 
-    daemon: BaseDaemonCommand
+    daemon: Daemon
     settings: Settings
     live: Callable[[], Any]
 

@@ -1,0 +1,43 @@
+"""What the rest of daemonkit has to know of a daemon's command."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from daemonkit.iteration import Iteration
+from daemonkit.process.stopping import Stop
+from daemonkit.schedules.backoff import Backoff
+from daemonkit.signals import Lives
+
+
+class Running(Lives, Protocol):
+    """One run of a daemon, as its listeners see it."""
+
+    @property
+    def schedule(self) -> object: ...
+    @property
+    def once(self) -> bool: ...
+    @property
+    def stop(self) -> Stop: ...
+
+
+class Daemon(Protocol):
+    """A command that a life can run: its name, what it opens, and what it does about a failure."""
+
+    backoff: Backoff
+    schedule: Any
+    how_to_schedule: str
+    ledger: bool
+    per_worker: bool
+    worker_number: int
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def life(self) -> Running: ...
+    @property
+    def is_started_by_shell(self) -> bool: ...
+    def check_everything(self) -> None: ...
+    def lifespan(self) -> AbstractContextManager[Any]: ...
+    def on_error(self, iteration: Iteration) -> None: ...

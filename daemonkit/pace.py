@@ -1,0 +1,78 @@
+"""The pace of a daemon: when its next tick is due, and why it must wait.
+
+A ``Pace`` answers questions about a moment. It never waits, sends a signal or reads a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from daemonkit.clock import Moment
+from daemonkit.iteration import Iteration
+from daemonkit.schedules.backoff import next_due
+from daemonkit.schedules.schedule import Schedule
+
+
+class Reason(Protocol):
+    """Something that may keep a daemon from ticking: an election, a pause, pending migrations."""
+
+    def reason_to_wait(self, now: Moment) -> str:
+        """Why the daemon may not tick now, such as "not leader"; "" if it may."""
+
+
+class Pace:
+    """When the next tick of one life is due.
+
+    ``begun`` is the moment when the life began. ``reasons`` are asked in their order; each has an
+    owner, which may add itself to the list while the life lasts.
+    """
+
+    def __init__(self, schedule: Schedule, begun: Moment, reasons: Sequence[Reason] = ()) -> None:
+        self.schedule = schedule
+        self.reasons = list(reasons)
+        self.since = begun
+        """The moment from which on the schedule counts."""
+        self._forward: Moment | None = None
+        self._extra: Moment | None = None
+        self._regular: Moment | None = None
+
+    def reason_to_wait(self, now: Moment) -> str:
+        """Why no tick may start now, though one may be due; "" if it may."""
+        for reason in self.reasons:
+            if why := reason.reason_to_wait(now):
+                return why
+        return ""
+
+    def due(self, last: Iteration | None, now: Moment) -> Moment:
+        """When the next tick is due after ``last``; ``NEVER`` if none is to come.
+
+        The wall clock may be set during a wait, so ask anew before each slice of it.
+        """
+        if self._forward is not None:
+            return self._forward
+        if last is None or last.started.monotonic < self.since.monotonic:
+            return next_due(self.schedule, None, self.since, now)
+        if last.due is self._extra and self._regular is not None and self.schedule.is_fixed:
+            last = last._replace(due=self._regular)
+        return next_due(self.schedule, last, self.since, now)
+
+    def starts(self, due: Moment, last: Iteration | None) -> None:
+        """Note that a tick starts that was due then, after ``last``."""
+        if due is self._forward:
+            self._forward = None
+            if last is not None and last.due is not self._extra:
+                self._regular = last.due
+            self._extra = due
+
+    def bring_forward(self, now: Moment, *, anew: bool = False) -> None:
+        """Make a tick due now. From any thread.
+
+        The schedule then goes on as it would have without this tick. With ``anew`` it is the
+        schedule that begins now, as if the life did: that of a new leader, who does not run
+        what came due while another process led.
+        """
+        if anew:
+            self.since, self._forward = now, None
+        else:
+            self._forward = now

@@ -1,0 +1,216 @@
+"""How a daemon starts: what Django calls of a management command, up to the begin of its life."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import async_to_sync
+from django.apps import apps
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import autoreload
+
+from daemonkit.connections.units import release_connections
+from daemonkit.daemon import Daemon
+from daemonkit.iteration import Iteration
+from daemonkit.jobs.job import jobs_of
+from daemonkit.life import Life
+from daemonkit.listeners.log import plain_logging
+from daemonkit.process.exit_message import ends_in_a_sentence, format_in
+from daemonkit.process.signal_handlers import on_signals
+from daemonkit.settings.options import HANDED_IN, add_daemon_options
+from daemonkit.settings.parsing import usage
+from daemonkit.settings.settings import Settings
+
+if TYPE_CHECKING:
+    from daemonkit.jobs.scheduler import Scheduler
+    from daemonkit.workers.places import Team
+
+    class _Command(BaseCommand, Daemon): ...
+else:
+    _Command = BaseCommand
+
+
+class StartedByDjango(_Command):
+    """The management command behind a daemon: its options, its checks, and how it is started."""
+
+    base_stealth_options = (*BaseCommand.base_stealth_options, *HANDED_IN)
+    options: Mapping[str, Any] = MappingProxyType({})
+    is_supervised = False
+    """Whether this process is a worker of a supervisor's."""
+
+    _life: Life | None = None
+    _scheduler: Scheduler | None = None
+    _called_from_command_line = False
+    _wants_checks = False
+
+    if TYPE_CHECKING:  # what BaseDaemonCommand adds
+
+        @property
+        def has_tick(self) -> bool: ...
+        def tick(self) -> Any: ...
+        def run(self) -> Iteration | None: ...
+
+    @property
+    def name(self) -> str:
+        """The daemon's name, which is the command's."""
+        return type(self).__module__.rpartition(".")[2]
+
+    @property
+    def is_started_by_shell(self) -> bool:
+        """Whether a command line started it, and no ``call_command()``."""
+        return self._called_from_command_line
+
+    @property
+    def life(self) -> Life:
+        """The run under way; for a bare ``iterate()``, one that nobody can stop."""
+        if self._life is None:
+            self._life = Life(self, tick_of(self), Settings(self, {"once": True}))
+        return self._life
+
+    # What Django calls, in this order
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        self._called_from_command_line = True
+        with self._ending(format_in(argv), traceback="--traceback" in argv):
+            super().run_from_argv(argv)
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        parser = super().create_parser(prog_name, subcommand, **kwargs)
+        add_daemon_options(parser, subcommand)
+        return parser
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        """Django's, but for the checks: they may need a database, and it may be away. The life
+        runs them, and waits."""
+        self._wants_checks = bool(self.requires_system_checks) and not options.get("skip_checks")
+        options["skip_checks"] = True
+        traceback = not self._called_from_command_line or bool(options.get("traceback"))
+        with self._ending(options.get("log_format"), traceback=traceback):
+            return super().execute(*args, **options)
+
+    def check_migrations(self) -> None:
+        """Left to the life, like the system checks; Django calls it before ``handle()``."""
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Live once. Exit codes are those of ``daemonkit.Exit``."""
+        self.options = MappingProxyType(options)
+        settings = Settings(self, options, supervised=self.is_supervised)
+        self._begin(tick_of(self), settings)
+        try:
+            if settings.workers > 1:
+                from daemonkit.workers.supervisor import supervise  # not for a plain loop
+
+                self._life = None  # each worker has its own
+                team = self.as_team(self.handle, *args, **options)
+                supervise([team], plain_logging(*self._log_options))
+            elif options.get("reload"):
+                autoreload.run_with_reloader(self._live_under_the_reloader)
+            else:
+                self._live()
+        finally:
+            self._life = self._scheduler = None
+
+    # A life
+
+    def _begin(self, tick: Callable[[], Any], settings: Settings) -> None:
+        """Make the life to be lived, with what its settings ask for; each is loaded only then."""
+        leadership, before_forced_end = None, _nothing
+        if settings.terms is not None and settings.leader:
+            from daemonkit.leading.leader import Leadership
+
+            leadership = Leadership(self, settings.terms)
+        if settings.jobs:
+            from daemonkit.jobs.scheduler import Scheduler
+
+            self._scheduler = Scheduler(self.name, settings)
+            before_forced_end = self._scheduler.last_words
+        self._life = Life(
+            self, tick, settings, leadership=leadership, before_forced_end=before_forced_end
+        )
+
+    def check_everything(self) -> None:
+        """Run the checks that Django would have run, as its options say."""
+        if self._wants_checks:
+            arguments: dict[str, Any] = dict(self.get_check_kwargs(dict(self.options)))  # type: ignore[arg-type]
+            self.check(**arguments)
+        if self.requires_migrations_checks:
+            super().check_migrations()
+        if self.life.leadership is not None:
+            self.life.leadership.ask_for_the_table()
+
+    def as_team(self, live: Callable[..., Any], *args: Any, **options: Any) -> Team:
+        """What a supervisor needs, to have processes live this daemon's life: by ``handle``, or by
+        ``execute``, and under these options.
+
+        Raises ``CommandError`` (exit code 2), as the life itself would, for what makes no sense.
+        """
+        from daemonkit.workers.places import Team
+
+        tick_of(self)
+        settings = Settings(self, options)
+        if settings.leader:
+            from daemonkit.leading.leader import refuse_where_none_can_lead
+
+            refuse_where_none_can_lead(self.name)
+
+        def live_alone() -> None:
+            self.is_supervised = True
+            with self._ending(options.get("log_format")):
+                live(*args, **{**options, "workers": 1})
+
+        return Team(self, settings, live_alone)
+
+    @property
+    def _log_options(self) -> tuple[int, str | None]:
+        return self.options["verbosity"], self.options.get("log_format")
+
+    def _live(self) -> None:
+        owns_the_process = self._called_from_command_line
+        if owns_the_process:
+            gc.freeze()  # what is loaded stays: the collector need not look at it, tick after tick
+        # Until the end, or until this process begins anew.
+        with on_signals(to_the_end=owns_the_process):
+            with plain_logging(*self._log_options), self.life.log.listening():
+                self.run()
+            if owns_the_process and not self.life.stop.forced:
+                release_connections()  # and not the collector, at the end of the interpreter
+            self.life.conclude()
+
+    def _live_under_the_reloader(self) -> None:
+        with self._ending(self.options.get("log_format")):  # it would print a traceback
+            self._live()
+
+    def _ending(
+        self, log_format: str | None, *, traceback: bool = False
+    ) -> AbstractContextManager[None]:
+        return ends_in_a_sentence(self.stderr, log_format, daemon=self.name, traceback=traceback)
+
+
+def tick_of(daemon: StartedByDjango) -> Callable[[], Any]:
+    """The daemon's ``tick()`` as a plain function. Raises ``CommandError`` (exit code 2), in one
+    sentence, for what is wrong with it."""
+    if sys.platform not in ("linux", "darwin"):
+        raise CommandError(f"daemonkit runs on Linux, and on macOS, but not on {sys.platform}")
+    tick, name = daemon.tick, daemon.name
+    if jobs_of(type(daemon)):
+        if daemon.has_tick:
+            raise usage(f"{name} has jobs and a tick(): write one or the other")
+        if not apps.is_installed("daemonkit"):
+            raise usage(f"{name} has jobs: put 'daemonkit' into INSTALLED_APPS")
+        return tick
+    if not daemon.has_tick:
+        raise usage(f"{name} has no tick(); write one: it is the daemon's unit of work")
+    if inspect.isgeneratorfunction(tick) or inspect.isasyncgenfunction(tick):
+        raise usage(f"{name}.tick() is a generator, which returns before it works: no yield")
+    if inspect.isgeneratorfunction(daemon.lifespan):
+        raise usage(f"{name}.lifespan() is a generator: put @contextmanager above it")
+    return async_to_sync(tick) if inspect.iscoroutinefunction(tick) else tick
+
+
+def _nothing() -> None: ...

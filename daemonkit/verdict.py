@@ -1,0 +1,161 @@
+"""What an iteration means for the process: whether it goes on, and how it ends.
+
+A ``Verdict`` answers questions about a moment. It never waits, sends a signal or reads a clock.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import CommandError
+
+from daemonkit.clock import Moment
+from daemonkit.errors import Problem, classify, one_line
+from daemonkit.exits import Exit
+from daemonkit.iteration import Iteration
+from daemonkit.process.memory import size_text
+
+REFUSAL_PROVEN_AFTER = 30.0
+"""Seconds for which a server must go on refusing the settings before they count as wrong: a
+database that is still being set up refuses them as well."""
+
+_WAITED_FOR = (Problem.UNREACHABLE, Problem.LOST, Problem.MISCONFIGURED, Problem.READ_ONLY)
+
+
+class Limits(Protocol):
+    """The settings that end a process. Times are in seconds, memory in bytes; None: no limit."""
+
+    once: bool
+    has_jobs: bool
+    max_ticks: int | None
+    max_seconds: float | None
+    max_memory: int | None
+    max_failures: int | None
+
+
+class Verdict:
+    """What has been learned in one life about its end."""
+
+    def __init__(self, name: str, limits: Limits, begun: Moment, *, by_shell: bool) -> None:
+        self.outcome = ""
+        """Why the life ends by itself, in words; "" as long as it goes on."""
+        self.limit_reached = ""
+        """Which of its limits the life has reached, in words; "" for none."""
+        self._name, self._limits, self._begun, self._by_shell = name, limits, begun, by_shell
+        self._end: CommandError | None = None
+        self._failed: tuple[BaseException, Problem | None] | None = None
+        self._ever_well = False
+        self._refused_since = math.inf
+
+    # What happened
+
+    def note(self, iteration: Iteration, *, is_to_blame: bool = True) -> None:
+        """Learn from an iteration. ``is_to_blame``: whether its failure was its own, and was not
+        caused by daemonkit itself, which cut its connections."""
+        error = iteration.error
+        if error is None:
+            self._ever_well, self._refused_since = True, math.inf
+            return
+        if self._limits.once and self._failed is None:
+            self._failed = error, iteration.problem
+        self._note_refusal(error, iteration.problem, iteration.ended)
+        allowed = self._limits.max_failures
+        in_a_row = iteration.failures - iteration.outages
+        if is_to_blame and allowed is not None and in_a_row >= allowed:
+            self._end_with(
+                Exit.MAX_FAILURES, f"failed {allowed} times in a row, the last time with", error
+            )
+
+    def note_opening(self, error: Exception, now: Moment) -> BaseException | None:
+        """Learn from a failed try to open the daemon: what to raise, None to try again."""
+        if isinstance(error, ImproperlyConfigured):
+            self.outcome = "misconfigured"
+            sentence = " ".join(str(error).split())
+            return CommandError(sentence, returncode=Exit.MISCONFIGURED)
+        problem = classify(error)
+        if problem not in _WAITED_FOR:
+            return error
+        if self._limits.once:
+            return self._failure(error, problem, is_logged=False)
+        self._note_refusal(error, problem, now)
+        return self._end
+
+    def note_opened(self) -> None:
+        """The daemon has opened: the server has taken its settings."""
+        self._refused_since = math.inf
+
+    def give_up(self, code: Exit, what: str) -> None:
+        """Let the life end before its next tick, with this exit code. From any thread."""
+        self.outcome = what
+        self._end = CommandError(f"{self._name} {what}", returncode=code)
+
+    def _note_refusal(self, error: Exception, problem: Problem | None, now: Moment) -> None:
+        """Learn that the server refuses the settings.
+
+        They are wrong if the server has never taken them and goes on refusing them. A password
+        that is changed under a running daemon is waited for.
+        """
+        if problem is not Problem.MISCONFIGURED or self._ever_well:
+            self._refused_since = math.inf
+        elif now.monotonic >= self.refusal_proven_at:
+            self._end_with(
+                Exit.MISCONFIGURED,
+                f"was refused by the database for {REFUSAL_PROVEN_AFTER:g} s; mend DATABASES:",
+                error,
+            )
+        else:
+            self._refused_since = min(self._refused_since, now.monotonic)
+
+    def _end_with(self, code: Exit, what: str, error: Exception) -> None:
+        self.give_up(code, f"{what} {one_line(error)}")
+
+    # What follows from it
+
+    @property
+    def is_over(self) -> bool:
+        """Whether what happened ends the life before its next tick."""
+        return self._end is not None
+
+    @property
+    def refusal_proven_at(self) -> float:
+        """When a refusal by the server will have lasted long enough, on the monotonic clock;
+        infinity if there is none. The next try should not be later."""
+        return self._refused_since + REFUSAL_PROVEN_AFTER
+
+    def limit(self, ticks: int, now: Moment, memory: int) -> str:
+        """Which limit has been reached after so many ticks, holding so many bytes; "" for none."""
+        limits = self._limits
+        if limits.max_ticks and ticks >= limits.max_ticks:
+            if limits.once:
+                return "each job has run once" if limits.has_jobs else "it has ticked once"
+            return f"max_ticks of {limits.max_ticks} reached"
+        if limits.max_seconds and self.seconds_left(now) <= 0:
+            return f"max_seconds of {limits.max_seconds:g} reached"
+        if ticks and limits.max_memory and memory > limits.max_memory:
+            return f"max_memory of {size_text(limits.max_memory)} reached"
+        return ""
+
+    def seconds_left(self, now: Moment) -> float:
+        """Seconds until ``max_seconds`` have passed; infinity without that limit."""
+        if self._limits.max_seconds is None:
+            return math.inf
+        return self._begun.monotonic + self._limits.max_seconds - now.monotonic
+
+    def ending(self) -> BaseException | None:
+        """What the process should end with, when nobody forced it to; None: exit code 0."""
+        if self._failed is not None:
+            return self._failure(*self._failed, is_logged=True)
+        return self._end
+
+    def _failure(
+        self, error: BaseException, problem: Problem | None, *, is_logged: bool
+    ) -> BaseException:
+        """How ``--once`` ends after a failure: a program gets the error, a shell the exit code."""
+        if not self._by_shell:
+            return error
+        code = Exit.MISCONFIGURED if problem is Problem.MISCONFIGURED else Exit.TICK_FAILED
+        if is_logged:
+            return SystemExit(code)
+        return CommandError(f"{self._name}: {one_line(error)}", returncode=code)

@@ -1,0 +1,64 @@
+"""What the watcher tells of a life, announced to those who listen."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+
+from daemonkit import signals
+from daemonkit.connections.thread import cut_connections
+from daemonkit.daemon import Daemon
+from daemonkit.process.stopping import Stop, Tick
+from daemonkit.settings.settings import Settings
+from daemonkit.signals import announce
+
+ANNOUNCING_TIME = 0.5
+"""Seconds for the watcher to announce that the life was told to stop, before the life does."""
+
+
+class WatchedLife:
+    """One life as the watcher sees it: its time limits, and whom to tell. Its methods are called
+    from other threads.
+
+    ``before_forced_end`` is called when the process is forced to end; it must not wait.
+    """
+
+    def __init__(
+        self, daemon: Daemon, settings: Settings, before_forced_end: Callable[[], None]
+    ) -> None:
+        self.stop = Stop()
+        self.pulse, self.stop_timeout = settings.pulse, settings.stop_timeout
+        self.tick_timeout = settings.shortest_tick_timeout
+        self._daemon, self._before_forced_end = daemon, before_forced_end
+        self._announced_stopping = threading.Event()
+        self._announced_forced = threading.Event()
+
+    def on_asked(self, reason: str) -> None:
+        moment = signals.daemon_reloading if self.stop.reloading else signals.daemon_stopping
+        announce(moment, self._daemon, reason=reason)
+        self._announced_stopping.set()
+
+    def on_overdue(self, tick: Tick) -> None:
+        frame = sys._current_frames().get(tick.thread)
+        stack = "".join(traceback.format_stack(frame)) if frame else ""
+        announce(
+            signals.tick_overdue, self._daemon, seconds=tick.timeout, stack=stack, job=tick.name
+        )
+
+    def on_forced(self, reason: str) -> None:
+        self._before_forced_end()
+        announce(signals.daemon_forced, self._daemon, reason=reason)
+        self._announced_forced.set()
+
+    def cut(self, threads: set[int], *, for_good: bool) -> None:
+        cut_connections(threads, for_good=for_good)
+
+    def announce_end(self) -> None:
+        """Have "stopping" and "forced" announced before "stopped": the watcher may be about to."""
+        stop = self.stop
+        if stop.reason is not None and not self._announced_stopping.wait(ANNOUNCING_TIME):
+            self.on_asked(stop.reason)
+        if stop.forced is not None and not self._announced_forced.wait(ANNOUNCING_TIME):
+            self.on_forced(stop.forced)
