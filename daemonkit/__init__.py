@@ -10,7 +10,10 @@ from daemonkit.iteration import Iteration
 from daemonkit.jobs.job import job
 from daemonkit.leading.fencing import StaleEpoch, guarded
 from daemonkit.schedules.backoff import Backoff
-from daemonkit.schedules.schedule import Cron, Every, Poll, Schedule
+from daemonkit.schedules.base import Schedule
+from daemonkit.schedules.cron import Cron
+from daemonkit.schedules.every import Every
+from daemonkit.schedules.poll import Poll
 
 __all__ = [
     "Backoff",

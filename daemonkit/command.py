@@ -15,7 +15,7 @@ from daemonkit.connections.units import fresh_connections
 from daemonkit.iteration import Iteration
 from daemonkit.leading.fencing import guarded
 from daemonkit.schedules.backoff import Backoff
-from daemonkit.schedules.schedule import Schedule
+from daemonkit.schedules.base import Schedule
 from daemonkit.signals import announce
 from daemonkit.starting import StartedByDjango
 

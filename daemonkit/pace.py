@@ -11,7 +11,7 @@ from typing import Protocol
 from daemonkit.clock import Moment
 from daemonkit.iteration import Iteration
 from daemonkit.schedules.backoff import next_due
-from daemonkit.schedules.schedule import Schedule
+from daemonkit.schedules.base import Schedule
 
 
 class Reason(Protocol):

@@ -15,7 +15,7 @@ import pytest
 from pytest_django import Settings
 
 from daemonkit import Cron, Every, Iteration, Moment, Poll, Schedule
-from daemonkit.schedules.schedule import duration_text, parse_duration
+from daemonkit.schedules.durations import duration_text, parse_duration
 from daemonkit.testing import FakeClock
 from tests.kit.simulated import SetClock, live, starts, times, wall
 

@@ -8,7 +8,7 @@ import pickle
 import pytest
 
 from daemonkit import Backoff, Cron, Every, Poll
-from daemonkit.schedules.schedule import Aligned
+from daemonkit.schedules.every import Aligned
 from daemonkit.schedules.value import Value
 
 VALUES = [Every(30), Poll(5), Cron("0 3 * * *", timezone="Europe/Berlin"), Backoff(cap=5)]

@@ -13,7 +13,9 @@ from django.core.management.base import CommandError
 from daemonkit.clock import NEVER, Moment
 from daemonkit.exits import Exit
 from daemonkit.iteration import Iteration
-from daemonkit.schedules.schedule import Aligned, Every, Schedule, as_schedule, parse_duration
+from daemonkit.schedules.base import Schedule
+from daemonkit.schedules.durations import parse_duration
+from daemonkit.schedules.triggers import as_schedule
 from daemonkit.schedules.value import Value
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -115,24 +117,7 @@ def _schedule(value: Any, *, catch_up: bool, exclusive: bool) -> Schedule:
     when = as_schedule(value)
     if catch_up and not when.is_fixed:
         raise ValueError(f"catch_up=True makes no sense with {when}, which has no times to miss")
-    return _the_same_everywhere(when) if exclusive else when
-
-
-def _the_same_everywhere(schedule: Schedule) -> Schedule:
-    """A schedule whose due times are the same in every process, for an exclusive job."""
-    if isinstance(schedule, Every):
-        return Aligned(schedule.seconds)
-    trigger = getattr(schedule, "trigger", None)
-    if (
-        not schedule.is_fixed
-        or hasattr(trigger, "interval_length")
-        or getattr(trigger, "jitter", None)
-    ):
-        raise ValueError(
-            f"exclusive=True makes no sense with {schedule}, on whose times no two processes "
-            f"would agree; use Every(...) or Cron(...)"
-        )
-    return schedule
+    return when.same_everywhere() if exclusive else when
 
 
 _MARK = "_daemonkit_job"
@@ -185,6 +170,10 @@ class Jobs(Value, Schedule):
 
     def __init__(self, jobs: tuple[Job, ...]) -> None:
         super().__init__(jobs=jobs)
+
+    @property
+    def is_shareable(self) -> bool:
+        return all(job.exclusive for job in self.jobs)
 
     def __str__(self) -> str:
         first = "; ".join(map(str, self.jobs[:MOST_TOLD]))

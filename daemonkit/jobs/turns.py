@@ -16,7 +16,6 @@ from daemonkit.jobs.job import DAEMONS, Job
 from daemonkit.life import Life
 from daemonkit.listeners.log import logger
 from daemonkit.process.stopping import Tick
-from daemonkit.schedules.schedule import Aligned, Every
 
 
 class Runs(Protocol):
@@ -135,7 +134,7 @@ class Turns:
     @property
     def is_interval(self) -> bool:
         """Whether its times are those of the monotonic clock, from the begin of the process."""
-        return isinstance(self.job.schedule, Every) and not isinstance(self.job.schedule, Aligned)
+        return self.job.schedule.is_interval
 
     @property
     def is_idle(self) -> bool:

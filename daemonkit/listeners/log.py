@@ -17,7 +17,7 @@ from daemonkit.daemon import Daemon
 from daemonkit.errors import Problem, one_line
 from daemonkit.formats import formatter_for
 from daemonkit.iteration import Iteration
-from daemonkit.schedules.schedule import duration_text
+from daemonkit.schedules.durations import duration_text
 
 logger = logging.getLogger("daemonkit")
 

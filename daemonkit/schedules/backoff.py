@@ -7,7 +7,7 @@ import random
 from daemonkit.clock import Moment
 from daemonkit.errors import Problem, classify
 from daemonkit.iteration import Iteration
-from daemonkit.schedules.schedule import Schedule
+from daemonkit.schedules.base import Schedule
 from daemonkit.schedules.value import Value
 
 
@@ -60,7 +60,8 @@ def after_failure(
     *,
     cut_by_us: bool,
 ) -> Iteration:
-    """The iteration as a failed one: what kind, the how manieth in a row, and the pause it asks.
+    """The iteration as a failed one: of what kind, how many in a row have failed by now, and how
+    long to wait before the next.
 
     One that lost its connection is due again at once, one time: most losses are a restart or an
     idle session that was dropped. Not if we cut the connection ourselves.

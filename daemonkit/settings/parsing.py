@@ -9,7 +9,7 @@ from django.core.management.base import CommandError
 
 from daemonkit.exits import Exit
 from daemonkit.process.memory import parse_size, resident
-from daemonkit.schedules.schedule import parse_duration
+from daemonkit.schedules.durations import parse_duration
 
 
 def seconds(name: str, value: Any) -> float:

@@ -9,7 +9,10 @@ from daemonkit.clock import NEVER, Clock, Moment
 from daemonkit.daemon import Daemon
 from daemonkit.iteration import Iteration
 from daemonkit.jobs.job import Job, Jobs, jobs_of, one_of
-from daemonkit.schedules.schedule import Cron, Every, Schedule, Trigger, as_schedule
+from daemonkit.schedules.base import Schedule
+from daemonkit.schedules.cron import Cron
+from daemonkit.schedules.every import Every
+from daemonkit.schedules.triggers import as_schedule
 from daemonkit.settings.parsing import seconds, usage
 
 
@@ -79,6 +82,6 @@ def _schedule_of_jobs(
 
 def _that_fires(name: str, schedule: Schedule, options: Mapping[str, Any]) -> Schedule:
     now = (options.get("clock") or Clock()).moment()
-    if isinstance(schedule, Trigger) and schedule.due(None, now, now) == NEVER:
+    if schedule.due(None, now, now) == NEVER:
         raise usage(f"{name}: the trigger {schedule} never fires: it has no time to come")
     return schedule

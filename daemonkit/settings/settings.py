@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from daemonkit.clock import Clock
 from daemonkit.daemon import Daemon
-from daemonkit.jobs.job import DAEMONS, Job, Jobs
-from daemonkit.schedules.schedule import Poll, Schedule
+from daemonkit.jobs.job import DAEMONS, Job
+from daemonkit.schedules.base import Schedule
 from daemonkit.settings.parsing import at_least_one, count, seconds, seconds_or_none, size, usage
 from daemonkit.settings.schedule import schedule_of
 
@@ -29,7 +29,7 @@ class Settings:
         said = partial(_said, daemon, options)
         self.once = bool(options.get("once"))
         self.schedule = schedule_of(daemon, options, once=self.once)
-        self.jobs = self.schedule.jobs if isinstance(self.schedule, Jobs) else ()
+        self.jobs = self.schedule.jobs
         self.has_jobs = bool(self.jobs)
         self.pulse = seconds("pulse", said("pulse"))
         self.stop_timeout = seconds("stop_timeout", said("stop_timeout"))
@@ -73,11 +73,8 @@ def _workers(daemon: Daemon, options: Mapping[str, Any], schedule: Schedule) -> 
     if workers > 1 and leads(daemon, options):
         raise usage(f"{daemon.name}: one of {workers} workers would lead and the others never "
                      f"tick; say leader or workers, not both")  # fmt: skip
-    shared = isinstance(schedule, Poll) or (
-        isinstance(schedule, Jobs) and all(job.exclusive for job in schedule.jobs)
-    )
-    if workers > 1 and not shared and not daemon.per_worker:
-        mend = "mark them exclusive=True, or " if isinstance(schedule, Jobs) else ""
+    if workers > 1 and not schedule.is_shareable and not daemon.per_worker:
+        mend = "mark them exclusive=True, or " if schedule.jobs else ""
         raise usage(
             f"{daemon.name}: each of {workers} workers would do the same work, {schedule}; {mend}"
             f"if that is what you want, write per_worker = True in its class"

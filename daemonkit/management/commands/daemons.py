@@ -25,7 +25,8 @@ from daemonkit.exits import Exit
 from daemonkit.jobs.job import Jobs, jobs_of
 from daemonkit.jobs.ledger import read
 from daemonkit.models import Run
-from daemonkit.schedules.schedule import Poll, duration_text
+from daemonkit.schedules.durations import duration_text
+from daemonkit.schedules.poll import Poll
 from daemonkit.settings.schedule import schedule_of
 
 MOST = 200
