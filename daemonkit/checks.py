@@ -14,7 +14,7 @@ from django.core.checks import CheckMessage, Warning
 from django.db import Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from daemonkit.connections.link import idle_timeout
+from daemonkit.connections.pauses import idle_timeout
 from daemonkit.connections.units import fresh_connections
 from daemonkit.errors import Problem, classify, one_line
 

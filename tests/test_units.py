@@ -15,7 +15,7 @@ from django.db import OperationalError, connections, transaction
 from django.dispatch import Signal
 
 from daemonkit import fresh_connections, release_connections
-from daemonkit.connections import thread
+from daemonkit.connections.pauses import forget_warnings
 from lab.servers import Server
 from lab.waiting import eventually
 from tests.kit.aliases import MakeAlias
@@ -285,11 +285,9 @@ def test_between_takes_signals_only() -> None:
 @pytest.fixture
 def unwarned() -> Iterator[None]:
     """Nobody has been warned within the hour, nor any server asked."""
-    for memory in (thread._warned, thread._limits):
-        memory.clear()
+    forget_warnings()
     yield
-    for memory in (thread._warned, thread._limits):
-        memory.clear()
+    forget_warnings()
 
 
 def pause_too_long(server: Server, alias: str) -> None:

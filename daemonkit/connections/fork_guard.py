@@ -24,7 +24,9 @@ from django.db import OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
-from daemonkit.connections.link import Wrapper, descriptor_of, forget, is_in_memory
+from daemonkit.connections.link import forget
+from daemonkit.connections.sockets import descriptor_of
+from daemonkit.connections.wrappers import Wrapper, is_in_memory
 from daemonkit.process import signal_handlers
 
 

@@ -6,21 +6,19 @@ Drivers differ only in here.
 from __future__ import annotations
 
 import contextlib
-import os
-import re
 import select
-import socket
 import sys
 import time
 import weakref
 from collections.abc import Callable
-from types import FrameType
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 from django.db import OperationalError
 
-Wrapper: TypeAlias = Any
-"""A ``BaseDatabaseWrapper``. Django's type stubs know only half of it."""
+from daemonkit.connections.pauses import site_of
+from daemonkit.connections.sockets import cut_socket, descriptor_of
+from daemonkit.connections.statements import begins_transaction, ends_transaction, is_plain
+from daemonkit.connections.wrappers import Wrapper, is_in_memory, reset
 
 ALIVE_BYPASS = 0.5
 """Seconds after its last good query for which a connection is asked by a look at its descriptor
@@ -77,11 +75,11 @@ class Link:
         context: dict[str, Any],
     ) -> Any:
         """Witness one query: an execute wrapper, as ``connection.execute_wrapper()`` takes them."""
-        if not self._tells and not _is_plain(sql):
+        if not self._tells and not is_plain(sql):
             self._heard(sql)
         now = time.monotonic()
         if now - self._site_noted > 1.0:  # rarely enough to cost nothing
-            self._site_noted, self.site = now, _site_of(sys._getframe(1))
+            self._site_noted, self.site = now, site_of(sys._getframe(1))
             self.pause = max(self.pause, self.unused_for(now))
         result = execute(sql, params, many, context)
         self.proven = now
@@ -100,9 +98,9 @@ class Link:
     def _heard(self, sql: Any) -> None:
         """A statement that may leave a transaction open, or the session changed, when it is raw."""
         self.suspect = True
-        if re.match(_OPENS, str(sql)):
+        if begins_transaction(sql):
             self.begun = True
-        elif re.match(_CLOSES, str(sql)):
+        elif ends_transaction(sql):
             self.begun = False
 
     def is_usable(self) -> bool:
@@ -202,7 +200,7 @@ class Link:
             if pool := getattr(raw, "_pool", None):  # psycopg's: it counts what it lent
                 with contextlib.suppress(Exception):
                     pool.putconn(raw)
-        _reset(wrapper)
+        reset(wrapper)
 
     def cut(self) -> None:
         """End the session from outside, even in the middle of a query. Any thread may call it.
@@ -225,71 +223,6 @@ class Link:
         self.cut()
 
 
-def idle_timeout(wrapper: Wrapper) -> float | None:
-    """Seconds after which the server drops an idle session, None if never. Asks the server."""
-    if wrapper.vendor == "mysql":
-        query, unit = "SELECT @@session.wait_timeout", 1.0
-    elif wrapper.vendor == "postgresql":
-        query, unit = "SELECT setting FROM pg_settings WHERE name = 'idle_session_timeout'", 0.001
-    else:
-        return None
-    with wrapper.temporary_connection() as cursor:
-        cursor.execute(query)
-        row = cursor.fetchone()  # PostgreSQL before 14 has no such setting
-    return float(row[0]) * unit or None if row else None
-
-
-def _site_of(frame: FrameType | None) -> str:
-    """The file and line of the first frame that is neither Django's nor ours."""
-    while frame is not None:
-        module = frame.f_globals.get("__name__", "").partition(".")[0]
-        if module not in ("django", "daemonkit"):
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        frame = frame.f_back
-    return "somewhere"
-
-
-_USUAL = ("SELECT ", "INSERT ", "UPDATE ", "DELETE ")  # how most of them begin: told at a glance
-_PLAIN = r"(?i)\s*(?:SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH|SHOW|EXPLAIN|SAVEPOINT|RELEASE)\b"
-_OPENS = r"(?is)(?:.*;)?\s*(?:BEGIN|START\s+TRANSACTION)\b"
-_CLOSES = r"(?is)(?:.*;)?\s*(?:COMMIT|ROLLBACK)\b(?!.*\bTO\b)"
-
-
-def _is_plain(sql: str) -> bool:
-    """Whether it cannot open a transaction, when autocommit is on: one statement, and of a kind
-    that does not."""
-    return ";" not in sql and bool(sql.startswith(_USUAL) or re.match(_PLAIN, sql))
-
-
-def descriptor_of(raw: Any) -> tuple[int | None, int]:
-    """The socket's descriptor and inode, asked when it is new: mysqlclient refuses to say later,
-    from another thread, while a query runs. (None, 0) where there is no socket."""
-    try:
-        descriptor = raw._sock.fileno() if hasattr(raw, "_sock") else raw.fileno()
-        return descriptor, os.fstat(descriptor).st_ino
-    except Exception:
-        return None, 0
-
-
-def cut_socket(descriptor: int | None, inode: int) -> None:
-    """``shutdown()`` of a socket, if the descriptor still means it.
-
-    The descriptor may have been closed and given to another file since: so take a duplicate,
-    which nobody else can close, and compare the inodes of that.
-    """
-    if descriptor is None:
-        return
-    try:
-        duplicate = os.dup(descriptor)
-    except OSError:
-        return
-    if os.fstat(duplicate).st_ino != inode:
-        os.close(duplicate)
-        return
-    with socket.socket(fileno=duplicate) as handle, contextlib.suppress(OSError):
-        handle.shutdown(socket.SHUT_RDWR)
-
-
 def _refuse(*_: object) -> None:
     raise OperationalError("daemonkit has cut this connection: the process is being stopped")
 
@@ -297,26 +230,7 @@ def _refuse(*_: object) -> None:
 def forget(wrapper: Wrapper) -> None:
     """Have a wrapper connect anew at its next query, without a word to the connection it has."""
     wrapper.connection = None
-    _reset(wrapper)
+    reset(wrapper)
     for witness in wrapper.execute_wrappers:
         if isinstance(witness, Link):
             witness.pause = 0.0
-
-
-def is_in_memory(wrapper: Wrapper) -> bool:
-    return wrapper.vendor == "sqlite" and bool(wrapper.is_in_memory_db())
-
-
-def _reset(wrapper: Wrapper) -> None:
-    """What ``connect()`` resets, and what it does not: a wrapper whose ``atomic()`` was entered and
-    never left would refuse every later connection, and run its old ``on_commit``."""
-    wrapper.in_atomic_block = False
-    wrapper.savepoint_ids = []
-    wrapper.atomic_blocks = []
-    wrapper.needs_rollback = False
-    wrapper.rollback_exc = None
-    wrapper.closed_in_transaction = False
-    wrapper.errors_occurred = False
-    wrapper.run_on_commit = []
-    wrapper.run_commit_hooks_on_set_autocommit_on = False
-    wrapper.autocommit = wrapper.settings_dict["AUTOCOMMIT"]

@@ -21,7 +21,8 @@ from typing import Any, TypeAlias, TypeVar
 
 from django.db import OperationalError, connections
 
-from daemonkit.connections.link import Wrapper, cut_socket, descriptor_of
+from daemonkit.connections.sockets import cut_socket, descriptor_of
+from daemonkit.connections.wrappers import Wrapper
 
 Result = TypeVar("Result")
 Answer: TypeAlias = tuple[int, list[tuple[Any, ...]]]

@@ -17,13 +17,15 @@ from django.db import Error, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
-from daemonkit.connections.link import Link, Wrapper, idle_timeout
+from daemonkit.connections.link import Link
+from daemonkit.connections.pauses import WORTH_A_LOOK, warn_of_pause
+from daemonkit.connections.wrappers import Wrapper, is_in_transaction
 from daemonkit.errors import chain
 
 logger = logging.getLogger(__name__)
 
 
-class HeldConnections:
+class ThreadConnections:
     """One thread's links, and how deep it is in units of work."""
 
     def __init__(self) -> None:
@@ -60,11 +62,11 @@ class HeldConnections:
             wrapper = link.wrapper()
             if wrapper is None or link.callers:
                 continue
-            pause = link.longest_pause(wrapper, now) if now - self.began > 1.0 else 0.0
+            pause = link.longest_pause(wrapper, now) if now - self.began > WORTH_A_LOOK else 0.0
             if error is not None or not link.is_calm(wrapper, now, keeps=self.keeps):
                 self._settle(link, wrapper, error)
-            if pause > 1.0:
-                _warn_of_pause(link, wrapper, pause)
+            if pause > WORTH_A_LOOK:
+                warn_of_pause(wrapper, pause, link.site)
             wrapper.health_check_enabled = wrapper.settings_dict["CONN_HEALTH_CHECKS"]
         if _has_caches():
             close_caches()
@@ -115,20 +117,20 @@ class HeldConnections:
 
 
 class _Here(threading.local):
-    thread: HeldConnections | None = None
+    thread: ThreadConnections | None = None
 
 
 here = _Here()
-_threads: weakref.WeakValueDictionary[int, HeldConnections] = weakref.WeakValueDictionary()
+_threads: weakref.WeakValueDictionary[int, ThreadConnections] = weakref.WeakValueDictionary()
 _refused: set[int] = set()
 _suspended: dict[int, str] = {}
 
 
-def this_thread() -> HeldConnections:
+def this_thread() -> ThreadConnections:
     thread = here.thread
     if thread is None:
         install()
-        thread = here.thread = _threads[threading.get_ident()] = HeldConnections()
+        thread = here.thread = _threads[threading.get_ident()] = ThreadConnections()
         thread.adopt()
     return thread
 
@@ -182,12 +184,6 @@ def _has_caches() -> bool:
     return not sys.modules.keys().isdisjoint(modules)
 
 
-def is_in_transaction(wrapper: Wrapper) -> bool:
-    return wrapper.in_atomic_block or (
-        wrapper.connection is not None and wrapper.autocommit != wrapper.settings_dict["AUTOCOMMIT"]
-    )
-
-
 def _doubt(link: Link, wrapper: Wrapper, error: BaseException | None) -> str | None:
     """Why a connection cannot be kept after a unit of work, or None if it can."""
     if error is not None and wrapper.connection is not None and link.was_used(wrapper):
@@ -200,37 +196,6 @@ def _doubt(link: Link, wrapper: Wrapper, error: BaseException | None) -> str | N
         return link.left_open()
     except Exception as trouble:
         return f"left it in an unknown state ({type(trouble).__name__})"
-
-
-_HOUR = 3600.0
-_limits: dict[str, tuple[float, float | None]] = {}
-_warned: dict[str, float] = {}
-
-
-def _warn_of_pause(link: Link, wrapper: Wrapper, pause: float) -> None:
-    """A unit of work left its connection unused for so many seconds: say so, once an hour, if that
-    is longer than the server bears with an idle session."""
-    now, alias, site = time.monotonic(), wrapper.alias, link.site
-    if now - _warned.get(alias, -_HOUR) < _HOUR:
-        return
-    try:
-        asked, limit = _limits.get(alias, (-_HOUR, None))
-        if now - asked >= _HOUR:
-            wrapper.health_check_enabled, wrapper.health_check_done = True, False
-            _limits[alias] = now, idle_timeout(wrapper)
-            limit = _limits[alias][1]
-    except Exception:
-        return  # the database is away; that has a louder voice
-    if limit is not None and pause > limit:
-        _warned[alias] = now
-        logger.warning(
-            "connection %r was held unused for %.0f s by a unit of work, near %s, and the server "
-            "drops a session that is idle for %.0f s: call release_connections() before the pause",
-            alias,
-            pause,
-            site,
-            limit,
-        )
 
 
 def close(link: Link) -> None:
@@ -263,7 +228,7 @@ def _turn_away(wrapper: Wrapper) -> None:
         pool.putconn(raw)
 
 
-def _replace_the_stale(wrapper: Wrapper, thread: HeldConnections) -> None:
+def _replace_the_stale(wrapper: Wrapper, thread: ThreadConnections) -> None:
     """Exchange what psycopg's pool has lent until it is alive.
 
     Django has the pool test what it hands out only where CONN_HEALTH_CHECKS is on; and then the

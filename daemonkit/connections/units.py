@@ -18,7 +18,8 @@ from asgiref.sync import sync_to_async
 from django.db.transaction import TransactionManagementError
 from django.dispatch import Signal
 
-from daemonkit.connections.thread import close, here, is_in_transaction, this_thread
+from daemonkit.connections.thread import close, here, this_thread
+from daemonkit.connections.wrappers import is_in_transaction
 
 Work = TypeVar("Work", bound=Callable[..., Any])
 

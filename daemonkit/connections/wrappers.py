@@ -1,0 +1,35 @@
+"""What we ask of Django's database wrappers, and how we reset one."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+Wrapper: TypeAlias = Any
+"""A ``BaseDatabaseWrapper``. Django's type stubs know only half of it."""
+
+
+def is_in_memory(wrapper: Wrapper) -> bool:
+    """Whether closing its connection would destroy its database."""
+    return wrapper.vendor == "sqlite" and bool(wrapper.is_in_memory_db())
+
+
+def is_in_transaction(wrapper: Wrapper) -> bool:
+    """Whether Django has begun a transaction, by ``atomic()`` or ``set_autocommit(False)``."""
+    return wrapper.in_atomic_block or (
+        wrapper.connection is not None and wrapper.autocommit != wrapper.settings_dict["AUTOCOMMIT"]
+    )
+
+
+def reset(wrapper: Wrapper) -> None:
+    """Reset what ``connect()`` resets, and what it does not: a wrapper whose ``atomic()`` block was
+    entered and never left refuses every later connection, and runs its old ``on_commit``."""
+    wrapper.in_atomic_block = False
+    wrapper.savepoint_ids = []
+    wrapper.atomic_blocks = []
+    wrapper.needs_rollback = False
+    wrapper.rollback_exc = None
+    wrapper.closed_in_transaction = False
+    wrapper.errors_occurred = False
+    wrapper.run_on_commit = []
+    wrapper.run_commit_hooks_on_set_autocommit_on = False
+    wrapper.autocommit = wrapper.settings_dict["AUTOCOMMIT"]
