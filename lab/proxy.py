@@ -14,7 +14,7 @@ from typing import Any
 
 Target = str | tuple[str, int]  # a unix socket's path, or host and port
 
-FORWARD, STALL, DROP = "forward", "stall", "drop"
+FORWARD, STALL, DROP, LOSE_ANSWERS = "forward", "stall", "drop", "lose answers"
 CHUNK = 64 * 1024
 ENOUGH = 4 * CHUNK  # read no more from one side while so much waits for the other
 
@@ -27,6 +27,7 @@ class End:
         self.sock.setblocking(False)
         self.pending = bytearray()
         self.is_ended = False  # the other side sent all it had to say
+        self.is_client = True
         self.other: End | None = None
 
 
@@ -81,6 +82,10 @@ class Proxy:
     def drop(self) -> None:
         """Forward nothing, and lose what is sent meanwhile; connects still succeed."""
         self._do(lambda: self._set_mode(DROP))
+
+    def lose_answers(self) -> None:
+        """Forward what clients send, and lose what the server answers, until ``resume()``."""
+        self._do(lambda: self._set_mode(LOSE_ANSWERS))
 
     def refuse(self) -> None:
         """Refuse new links; the present ones stay."""
@@ -141,11 +146,12 @@ class Proxy:
             self._listener = None
 
     def _accept(self, events: int) -> None:
-        assert self._listener is not None
+        if self._listener is None:  # closed by an earlier event of the same round
+            return
         with contextlib.suppress(BlockingIOError, ConnectionError):
             client = End(self._listener.accept()[0])
             self._ends.add(client)
-            if self._mode == FORWARD:
+            if self._mode in (FORWARD, LOSE_ANSWERS):
                 self._connect(client)
             self._watch(client)
 
@@ -157,6 +163,7 @@ class Proxy:
             self._close(client)
             return
         client.other, upstream.other = upstream, client
+        upstream.is_client = False
         self._ends.add(upstream)
         self._watch(upstream)
 
@@ -194,7 +201,8 @@ class Proxy:
 
     def _read(self, end: End) -> None:
         data = end.sock.recv(CHUNK)
-        if self._mode == DROP or end.other is None:
+        is_lost = self._mode == DROP or (self._mode == LOSE_ANSWERS and not end.is_client)
+        if is_lost or end.other is None:
             end.is_ended = not data
         elif data:
             end.other.pending += data
@@ -218,13 +226,11 @@ class Proxy:
             self._selector.unregister(end.sock)
 
     def _wanted(self, end: End) -> int:
-        reads = {
-            FORWARD: end.other is not None and len(end.other.pending) < ENOUGH,
-            STALL: False,
-            DROP: True,
-        }[self._mode]
+        has_room = end.other is not None and len(end.other.pending) < ENOUGH
+        reads = {FORWARD: has_room, LOSE_ANSWERS: has_room, STALL: False, DROP: True}[self._mode]
         events = selectors.EVENT_READ if reads and not end.is_ended else 0
-        return events | (selectors.EVENT_WRITE if end.pending and self._mode == FORWARD else 0)
+        writes = end.pending and self._mode in (FORWARD, LOSE_ANSWERS)
+        return events | (selectors.EVENT_WRITE if writes else 0)
 
     def _close_ends(self, reset: bool) -> None:
         while self._ends:

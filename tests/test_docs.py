@@ -68,10 +68,17 @@ def test_the_first_daemon_of_the_readme_is_the_sample_sites() -> None:
     assert code == (ROOT / "sample_site" / name.removeprefix("# ")).read_text()
 
 
-def test_the_jobs_of_the_documentation_are_the_sample_sites() -> None:
-    block = next(blocks(ROOT / "docs/jobs.md", "python"))
-    name, _, code = block.partition("\n")
-    assert code in (ROOT / name.removeprefix("# ")).read_text()
+def test_code_that_names_its_file_stands_in_that_file() -> None:
+    quoted = set()
+    for page in PAGES:
+        for block in blocks(page, "python"):
+            name, _, code = block.partition("\n")
+            for folder in (ROOT, ROOT / "sample_site"):
+                file = folder / name.removeprefix("# ")
+                if name.startswith("# ") and file.is_file():
+                    assert code.strip() in file.read_text(), f"{page.name} quotes {name[2:]}"
+                    quoted.add((page.name, file.name))
+    assert {("jobs.md", "housekeeping.py"), ("gone-away.zh.md", "remedies.py")} <= quoted
 
 
 def test_every_python_block_compiles() -> None:
@@ -89,6 +96,18 @@ def test_the_tables_of_settings_and_exit_codes_say_what_the_code_says() -> None:
         assert re.search(
             rf"^\| `{name}` \| `--{name.replace('_', '-')}` \| {default} \|", readme, re.M
         )
+
+
+def test_every_make_command_of_the_documentation_names_a_target() -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    pages = [*PAGES, ROOT / "CONTRIBUTING.md"]
+    named = {
+        target
+        for page in pages
+        for line in re.findall(r"(?:^\$ |`)make ([^#`\n]+)", page.read_text(), re.MULTILINE)
+        for target in re.sub(r'\w+=("[^"]*"|\S+)', "", line).split()
+    }
+    assert {"run", "test", "gone-away"} <= named <= set(targets)
 
 
 def test_every_link_of_the_documentation_leads_somewhere() -> None:

@@ -233,6 +233,28 @@ def test_dropped_data_never_arrives(mariadb: MariaDB, proxy: Callable[..., Proxy
     assert mariadb.execute("SELECT * FROM entry") == []
 
 
+def test_a_lost_answer_leaves_its_statement_done(
+    mariadb: MariaDB, proxy: Callable[..., Proxy]
+) -> None:
+    network = proxy(mariadb)
+    with connected(mariadb, port=network.port) as connection:
+        network.lose_answers()
+        insert = "INSERT INTO entry (note) VALUES ('done')"
+        errors: list[float] = []
+        query = threading.Thread(
+            target=lambda: errors.append(seconds_until_error(lambda: ask(connection, insert)))
+        )
+        query.start()
+        eventually(lambda: mariadb.execute("SELECT note FROM entry") == [("done",)])
+        assert query.is_alive()
+        network.cut()
+        query.join(5)
+        assert errors
+    network.resume()
+    with connected(mariadb, port=network.port) as connection:
+        assert ask(connection) == 1
+
+
 def test_a_refusing_proxy_refuses(server: Server, proxy: Callable[..., Proxy]) -> None:
     network = proxy(server)
     with connected(server, port=network.port) as present:
