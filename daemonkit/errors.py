@@ -1,117 +1,100 @@
-"""What a database error means.
+"""What an exception says: in one line, and about the database.
 
-Recovery never depends on the answer: any ``django.db.Error`` that leaves a unit of work drops the
-connections that it used. The answer serves the log, the back-off and the exit code.
+Recovery never depends on the answer: a unit of work that ends in a ``django.db.Error`` has its
+connections cleaned whatever the error means. The answer serves the log, the back-off and the exit
+code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import Enum
-from types import CodeType
 
 from django.db import Error, connections
-from django.db.backends.base.base import BaseDatabaseWrapper
 
+from daemonkit.error_codes import (
+    MYSQL,
+    MYSQL_IDLE_TIMEOUT,
+    MYSQL_OPTION_PREVENTS,
+    PSYCOPG2_CLOSED,
+    SQLSTATES,
+    Problem,
+)
 
-class Problem(Enum):
-    """The kinds of trouble with a database that are worth telling apart."""
+__all__ = ["Problem", "chain", "classify", "one_line"]
 
-    LOST = "connection lost, outcome unknown"
-    """The connection died under a statement, which may or may not have taken effect."""
+_MEMBERS_NAMED = 3
+"""How many errors of a group are written out before the line says "and N more"."""
 
-    UNREACHABLE = "database unreachable"
-    """No connection could be made; nothing was sent."""
-
-    MISCONFIGURED = "database settings refused by the server"
-    """A wrong password, no such database, no such grant."""
-
-    READ_ONLY = "database is read-only"
-    """The session is alive, and useless: a failover has made its server a replica."""
-
-    RETRY = "transaction to be tried again"
-    """A deadlock, a lock that took too long or a serialization failure; the connection is fine."""
-
-
-# MariaDB's mysqld_error.h and errmsg.h, MySQL's error reference. Numbers, never texts: libmariadb
-# says "Server has gone away", libmysqlclient "MySQL server has gone away", a closed handle nothing.
-_MYSQL = {
-    Problem.LOST: {
-        2006, 2013, 2055,  # gone away, lost during query, lost at a named system call
-        2014, 2027,  # the protocol is out of step: suspect a connection shared over a fork
-        5013, 5014,  # the same two in libmariadb
-        1053, 1927, 3169,  # shutdown in progress, killed (MariaDB), killed (MySQL)
-        1152, 1158, 1159, 1160, 1161, 1184,  # aborted, or cut while reading or writing packets
-    },
-    Problem.UNREACHABLE: {
-        2002, 2003, 2005,  # no socket or refused, refused, unknown host
-        1040, 1203, 1226, 1129,  # too many connections, of a user, of a resource; host blocked
-        1047,  # Galera: this node is not ready
-    },
-    Problem.MISCONFIGURED: {
-        1045, 1044, 1049, 1130,  # password, grant, database, host
-        2026, 2059, 3118, 4151,  # TLS, authentication plugin, account locked (MySQL, MariaDB)
-    },
-    Problem.READ_ONLY: {1836, 3100, 1792},
-    Problem.RETRY: {1205, 1213, 1020},
-}  # fmt: skip
-_MYSQL_MEANING = {code: problem for problem, codes in _MYSQL.items() for code in codes}
-_IDLE_TIMEOUT = 4031  # MySQL only: in MariaDB the same number is about triggers
-_OPTION_PREVENTS = 1290  # generic; the text alone tells --read-only from --secure-file-priv
-
-# PostgreSQL's "Appendix A. Error Codes".
-_SQLSTATE_MEANING = {
-    "57P01": Problem.LOST,  # admin_shutdown: also pg_terminate_backend
-    "57P02": Problem.LOST,  # crash_shutdown
-    "57P04": Problem.LOST,  # database_dropped
-    "57P05": Problem.LOST,  # idle_session_timeout
-    "25P03": Problem.LOST,  # idle_in_transaction_session_timeout
-    "25P04": Problem.LOST,  # transaction_timeout
-    "57P03": Problem.UNREACHABLE,  # cannot_connect_now: starting up, or shutting down
-    "53300": Problem.UNREACHABLE,  # too_many_connections
-    "28000": Problem.MISCONFIGURED,
-    "28P01": Problem.MISCONFIGURED,
-    "3D000": Problem.MISCONFIGURED,
-    "25006": Problem.READ_ONLY,
-    "40001": Problem.RETRY,
-    "40P01": Problem.RETRY,
-    "55P03": Problem.RETRY,
+_CONNECTING = {
+    ("django.db.backends.base.base", "BaseDatabaseWrapper.connect"),
+    ("psycopg2", "connect"),
 }
+"""The module and name of each function that makes a connection. Others may wrap or replace it, so
+that its name in a traceback is certain and its code object is not."""
 
 
 def classify(error: BaseException | None) -> Problem | None:
     """What is wrong with the database, if that is what the error is about.
 
-    The whole chain of ``__cause__`` and ``__context__`` is asked: when a server is killed in the
-    middle of ``atomic()``, the block raises the 2002 of its own reconnect, and the 2013 stands
-    behind it. A lost connection anywhere in the chain wins, because it leaves something open.
+    Looks at the whole chain: when a server is killed in the middle of ``atomic()``, the block
+    raises the 2002 of its own reconnect, and the 2013 stands behind it. A lost connection anywhere
+    in the chain wins, because the outcome of its statement is unknown.
     """
     found = [problem for link in chain(error) if (problem := _meaning(link))]
     return Problem.LOST if Problem.LOST in found else (found[0] if found else None)
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and everything behind it, each once, nearest first."""
+    """Yield the error, the errors of a group, and those behind each, once each, nearest first.
+
+    "Behind" an error are its ``__cause__`` and its ``__context__``.
+    """
     waiting, seen = [error], set()
     while waiting:
         link = waiting.pop(0)
         if link is not None and id(link) not in seen:
             seen.add(id(link))
             yield link
-            waiting += [link.__cause__, link.__context__]
+            waiting += [*_members(link), link.__cause__, link.__context__]
 
 
 def one_line(error: BaseException) -> str:
-    """An exception in one line: its class and what it says."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+    """An exception in one line: its class and text, and for a group those of its errors."""
+    if members := _members(error):
+        text = ": ".join(filter(None, (_message(error), _list(members))))
+    else:
+        text = _text(error)
+    return f"{type(error).__name__}: {' '.join(text.split())}".rstrip(": ")
+
+
+def _members(error: BaseException) -> tuple[BaseException, ...]:
+    return error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+
+
+def _message(group: BaseException) -> str:
+    return str(getattr(group, "message", ""))  # str(group) counts its members, and we name them
+
+
+def _list(members: tuple[BaseException, ...]) -> str:
+    named = [one_line(member) for member in members[:_MEMBERS_NAMED]]
+    if more := len(members) - len(named):
+        named.append(f"and {more} more")
+    return "; ".join(named)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as failure:
+        return f"(its text failed with {type(failure).__name__})"
 
 
 def _meaning(error: BaseException) -> Problem | None:
     if type(error).__module__.partition(".")[0] in ("MySQLdb", "pymysql"):
         problem = _mysql_meaning(error)
-    elif hasattr(error, "sqlstate"):  # which PyMySQL's errors have, too
+    elif hasattr(error, "sqlstate") or hasattr(error, "pgcode"):  # PyMySQL's have a sqlstate, too
         problem = _postgresql_meaning(error)
-    elif isinstance(error, Error):  # Django's, with MySQL's number up front: others have text there
+    elif isinstance(error, Error):  # Django's, with MySQL's number first: others have text there
         problem = _mysql_meaning(error)
     else:
         return None
@@ -128,37 +111,37 @@ def _mysql_meaning(error: BaseException) -> Problem | None:
         return Problem.LOST if closed else None
     if code == 0 and type(error).__name__ == "InterfaceError":
         return Problem.LOST  # both drivers, on a handle that is closed
-    if code == _IDLE_TIMEOUT:
+    if code == MYSQL_IDLE_TIMEOUT:
         return Problem.LOST if _server_is_mysql() else None
-    if code == _OPTION_PREVENTS:
-        text = str(error).lower().replace("_", "-")
+    if code == MYSQL_OPTION_PREVENTS:
+        text = _text(error).lower().replace("_", "-")
         return Problem.READ_ONLY if "read-only" in text else None
-    return _MYSQL_MEANING.get(code)
+    return MYSQL.get(code)
 
 
 def _postgresql_meaning(error: BaseException) -> Problem | None:
-    sqlstate: str | None = getattr(error, "sqlstate", None)
+    is_psycopg2 = hasattr(error, "pgcode")
+    sqlstate: str | None = getattr(error, "pgcode" if is_psycopg2 else "sqlstate")
     if sqlstate is not None:
-        if sqlstate.startswith("08"):
-            return Problem.LOST
-        return _SQLSTATE_MEANING.get(sqlstate)
+        return Problem.LOST if sqlstate.startswith("08") else SQLSTATES.get(sqlstate)
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if kinds & {"PoolTimeout", "PoolClosed", "TooManyRequests", "ConnectionTimeout"}:
         return Problem.UNREACHABLE
+    if is_psycopg2 and error.args == (PSYCOPG2_CLOSED,):
+        return Problem.LOST
     if "OperationalError" not in kinds:
         return None
-    # psycopg has no code for a failed login, a refused or an unknown host: it leaves the failed
-    # attempt in `pgconn`, and nothing there when a connection that once stood breaks.
-    return Problem.UNREACHABLE if getattr(error, "pgconn", None) is not None else Problem.LOST
-
-
-_CONNECT: CodeType = BaseDatabaseWrapper.connect.__wrapped__.__code__  # type: ignore[attr-defined]
+    # No driver has a code for a refused or failed login or an unknown host. psycopg 3 leaves the
+    # failed attempt in `pgconn`, and nothing there when a connection that once stood breaks.
+    has_failed_attempt = getattr(error, "pgconn", None) is not None
+    return Problem.UNREACHABLE if has_failed_attempt else Problem.LOST
 
 
 def _happened_while_connecting(error: BaseException) -> bool:
     traceback = error.__traceback__
     while traceback is not None:
-        if traceback.tb_frame.f_code is _CONNECT:
+        frame = traceback.tb_frame
+        if (frame.f_globals.get("__name__"), frame.f_code.co_qualname) in _CONNECTING:
             return True
         traceback = traceback.tb_next
     return False

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from signal import SIGTERM
+from textwrap import dedent
 from typing import IO
 
 import psutil
@@ -30,6 +31,18 @@ NOT_INHERITED = (
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
 )
+
+
+def run_python(script: str, **environment: str | None) -> subprocess.CompletedProcess[str]:
+    """Run a script, indented as it may be, in a fresh interpreter."""
+    return subprocess.run(
+        [sys.executable, "-c", dedent(script)],
+        env=child_environment(environment),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def is_alive(process: psutil.Process) -> bool:

@@ -1,21 +1,25 @@
 """What errors mean: real ones, of real servers, through every driver.
 
-Seven clients meet the same trouble: mysqlclient, PyMySQL and psycopg alone, each of them under
-Django, and psycopg's pool under Django.
+Nine clients meet the same trouble: mysqlclient, PyMySQL, psycopg 3 and psycopg2 alone, each of them
+under Django, and psycopg's pool under Django.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from django.db import Error, IntegrityError, OperationalError, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from daemonkit import Problem, classify
 from daemonkit.errors import chain, one_line
+from lab.processes import run_python
 from lab.servers import Server
 from lab.servers.base import free_port
 from lab.waiting import eventually
@@ -78,6 +82,8 @@ class Client:
         settings = {"OPTIONS": {}, **settings}
         if self.driver == "PyMySQL":
             settings["ENGINE"] = "lab.pymysql_backend"
+        if self.driver == "psycopg2":
+            settings["ENGINE"] = "lab.psycopg2_backend"
         if self.driver == "psycopg_pool":
             pool = {"min_size": 0, "max_size": 2, "timeout": self._patience}
             settings["OPTIONS"] = {"pool": pool, **settings["OPTIONS"]}
@@ -86,8 +92,8 @@ class Client:
     def _driver(self, settings: dict[str, Any]) -> Any:
         names = {"NAME": by_vendor(self.server, "database", "dbname"), "HOST": "host"}
         options = dict(settings.pop("OPTIONS", {}))
-        if self.server.vendor == "mysql":
-            options["driver"] = {"mysqlclient": "MySQLdb", "PyMySQL": "pymysql"}[self.driver]
+        modules = {"mysqlclient": "MySQLdb", "PyMySQL": "pymysql"}
+        options["driver"] = modules.get(self.driver, self.driver)
         for name, value in settings.items():
             options[names.get(name, name.lower())] = value
         self._bare.append(self.server.connect(**options))
@@ -115,6 +121,7 @@ def failure(action: Callable[[], Any]) -> Exception:
 
 ON_MARIADB = ["mysqlclient", "PyMySQL", "mysqlclient under Django", "PyMySQL under Django"]
 ON_POSTGRESQL = ["psycopg", "psycopg under Django", "psycopg_pool under Django"]
+ON_POSTGRESQL += ["psycopg2", "psycopg2 under Django"]
 
 on_mariadb = pytest.mark.parametrize("client", ON_MARIADB, indirect=True)
 on_postgresql = pytest.mark.parametrize("client", ON_POSTGRESQL, indirect=True)
@@ -209,7 +216,9 @@ def test_a_transaction_that_postgresql_dropped_for_idleness_is_lost_25P03(client
 
 
 def sqlstate(error: Exception) -> str | None:
-    return next(filter(None, (getattr(link, "sqlstate", None) for link in chain(error))), None)
+    links = list(chain(error))
+    codes = [getattr(link, name, None) for name in ("sqlstate", "pgcode") for link in links]
+    return next(filter(None, codes), None)
 
 
 def test_a_server_that_stops_and_is_away_is_lost_first_and_unreachable_then(
@@ -287,6 +296,32 @@ def test_what_is_raised_while_a_loss_is_handled_still_tells_of_it(client: Client
     assert classify(failure(wrap)) is LOST
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_loss_in_a_group_of_errors_is_a_loss(client: Client, depth: int) -> None:
+    talk = client.talk()
+    client.server.kill_session(talk.id)
+
+    async def work() -> None:
+        raise talk.failing()
+
+    async def together(depth: int) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(together(depth - 1) if depth else work())
+
+    error = failure(lambda: asyncio.run(together(depth)))
+    assert isinstance(error, ExceptionGroup)
+    assert classify(error) is LOST, one_line(error)
+
+
+def test_a_database_that_is_away_is_unreachable_in_a_group_and_behind_one(client: Client) -> None:
+    group = ExceptionGroup("several", [ValueError(), client.failing(port=free_port())])
+    assert classify(group) is UNREACHABLE, one_line(group)
+    try:
+        raise KeyError("a bug in the error handling") from group
+    except KeyError as error:
+        assert classify(error) is UNREACHABLE
+
+
 def test_a_connection_that_was_closed_before_is_lost(client: Client) -> None:
     talk = client.talk()
     raw = talk.connection.connection if client.under else talk.connection
@@ -317,6 +352,84 @@ def test_a_refused_port_is_unreachable(client: Client) -> None:
 def test_an_unknown_host_is_unreachable(client: Client) -> None:
     error = client.failing(socket=False, HOST="no-such-host.invalid")
     assert classify(error) is UNREACHABLE, one_line(error)
+
+
+Connect = Callable[[BaseDatabaseWrapper], None]
+
+
+def patiently(connect: Connect) -> Connect:
+    """A retry helper that is no ``functools.wraps``."""
+
+    def patient_connect(wrapper: BaseDatabaseWrapper) -> None:
+        for _ in range(2):
+            try:
+                return connect(wrapper)
+            except Exception as error:
+                last = error
+        raise last
+
+    return patient_connect
+
+
+def traced(connect: Connect) -> Connect:
+    """A tracer's wrapper, with ``functools.wraps``."""
+
+    @functools.wraps(connect)
+    def wrapped(wrapper: BaseDatabaseWrapper) -> None:
+        return connect(wrapper)
+
+    return wrapped
+
+
+@under_django
+@pytest.mark.parametrize("wrap", [patiently, traced])
+def test_somebody_elses_wrapper_around_connect_changes_no_meaning(
+    client: Client,
+    proxy: MakeProxy,
+    wrap: Callable[[Connect], Connect],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(BaseDatabaseWrapper, "connect", wrap(BaseDatabaseWrapper.connect))
+    network = proxy(client.server)
+    target, network.target = network.target, ("127.0.0.1", free_port())
+    error = client.failing(port=network.port)
+    assert classify(error) is UNREACHABLE, one_line(error)
+    network.target = target
+    talk = client.talk(port=network.port)
+    client.server.kill_session(talk.id)
+    error = talk.failing()
+    assert classify(error) is LOST, one_line(error)
+
+
+@pytest.mark.parametrize("wrapping", ["functools.wraps", "no functools.wraps"])
+def test_daemonkit_starts_where_somebody_has_wrapped_connect_before(wrapping: str) -> None:
+    script = f"""
+        import functools
+        from django.db.backends.base.base import BaseDatabaseWrapper
+
+        connect = BaseDatabaseWrapper.connect
+
+        def patient_connect(wrapper):
+            return connect(wrapper)
+
+        if {wrapping == "functools.wraps"}:
+            patient_connect = functools.wraps(connect)(patient_connect)
+        BaseDatabaseWrapper.connect = patient_connect
+
+        import django
+        from django.conf import settings
+        sqlite = {{"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
+        settings.configure(DATABASES={{"default": sqlite}}, INSTALLED_APPS=["daemonkit"])
+        django.setup()
+        from daemonkit import classify, fresh_connections
+        from django.db import connection
+
+        with fresh_connections:
+            connection.ensure_connection()
+        assert BaseDatabaseWrapper.connect is patient_connect
+    """
+    ran = run_python(script)
+    assert ran.returncode == 0, ran.stderr
 
 
 @under_django
@@ -636,3 +749,34 @@ def test_errors_that_go_in_circles_are_walked_once() -> None:
 def test_an_error_of_many_lines_is_one_line() -> None:
     assert one_line(ValueError("first\n  second\tthird ")) == "ValueError: first second third"
     assert one_line(ValueError()) == "ValueError"
+
+
+def test_the_errors_of_a_group_are_named_in_its_line_and_of_many_the_first_three() -> None:
+    inner = ExceptionGroup("inner", [KeyError("a")])
+    group = ExceptionGroup("unhandled errors", [OperationalError(2002, "refused"), inner])
+    assert one_line(group) == (
+        "ExceptionGroup: unhandled errors: OperationalError: (2002, 'refused'); "
+        "ExceptionGroup: inner: KeyError: 'a'"
+    )
+    many = BaseExceptionGroup("", [KeyboardInterrupt(number) for number in range(5)])
+    assert one_line(many) == (
+        "BaseExceptionGroup: KeyboardInterrupt: 0; KeyboardInterrupt: 1; KeyboardInterrupt: 2; "
+        "and 2 more"
+    )
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text for you")
+
+
+class Numeric(Exception):
+    def __str__(self) -> str:
+        return 42  # type: ignore[return-value]
+
+
+def test_an_error_whose_text_fails_is_named_all_the_same() -> None:
+    assert one_line(Mute()) == "Mute: (its text failed with RuntimeError)"
+    assert one_line(Numeric()) == "Numeric: (its text failed with TypeError)"
+    group = ExceptionGroup("two", [Mute(), KeyError("b")])
+    assert one_line(group).endswith("two: Mute: (its text failed with RuntimeError); KeyError: 'b'")

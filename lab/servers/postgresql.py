@@ -85,13 +85,22 @@ class PostgreSQL(Server):
         """Set ``idle_session_timeout``; PostgreSQL applies it to sessions that stand, too."""
         self.configure("idle_session_timeout", f"{seconds or 0}s")
 
-    def connect(self, *, socket: bool = True, port: int | None = None, **options: Any) -> Any:
-        """Return a bare connection of psycopg, in autocommit mode."""
+    def connect(
+        self,
+        *,
+        socket: bool = True,
+        port: int | None = None,
+        driver: str = "psycopg",
+        **options: Any,
+    ) -> Any:
+        """Return a bare connection in autocommit mode, of ``psycopg`` or ``psycopg2``."""
         where: dict[str, Any] = {"host": "127.0.0.1", "port": port or self.port}
         if port is None and socket:
             where = {"host": self.socket_host, "port": self.socket_port}
-        login = {"user": USER, "password": PASSWORD, "dbname": DATABASE, "autocommit": True}
-        return importlib.import_module("psycopg").connect(**{**where, **login, **options})
+        login = {"user": USER, "password": PASSWORD, "dbname": DATABASE}
+        connection = importlib.import_module(driver).connect(**{**where, **login, **options})
+        connection.autocommit = True
+        return connection
 
     def execute(
         self, sql: str, params: Sequence[Any] = (), database: str | None = DATABASE

@@ -1,0 +1,73 @@
+"""The errors of database servers that are worth telling apart, by their numbers."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Problem(Enum):
+    """The kinds of trouble with a database that are worth telling apart."""
+
+    LOST = "connection lost, outcome unknown"
+    """The connection died under a statement, which may or may not have taken effect."""
+
+    UNREACHABLE = "database unreachable"
+    """No connection could be made; nothing was sent."""
+
+    MISCONFIGURED = "database settings refused by the server"
+    """A wrong password, no such database, no such grant."""
+
+    READ_ONLY = "database is read-only"
+    """The session is alive, and useless: a failover has made its server a replica."""
+
+    RETRY = "transaction to be tried again"
+    """A deadlock, a lock that took too long or a serialization failure; the connection is fine."""
+
+
+# MariaDB's mysqld_error.h and errmsg.h, MySQL's error reference. Numbers, never texts: libmariadb
+# says "Server has gone away", libmysqlclient "MySQL server has gone away", a closed handle nothing.
+_MYSQL_CODES = {
+    Problem.LOST: {
+        2006, 2013, 2055,  # gone away, lost during query, lost at a named system call
+        2014, 2027,  # the protocol is out of step: suspect a connection shared over a fork
+        5013, 5014,  # the same two in libmariadb
+        1053, 1927, 3169,  # shutdown in progress, killed (MariaDB), killed (MySQL)
+        1152, 1158, 1159, 1160, 1161, 1184,  # aborted, or cut while reading or writing packets
+    },
+    Problem.UNREACHABLE: {
+        2002, 2003, 2005,  # no socket or refused, refused, unknown host
+        1040, 1203, 1226, 1129,  # too many connections, of a user, of a resource; host blocked
+        1047,  # Galera: this node is not ready
+    },
+    Problem.MISCONFIGURED: {
+        1045, 1044, 1049, 1130,  # password, grant, database, host
+        2026, 2059, 3118, 4151,  # TLS, authentication plugin, account locked (MySQL, MariaDB)
+    },
+    Problem.READ_ONLY: {1836, 3100, 1792},
+    Problem.RETRY: {1205, 1213, 1020},
+}  # fmt: skip
+MYSQL = {code: problem for problem, codes in _MYSQL_CODES.items() for code in codes}
+MYSQL_IDLE_TIMEOUT = 4031  # MySQL only: in MariaDB the same number is about triggers
+MYSQL_OPTION_PREVENTS = 1290  # generic; the text alone tells --read-only from --secure-file-priv
+
+# PostgreSQL's "Appendix A. Error Codes".
+SQLSTATES = {
+    "57P01": Problem.LOST,  # admin_shutdown: also pg_terminate_backend
+    "57P02": Problem.LOST,  # crash_shutdown
+    "57P04": Problem.LOST,  # database_dropped
+    "57P05": Problem.LOST,  # idle_session_timeout
+    "25P03": Problem.LOST,  # idle_in_transaction_session_timeout
+    "25P04": Problem.LOST,  # transaction_timeout
+    "57P03": Problem.UNREACHABLE,  # cannot_connect_now: starting up, or shutting down
+    "53300": Problem.UNREACHABLE,  # too_many_connections
+    "28000": Problem.MISCONFIGURED,
+    "28P01": Problem.MISCONFIGURED,
+    "3D000": Problem.MISCONFIGURED,
+    "25006": Problem.READ_ONLY,
+    "40001": Problem.RETRY,
+    "40P01": Problem.RETRY,
+    "55P03": Problem.RETRY,
+}
+
+PSYCOPG2_CLOSED = "connection already closed"
+"""The driver's own fixed text: it has no code for this, and one class for every misuse."""
