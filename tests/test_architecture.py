@@ -21,6 +21,7 @@ PACKAGE = ROOT / "daemonkit"
 # nothing of each other. A name means a package or a file; the longest one that fits holds. All
 # imports count, also those inside functions and those for type checkers.
 LAYERS = """
+    error_codes
     exits  clock  errors  conf  formats  models  signals
     iteration
     schedules  process

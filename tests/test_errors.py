@@ -201,7 +201,7 @@ def test_a_session_that_postgresql_dropped_for_idleness_is_lost_57P05(client: Cl
     talk = client.talk(init="SET idle_session_timeout = '50ms'")
     eventually(lambda: talk.id not in client.server.sessions())
     error = talk.failing()
-    assert sqlstate(error) == "57P05"
+    assert sqlstate(error) == (None if client.driver == "psycopg2" else "57P05")
     assert classify(error) is LOST
 
 
@@ -211,7 +211,7 @@ def test_a_transaction_that_postgresql_dropped_for_idleness_is_lost_25P03(client
     talk.ask("BEGIN")
     eventually(lambda: talk.id not in client.server.sessions())
     error = talk.failing()
-    assert sqlstate(error) == "25P03"
+    assert sqlstate(error) == (None if client.driver == "psycopg2" else "25P03")
     assert classify(error) is LOST
 
 
@@ -300,9 +300,10 @@ def test_what_is_raised_while_a_loss_is_handled_still_tells_of_it(client: Client
 def test_a_loss_in_a_group_of_errors_is_a_loss(client: Client, depth: int) -> None:
     talk = client.talk()
     client.server.kill_session(talk.id)
+    lost = talk.failing()
 
     async def work() -> None:
-        raise talk.failing()
+        raise lost
 
     async def together(depth: int) -> None:
         async with asyncio.TaskGroup() as group:
@@ -316,10 +317,9 @@ def test_a_loss_in_a_group_of_errors_is_a_loss(client: Client, depth: int) -> No
 def test_a_database_that_is_away_is_unreachable_in_a_group_and_behind_one(client: Client) -> None:
     group = ExceptionGroup("several", [ValueError(), client.failing(port=free_port())])
     assert classify(group) is UNREACHABLE, one_line(group)
-    try:
+    with pytest.raises(KeyError) as behind:
         raise KeyError("a bug in the error handling") from group
-    except KeyError as error:
-        assert classify(error) is UNREACHABLE
+    assert classify(behind.value) is UNREACHABLE
 
 
 def test_a_connection_that_was_closed_before_is_lost(client: Client) -> None:
@@ -421,12 +421,22 @@ def test_daemonkit_starts_where_somebody_has_wrapped_connect_before(wrapping: st
         sqlite = {{"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
         settings.configure(DATABASES={{"default": sqlite}}, INSTALLED_APPS=["daemonkit"])
         django.setup()
-        from daemonkit import classify, fresh_connections
-        from django.db import connection
+        from daemonkit import Problem, classify, fresh_connections
+        from django.db import OperationalError, connection
+        from django.utils.asyncio import async_unsafe
 
         with fresh_connections:
             connection.ensure_connection()
         assert BaseDatabaseWrapper.connect is patient_connect
+
+        @async_unsafe  # as Django's cursor() and commit() are
+        def lose():
+            raise OperationalError(2013, "Lost connection to MySQL server during query")
+
+        try:
+            lose()
+        except OperationalError as error:
+            assert classify(error) is Problem.LOST
     """
     ran = run_python(script)
     assert ran.returncode == 0, ran.stderr
