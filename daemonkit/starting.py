@@ -22,6 +22,7 @@ from daemonkit.jobs.job import jobs_of
 from daemonkit.life import Life
 from daemonkit.listeners.log import plain_logging
 from daemonkit.process.exit_message import ends_in_a_sentence, format_in
+from daemonkit.process.init import leave_process_1
 from daemonkit.process.signal_handlers import on_signals
 from daemonkit.settings.options import HANDED_IN, add_daemon_options
 from daemonkit.settings.parsing import usage
@@ -77,6 +78,7 @@ class StartedByDjango(_Command):
 
     def run_from_argv(self, argv: list[str]) -> None:
         self._called_from_command_line = True
+        leave_process_1()
         with self._ending(format_in(argv), traceback="--traceback" in argv):
             super().run_from_argv(argv)
 

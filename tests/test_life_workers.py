@@ -492,20 +492,34 @@ def test_storms_of_sighup_and_sigterm_to_the_group_are_survived(live: Live) -> N
 # In a container
 
 
-def test_as_pid_1_it_stops_and_buries_orphans() -> None:
-    if not shutil.which("unshare") or subprocess.run(["unshare", "-pf", "true"]).returncode:
-        pytest.skip("unshare(1) may not make a PID namespace here")
-    command = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, str(LIVES)]
-    environment = child_environment({"DATABASE_URL": "sqlite://:memory:"})
-    daemon = Daemon([*command, "run_daemon", "orphaning", "--workers", "2"], env=environment)
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_as_pid_1_it_stops_and_buries_orphans(workers: str) -> None:
+    daemon = in_a_container("orphaning", "--workers", workers)
     try:
-        daemon.wait_for("orphan 3", count=2, within=20)
+        daemon.wait_for("orphan 3", count=int(workers), within=20)
         (first,) = [each for each in daemon.family() if each.ppid() == daemon.pid]
         eventually(
             lambda: not [each for each in first.children() if each in list(zombies())], within=5
         )
         first.send_signal(signal.SIGTERM)
         assert daemon.wait() == 0
-        assert "supervisor stopped: SIGTERM" in daemon.stderr
+        assert "stopped: SIGTERM" in daemon.stderr
     finally:
         daemon.end()
+
+
+def test_as_pid_1_it_ends_with_the_code_of_a_process_of_its_own() -> None:
+    daemon = in_a_container("tagged", "--dies", "lifespan:3")
+    try:
+        assert daemon.wait(20) == 3
+    finally:
+        daemon.end()
+
+
+def in_a_container(*arguments: str) -> Daemon:
+    """A command that is process 1 of a PID namespace."""
+    if not shutil.which("unshare") or subprocess.run(["unshare", "-pf", "true"]).returncode:
+        pytest.skip("unshare(1) may not make a PID namespace here")
+    command = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, str(LIVES)]
+    environment = child_environment({"DATABASE_URL": "sqlite://:memory:"})
+    return Daemon([*command, "run_daemon", *arguments], env=environment)

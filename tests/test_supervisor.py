@@ -19,9 +19,11 @@ from daemonkit.command import BaseDaemonCommand
 from daemonkit.process.memory import parse_size, resident, size_text
 from daemonkit.settings.settings import Settings
 from daemonkit.signals import daemon_pulse
+from daemonkit.workers.announcing import Announcements
 from daemonkit.workers.labels import LONGEST, Labelled
-from daemonkit.workers.places import AT_ONCE, GRACE, Place, Team, Worker
+from daemonkit.workers.places import EARLY_DEATH, Fate, Place, Team
 from daemonkit.workers.supervisor import Supervisor
+from daemonkit.workers.worker import GRACE, Worker
 from lab.processes import Daemon
 from tests.kit.processes import Manage
 from tests.kit.projects import Project
@@ -522,16 +524,20 @@ def place() -> Place:
     return Place(Team(daemon, Settings(daemon, {}), lambda: None), 1, "daily")
 
 
+def worker_in(place: Place) -> Worker:
+    return Worker(place.label, place.team.settings, pid=0, orders=0, reports=0)
+
+
 def died(place: Place, *, ready: bool = True, age: float = 0.0, code: int = 1) -> float:
-    worker = Worker(place, pid=0, orders=0, reports=0)
+    worker = worker_in(place)
     worker.is_ready = ready
-    worker.begun -= age
+    worker.started_at -= age
     return place.pause_after(worker, code)
 
 
 def test_it_gives_no_pulse_while_one_worker_is_silent() -> None:
-    here = place()
-    supervisor = Supervisor([here.team])
+    supervisor = Supervisor([place().team])
+    announcements = Announcements(supervisor, supervisor.teams, supervisor.places)
     pulses: list[object] = []
 
     def hear(daemon: object, **_: object) -> None:
@@ -539,13 +545,11 @@ def test_it_gives_no_pulse_while_one_worker_is_silent() -> None:
 
     daemon_pulse.connect(hear, sender=Supervisor)
     try:
-        first = supervisor.places[0]
-        first.worker = Worker(first, pid=0, orders=0, reports=0)
-        supervisor._speak()
+        (first,) = supervisor.places
+        first.worker = worker_in(first)
+        announcements.announce_pulse(first.worker.heard_at)
         assert pulses == [supervisor]
-        first.worker.heard -= 3600 + 10 + GRACE + 1
-        supervisor._next_pulse = 0.0
-        supervisor._speak()
+        announcements.announce_pulse(first.worker.heard_at + 3600 + 10 + GRACE)
         assert pulses == [supervisor]
     finally:
         daemon_pulse.disconnect(hear, sender=Supervisor)
@@ -568,7 +572,7 @@ def test_a_good_while_forgives_what_was_before() -> None:
     here = place()
     for _ in range(5):
         died(here)
-    assert died(here, age=AT_ONCE + 1) == 0
+    assert died(here, age=EARLY_DEATH + 1) == 0
 
 
 def test_a_stop_that_was_not_ours_is_not_answered_in_the_same_instant() -> None:
@@ -576,13 +580,25 @@ def test_a_stop_that_was_not_ours_is_not_answered_in_the_same_instant() -> None:
     assert died(place(), code=0, age=60) == died(place(), code=-signal.SIGTERM, age=60) == 0.1
 
 
+def fate(place: Place, code: int, **facts: bool) -> Fate:
+    worker = worker_in(place)
+    for name, value in facts.items():
+        setattr(worker, name, value)
+    place.clear(worker)
+    return place.fate(worker, code)
+
+
 def test_which_exit_codes_are_hopeless() -> None:
     here = place()
-    assert here.is_hopeless(78)
-    assert here.is_hopeless(2)
-    assert not here.is_hopeless(1)
-    here.ever_ready = True
-    assert here.is_hopeless(78)
-    assert not here.is_hopeless(2)
-    here.ever_well = True
-    assert not here.is_hopeless(78)
+    assert fate(here, 78) is Fate.HOPELESS
+    assert fate(here, 2) is Fate.HOPELESS
+    assert fate(here, 1) is Fate.FILLED_AGAIN
+    assert fate(here, 78, is_ready=True) is Fate.HOPELESS
+    assert fate(here, 2) is Fate.FILLED_AGAIN
+    assert fate(here, 78, has_succeeded=True) is Fate.FILLED_AGAIN
+    assert fate(here, 78) is Fate.FILLED_AGAIN
+
+
+def test_a_place_is_given_up_when_its_daemon_has_nothing_more_to_do() -> None:
+    assert fate(place(), 0, has_nothing_due=True) is Fate.GIVEN_UP
+    assert fate(place(), 1, has_nothing_due=True) is Fate.FILLED_AGAIN

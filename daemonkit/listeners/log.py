@@ -17,13 +17,13 @@ from daemonkit.daemon import Daemon
 from daemonkit.errors import Problem, one_line
 from daemonkit.formats import formatter_for
 from daemonkit.iteration import Iteration
+from daemonkit.listeners.listener import Listener
 from daemonkit.schedules.durations import duration_text
 
 logger = logging.getLogger("daemonkit")
 
 _SELF_EXPLAINING = (Problem.UNREACHABLE, Problem.MISCONFIGURED)
 """What the server's own sentence says in full: no traceback adds to it."""
-
 
 _LEVELS = {
     "down": logging.INFO,
@@ -35,15 +35,20 @@ _LEVELS = {
 must."""
 
 
-class Log:
+class Log(Listener):
     """The listener that writes the log."""
 
+    daemon: Daemon
+
     def __init__(self, daemon: Daemon, *, verbosity: int) -> None:
-        self.daemon = daemon
+        super().__init__(daemon)
         self.name = daemon.name
         self.tick_level = logging.INFO if verbosity > 1 else logging.DEBUG
+        self._tells_ticks = logger.isEnabledFor(self.tick_level) or verbosity > 1
         self._skips: Counter[tuple[str, str]] = Counter()
-        self._moments: dict[Signal, Callable[..., None]] = {
+
+    def moments(self) -> dict[Signal, Callable[..., None]]:
+        moments: dict[Signal, Callable[..., None]] = {
             signals.daemon_started: self.started,
             signals.database_awaited: self.awaited,
             signals.iteration_failed: self.failed,
@@ -58,23 +63,19 @@ class Log:
             signals.daemon_forced: self.forced,
             signals.daemon_stopped: self.stopped,
         }
-
-        if logger.isEnabledFor(self.tick_level) or verbosity > 1:
-            self._moments[signals.iteration_finished] = self.finished
+        if self._tells_ticks:
+            moments[signals.iteration_finished] = self.finished
+        return moments
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Write the log of this daemon while the block runs."""
-        sender = type(self.daemon)
-        for signal, write in self._moments.items():
-            signal.connect(write, sender=sender, weak=False)
+        """Write the log of this daemon while the block runs, and name it in each record."""
         logger.addFilter(self._sign)
         try:
-            yield
+            with super().listening():
+                yield
         finally:
             logger.removeFilter(self._sign)
-            for signal, write in self._moments.items():
-                signal.disconnect(write, sender=sender)
 
     def _sign(self, record: logging.LogRecord) -> bool:
         """Let a record say whose it is, for those who write it as JSON."""

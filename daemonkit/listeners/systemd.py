@@ -18,6 +18,7 @@ from django.dispatch import Signal
 from daemonkit import signals
 from daemonkit.clock import Moment
 from daemonkit.iteration import Iteration
+from daemonkit.listeners.listener import Listener
 from daemonkit.listeners.status_line import Line
 from daemonkit.process.reexec import NOT_FOR_CHILDREN, handed_on
 from daemonkit.signals import Announcer
@@ -42,7 +43,9 @@ def begin(daemon: Announcer) -> None:
     """Tell systemd of this life, which begins; called by ``apps.py`` where there is a socket."""
     taken = {name: os.environ.pop(name) for name in NOT_FOR_CHILDREN if name in os.environ}
     handed_on.update(taken)
-    Notifier(daemon, Channel(taken["NOTIFY_SOCKET"])).listen()
+    notifier = Notifier(daemon, Channel(taken["NOTIFY_SOCKET"]))
+    notifier.listen_until_stopped()
+    notifier.begin()
 
 
 class Channel:
@@ -71,11 +74,11 @@ class Channel:
         self._socket.close()
 
 
-class Notifier:
-    """The listener to one life."""
+class Notifier(Listener):
+    """The listener that tells systemd of one life."""
 
     def __init__(self, daemon: Announcer, channel: Channel) -> None:
-        self.daemon = daemon
+        super().__init__(daemon)
         self.channel = channel
         self.line = Line()
         self._said = ""  # the status that systemd knows
@@ -83,7 +86,9 @@ class Notifier:
         self._status_next = self._pulse_next = self._wait_next = 0.0  # not before, monotonic
         self._opening = self._stopping = self._reloading = False
         self._overdue: set[str] = set()
-        self._moments: dict[Signal, Callable[..., None]] = {
+
+    def moments(self) -> dict[Signal, Callable[..., None]]:
+        return {
             signals.database_awaited: self.awaited,
             signals.daemon_ready: self.ready,
             signals.daemon_waiting: self.waiting,
@@ -102,10 +107,11 @@ class Notifier:
             signals.daemon_stopped: self.stopped,
         }
 
-    def listen(self) -> None:
-        for signal, hear in self._moments.items():
-            signal.connect(hear, sender=type(self.daemon), weak=False)
+    def begin(self) -> None:
         self._say()
+
+    def close(self) -> None:
+        self.channel.close()
 
     # Opening
 
@@ -206,9 +212,6 @@ class Notifier:
             self._say()
         else:  # by itself: nobody has announced it
             self._say(owed=["STOPPING=1"])
-        for signal, hear in self._moments.items():
-            signal.disconnect(hear, sender=type(self.daemon))
-        self.channel.close()
 
     # Words
 

@@ -18,6 +18,7 @@ from daemonkit.process.stopping import Stop
 from daemonkit.process.watcher import (
     STOP_SIGNALS,
     UNWINDING,
+    Orders,
     Unattended,
     Watched,
     Watcher,
@@ -34,16 +35,16 @@ _here = threading.local()
 
 @contextlib.contextmanager
 def on_signals(
-    watched: Watched | None = None, orders: int | None = None, *, to_the_end: bool = False
+    watched: Watched | None = None, orders: Orders | None = None, *, to_the_end: bool = False
 ) -> Iterator[Watcher]:
     """Take SIGTERM, SIGINT and SIGHUP for the block, and mind the deadlines of what is ``watched``.
 
     A block inside another shares its watcher, so that a signal stops both. Off the main thread,
     where Python allows no signal handlers (autoreload, some tests), only the deadlines remain.
-    Handlers, wake-up descriptor and SIGUSR1 are put back as they were. With ``orders``, a pipe's
-    descriptor, it is a worker that lives in the block: SIGTERM, however often, only asks it, and
-    SIGINT and SIGHUP are its supervisor's. With ``to_the_end`` the process ends with the block, and
-    the signals are not given back: one that comes late must not change its exit code.
+    Handlers, wake-up descriptor and SIGUSR1 are put back as they were. With ``orders`` it is a
+    worker that lives in the block: SIGTERM, however often, only asks it, and SIGINT and SIGHUP are
+    its supervisor's. With ``to_the_end`` the process ends with the block, and the signals are not
+    given back: one that comes late must not change its exit code.
     """
     global _standing
     watched = watched or Unattended()

@@ -52,6 +52,15 @@ class Watched(Protocol):
     def cut(self, threads: set[int], *, for_good: bool) -> None: ...
 
 
+class Orders(Protocol):
+    """The orders of a supervisor. ``descriptor`` can be read when there are some."""
+
+    descriptor: int
+
+    def follow(self, stop: Callable[[str], None], force: Callable[[str], None]) -> bool:
+        """Call ``stop`` or ``force`` with the reason of each; False when the supervisor is gone."""
+
+
 class Unattended:
     """What is watched before a daemon's class is even imported: a signal is kept for it."""
 
@@ -76,7 +85,7 @@ class Watcher:
     """Held by a watcher that acts, and by a thread that forks: what the watcher has in its hands in
     the middle of a log line, the child would wait for in vain."""
 
-    def __init__(self, stop: Stop, watched: Watched, orders: int | None = None) -> None:
+    def __init__(self, stop: Stop, watched: Watched, orders: Orders | None = None) -> None:
         self.stop, self.watched, self.orders = stop, watched, orders
         self.restored = contextlib.ExitStack()
         """Puts the signals back as they were found."""
@@ -150,7 +159,8 @@ class Watcher:
         Returns which of the ``others`` can be read; any of them ends the wait, too.
         """
         poll = select.poll()
-        for descriptor in (self._reader, self.orders, *others):
+        ordered = self.orders.descriptor if self.orders is not None else None
+        for descriptor in (self._reader, ordered, *others):
             if descriptor is not None:
                 poll.register(descriptor, select.POLLIN)
         ready = {found for found, _ in poll.poll(milliseconds(min(seconds, self._patience())))}
@@ -159,7 +169,7 @@ class Watcher:
             for signum in told:
                 if signum in STOP_SIGNALS:
                     self._received(signal.Signals(signum))
-            if self.orders in ready:
+            if ordered in ready:
                 self._take_orders()
             self._mind_the_deadlines(time.monotonic())
         return ready
@@ -176,8 +186,8 @@ class Watcher:
     def _received(self, signum: signal.Signals) -> None:
         stop, name = self.stop, signum.name
         if self._is_worker:  # its supervisor hears the others, and whether one comes twice
-            if signum is signal.SIGTERM and not stop.asked:
-                self._ask(name)
+            if signum is signal.SIGTERM:
+                self._ask_once(name)
         elif signum is signal.SIGHUP and not self._has_terminal:
             if not stop.asked:
                 stop.reloading = True
@@ -189,17 +199,14 @@ class Watcher:
             self._force(f"a second signal, {name}")
 
     def _take_orders(self) -> None:
-        """What the supervisor says, line by line: "ask REASON" or "force REASON"."""
         assert self.orders is not None
-        said = os.read(self.orders, 4096)
-        if not said:
+        if not self.orders.follow(self._ask_once, self._force):
             self.orders, self._abandoned_at = None, time.monotonic() + ABANDONED
-        for line in said.decode(errors="replace").splitlines() or ["ask the supervisor is gone"]:
-            verb, _, reason = line.partition(" ")
-            if verb == "force":
-                self._force(reason)
-            elif not self.stop.asked:
-                self._ask(reason)
+            self._ask_once("the supervisor is gone")
+
+    def _ask_once(self, name: str) -> None:
+        if not self.stop.asked:
+            self._ask(name)
 
     def _ask(self, name: str) -> None:
         self.stop.ask(name)

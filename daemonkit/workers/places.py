@@ -1,31 +1,34 @@
-"""Teams, places and workers: whom a supervisor has work, and what it knows of each."""
+"""Teams and places: which workers a supervisor is to have, and when one may be started."""
 
 from __future__ import annotations
 
-import os
+import enum
 import signal
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
-from daemonkit.clock import NOTHING_DUE
+from daemonkit.daemon import Daemon
 from daemonkit.exits import Exit
-from daemonkit.process.watcher import UNWINDING
 from daemonkit.settings.settings import Settings
+from daemonkit.workers.worker import Worker
 
-if TYPE_CHECKING:
-    from daemonkit.daemon import Daemon
+EARLY_DEATH = 10.0
+"""Seconds: a worker that lived for a shorter time may die again as soon as it is started."""
 
-GRACE = 5.0
-"""Seconds that a sign of life may be late: a busy machine is no stuck worker."""
+SHORTEST_PAUSE = 0.1
+"""Seconds before a worker that was told to stop, and not by us, is replaced: we may be told next.
+"""
 
-LAST_WORDS = 2.0
-"""Seconds between SIGABRT, for the stacks, and SIGKILL."""
 
-AT_ONCE = 10.0
-"""A worker that lived for fewer seconds than this has died at once."""
+class Fate(enum.Enum):
+    """What becomes of a place whose worker has ended."""
+
+    FILLED_AGAIN = enum.auto()
+    GIVEN_UP = enum.auto()
+    """Its daemon has nothing more to do, and would have nothing in a new process either."""
+    HOPELESS = enum.auto()
+    """Starting again will not help: all workers are to end."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,13 @@ class Team:
     def status(self, places: Sequence[Place]) -> str:
         """How it fares: "import_prices 4 of 4 ready, 1207 ticks, 2 failed, 41 of 90 files"."""
         workers = [place.worker for place in places if place.worker is not None]
-        ticks = sum(place.ticks for place in places) + sum(each.ticks for each in workers)
-        failed = sum(place.failed for place in places) + sum(each.failed for each in workers)
+        ticks = sum(place.ticks for place in places)
+        failed = sum(place.failed for place in places)
         ready = sum(worker.is_ready for worker in workers)
         words = [f"{self.name} {ready} of {self.settings.workers} ready"]
         words += [f"{ticks} tick{'s' * (ticks != 1)}"] if ticks else []
         words += [f"{failed} failed"] if failed else []
-        words += sorted({each for worker in workers for each in (worker.note, worker.progress)})
+        words += sorted({text for each in workers for text in (each.leadership, each.progress)})
         return ", ".join(filter(None, words))
 
     def __str__(self) -> str:
@@ -62,163 +65,55 @@ class Team:
         return f"{self.name} ({workers} workers)" if workers > 1 else self.name
 
 
-@dataclass(eq=False)
 class Place:
-    """One worker's place: who fills it, and when it may be filled anew."""
+    """One worker's place: who fills it, and when it may be filled again."""
 
-    team: Team
-    number: int
-    label: str
-    worker: Worker | None = None
-    due: float = 0.0
-    deaths: int = 0
-    ticks: int = 0  # of those who filled it before
-    failed: int = 0
-    ever_ready: bool = False
-    ever_well: bool = False
-    is_done: bool = False
+    def __init__(self, team: Team, number: int, label: str) -> None:
+        self.team = team
+        self.number = number
+        self.label = label
+        self.worker: Worker | None = None
+        self.due = 0.0
+        self.deaths = 0
+        """How many workers in a row have died early."""
+        self._ended_ticks = self._ended_failed = 0  # of workers that have ended
+        self._was_ready = self._had_success = False
 
-    def left(self, worker: Worker) -> None:
-        """It fills this place no more."""
+    @property
+    def ticks(self) -> int:
+        return self._ended_ticks + (self.worker.ticks if self.worker else 0)
+
+    @property
+    def failed(self) -> int:
+        return self._ended_failed + (self.worker.failed if self.worker else 0)
+
+    def clear(self, worker: Worker) -> None:
+        """Its worker has ended."""
         self.worker = None
-        self.ticks += worker.ticks
-        self.failed += worker.failed
+        self._ended_ticks += worker.ticks
+        self._ended_failed += worker.failed
+        self._was_ready |= worker.is_ready
+        self._had_success |= worker.has_succeeded
+
+    def fate(self, worker: Worker, code: int) -> Fate:
+        """What an exit code of its last worker means for the place."""
+        if worker.has_nothing_due and code == Exit.OK:
+            return Fate.GIVEN_UP
+        if code == Exit.MISCONFIGURED and not self._had_success:
+            return Fate.HOPELESS
+        if code == Exit.USAGE and not self._was_ready:
+            return Fate.HOPELESS
+        return Fate.FILLED_AGAIN
 
     def pause_after(self, worker: Worker, code: int) -> float:
         """Seconds to leave the place empty: none after a good while or a good end; more and more
-        if one worker after the other dies at once."""
+        if one worker after the other dies early."""
         if worker.is_leaving and code == Exit.OK:
             self.deaths = 0
             return 0.0
-        if worker.age >= AT_ONCE:
+        if worker.age >= EARLY_DEATH:
             self.deaths = 0
         self.deaths += 1
         free = 1 if worker.is_ready else 0  # the first death of one that did work costs nothing
-        pause = 0.0
-        if self.deaths > free:
-            pause = self.team.daemon.backoff.pause(self.deaths - free)
-        # One that was told to stop, and not by us: we may be told next.
-        return max(pause, 0.1) if code in (Exit.OK, -signal.SIGTERM) else pause
-
-    def is_hopeless(self, code: int) -> bool:
-        """Whether an exit code says that starting again will not help."""
-        if code == Exit.MISCONFIGURED:
-            return not self.ever_well
-        return code == Exit.USAGE and not self.ever_ready
-
-
-@dataclass(eq=False)
-class Worker:
-    """A process in a place, as its supervisor sees it. Times are monotonic."""
-
-    place: Place
-    pid: int
-    orders: int
-    reports: int
-    begun: float = field(default_factory=time.monotonic)
-    heard: float = field(default_factory=time.monotonic)
-    is_ready: bool = False
-    is_idle: bool = False
-    is_leaving: bool = False
-    is_mute: bool = False
-    limit: str = ""
-    note: str = ""
-    progress: str = ""
-    ticks: int = 0
-    failed: int = 0
-    aborted_at: float | None = None
-    _rest: bytes = b""
-
-    @property
-    def age(self) -> float:
-        return time.monotonic() - self.begun
-
-    @property
-    def settings(self) -> Settings:
-        return self.place.team.settings
-
-    def order(self, verb: str, reason: str) -> None:
-        """Give an order: "ask" or "force". One that is gone, or does not listen, does not mind."""
-        with suppress(OSError):
-            os.write(self.orders, f"{verb} {' '.join(reason.split())}\n".encode())
-
-    def leave(self, reason: str) -> None:
-        """Ask it to end. From here it has its stop_timeout."""
-        self.is_leaving, self.heard = True, time.monotonic()
-        self.order("ask", reason)
-
-    def hear(self) -> Iterator[tuple[str, str]]:
-        """What it has reported: words and their texts."""
-        said = b""
-        with suppress(BlockingIOError):
-            said = os.read(self.reports, 65536)
-            self.is_mute = not said
-        *lines, self._rest = (self._rest + said).split(b"\n")
-        for line in lines:
-            word, ticks, failed, text = line.decode(errors="replace").split(" ", 3)
-            self.heard, self.ticks, self.failed = time.monotonic(), int(ticks), int(failed)
-            self._learn(word, text)
-            yield word, text
-
-    def _learn(self, word: str, text: str) -> None:
-        if word == "ready":
-            self.is_ready = self.place.ever_ready = True
-            self.progress = ""
-        elif word == "well":
-            self.place.ever_well = True
-        elif word in ("idle", "busy"):
-            self.is_idle, self.progress = word == "idle", ""
-        elif word == "note":
-            self.note = text
-        elif word == "beat":
-            self.progress = text
-        elif word == "awaits":
-            self.progress = "waits for the database"
-        elif word == "limit":
-            self.limit, self.is_idle = text, True
-        elif word == "stopped":
-            self.place.is_done = text == NOTHING_DUE
-
-    @property
-    def silent_at(self) -> float:
-        """When its silence is too long. It is silent in a tick, and while it opens or closes."""
-        settings = self.settings
-        if self.is_leaving:
-            allowed: float | None = settings.stop_timeout + UNWINDING
-        else:
-            allowed = 0.0 if self.is_idle else settings.tick_timeout
-        if allowed is None:
-            return float("inf")
-        return self.heard + allowed + settings.pulse + GRACE
-
-    @property
-    def is_fresh(self) -> bool:
-        return time.monotonic() < self.silent_at
-
-    @property
-    def next_deadline(self) -> float:
-        if self.aborted_at is not None:
-            return self.aborted_at + LAST_WORDS
-        return self.silent_at
-
-    def abort(self) -> None:
-        """Have it write its stacks, and end; SIGCONT, in case that it was stopped."""
-        self.aborted_at = time.monotonic()
-        self.signal(signal.SIGABRT)
-        self.signal(signal.SIGCONT)
-
-    def signal(self, signum: int) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signum)
-
-    def ended(self) -> int | None:
-        """Its exit code, negative for a signal, once it has ended."""
-        try:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-        except ChildProcessError:  # somebody else has reaped it
-            return int(Exit.FORCED)
-        return os.waitstatus_to_exitcode(status) if pid else None
-
-    def close(self) -> None:
-        os.close(self.orders)
-        os.close(self.reports)
+        pause = self.team.daemon.backoff.pause(self.deaths - free) if self.deaths > free else 0.0
+        return max(pause, SHORTEST_PAUSE) if code in (Exit.OK, -signal.SIGTERM) else pause

@@ -1,167 +1,154 @@
-"""Being a worker: what a forked child does around the life that it lives.
-
-It takes orders from its supervisor by one pipe, and reports by another. Both are plain lines:
-"ask REASON" and "force REASON" one way, "WORD TICKS FAILED TEXT" the other.
-"""
+"""A worker as its supervisor sees it: a process, two pipes, and what it has reported."""
 
 from __future__ import annotations
 
-import contextlib
-import faulthandler
+import math
 import os
-import sys
-import threading
+import signal
 import time
-import traceback
-from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from contextlib import suppress
 
-from django.db import connections
-from django.dispatch import Signal
-
-from daemonkit import signals
-from daemonkit.clock import Moment
-from daemonkit.errors import one_line
 from daemonkit.exits import Exit
-from daemonkit.iteration import Iteration
-from daemonkit.process import reexec
-from daemonkit.process.signal_handlers import on_signals
-from daemonkit.process.watcher import flush
-from daemonkit.workers.labels import finish_lines, label_output
+from daemonkit.process.watcher import UNWINDING
+from daemonkit.settings.settings import Settings
+from daemonkit.workers.wire import LineBuffer, News, Order, Report, Verb
 
-SHORT = 1.0
-"""A wait of less than so many seconds is not worth a report."""
+GRACE = 5.0
+"""Seconds that a sign of life may be late: a busy machine is no stuck worker."""
 
-
-def work(
-    daemon: signals.Announcer, label: str, live: Callable[[], Any], *, orders: int, reports: int
-) -> NoReturn:
-    """Live, in a child that was just forked, and end the process: nothing of the parent's frames,
-    which are above us, may go on here. Exit codes are those of a process of its own."""
-    code: int = Exit.TICK_FAILED
-    try:
-        for name in reexec.NOT_FOR_CHILDREN:  # systemd hears the supervisor alone
-            os.environ.pop(name, None)
-        reexec.handed_on.clear()
-        label_output(label)
-        with contextlib.suppress(AttributeError, ValueError, OSError):
-            faulthandler.enable(sys.__stderr__.fileno())  # type: ignore[union-attr]  # for SIGABRT
-        with on_signals(orders=orders, to_the_end=True), Reports(daemon, reports).listening():
-            code = _code_of(live)
-            threading._shutdown()  # type: ignore[attr-defined]  # as an interpreter that ends does
-            if code != Exit.FORCED:
-                connections.close_all()
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(Exception):
-            flush()
-            finish_lines()
-        os._exit(code)
+ABORT_TIME = 2.0
+"""Seconds between SIGABRT, for the stacks, and SIGKILL."""
 
 
-def _code_of(live: Callable[[], Any]) -> int:
-    try:
-        live()
-    except SystemExit as end:
-        if end.code is None or isinstance(end.code, int):
-            return end.code or Exit.OK
-        sys.stderr.write(f"{end.code}\n")
-        return Exit.TICK_FAILED
-    except BaseException:
-        traceback.print_exc()
-        return Exit.TICK_FAILED
-    return Exit.OK
+class Worker:
+    """A process that lives a daemon's life. Times are monotonic.
 
+    ``orders`` and ``reports`` are this side's ends of two pipes, neither of which blocks.
+    """
 
-class Reports:
-    """The listener that tells the supervisor how a worker fares."""
+    def __init__(self, label: str, settings: Settings, pid: int, orders: int, reports: int) -> None:
+        self.label = label
+        self.settings = settings
+        self.pid = pid
+        self.reports = reports
+        self.started_at = self.heard_at = time.monotonic()
+        self.is_ready = self.is_waiting = self.is_idle = False
+        self.is_leaving = self.is_mute = False
+        self.has_succeeded = self.has_nothing_due = False
+        self.limit = self.leadership = self.progress = ""
+        self.ticks = self.failed = 0
+        self._orders = orders
+        self._buffer = LineBuffer()
+        self._aborted_at: float | None = None
 
-    def __init__(self, daemon: signals.Announcer, pipe: int) -> None:
-        self._daemon = daemon
-        self._pipe = pipe
-        self._ticks = self._failed = 0
-        self._idle = self._well = False
-        self._next_pulse = 0.0
-        self._moments: dict[Signal, Callable[..., None]] = {
-            signals.daemon_ready: self.ready,
-            signals.daemon_pulse: self.pulse,
-            signals.daemon_waiting: self.waiting,
-            signals.iteration_started: self.started,
-            signals.iteration_finished: self.finished,
-            signals.daemon_beat: self.beat,
-            signals.database_awaited: self.awaited,
-            signals.standing_by: self.standing_by,
-            signals.leadership_gained: self.leading,
-            signals.leadership_lost: self.deposed,
-            signals.limit_reached: self.limit,
-            signals.daemon_stopped: self.stopped,
-        }
+    @property
+    def age(self) -> float:
+        return time.monotonic() - self.started_at
 
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        sender = type(self._daemon)
-        for moment, report in self._moments.items():
-            moment.connect(report, sender=sender, weak=False)
+    @property
+    def has_begun(self) -> bool:
+        """Whether it is ready, or loaded and waiting for its database."""
+        return self.is_ready or self.is_waiting
+
+    # Orders
+
+    def leave(self, reason: str) -> None:
+        """Ask it to end. From here it has its stop_timeout."""
+        self.is_leaving, self.heard_at = True, time.monotonic()
+        self._order(Verb.STOP, reason)
+
+    def force(self, reason: str) -> None:
+        self._order(Verb.FORCE, reason)
+
+    def _order(self, verb: Verb, reason: str) -> None:
+        with suppress(OSError):  # it is gone, or stopped and its pipe full
+            os.write(self._orders, Order(verb, reason).encode())
+
+    def end_silence(self) -> bool:
+        """End a worker that has been silent for too long: by SIGABRT, for its stacks, and then by
+        SIGKILL. Returns whether this was the first step."""
+        if self._aborted_at is None:
+            self._aborted_at = time.monotonic()
+            self.signal(signal.SIGABRT)
+            self.signal(signal.SIGCONT)  # it may have been stopped
+            return True
+        self._aborted_at = time.monotonic()
+        self.signal(signal.SIGKILL)
+        return False
+
+    def signal(self, signum: int) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signum)
+
+    # Reports
+
+    def hear(self) -> Iterator[Report]:
+        """Read what it has reported, and note it."""
         try:
-            yield
-        finally:
-            for moment, report in self._moments.items():
-                moment.disconnect(report, sender=sender)
+            data = os.read(self.reports, 65536)
+        except BlockingIOError:
+            return
+        if not data:
+            self.is_mute = True
+        for line in self._buffer.lines(data):
+            report = Report.decode(line)
+            self._note(report)
+            yield report
 
-    def _say(self, word: str, text: str = "") -> None:
-        line = f"{word} {self._ticks} {self._failed} {' '.join(text.split())[:200]}\n"
-        with contextlib.suppress(BlockingIOError, BrokenPipeError):  # a frozen supervisor, or none
-            os.write(self._pipe, line.encode(errors="replace"))
+    def _note(self, report: Report) -> None:
+        self.heard_at = time.monotonic()
+        self.ticks, self.failed = report.ticks, report.failed
+        match report.news:
+            case News.READY:
+                self.is_ready, self.is_waiting, self.progress = True, False, ""
+            case News.WAITS:
+                self.is_waiting, self.progress = True, "waits for the database"
+            case News.FIRST_SUCCESS:
+                self.has_succeeded = True
+            case News.IDLE | News.BUSY:
+                self.is_idle, self.progress = report.news is News.IDLE, ""
+            case News.BEAT:
+                self.progress = report.text
+            case News.LEADERSHIP:
+                self.leadership = report.text
+            case News.LIMIT:
+                self.limit, self.is_idle = report.text, True
+            case News.NOTHING_DUE:
+                self.has_nothing_due = True
 
-    def ready(self, **_: Any) -> None:
-        self._say("ready")
+    # Silence
 
-    def pulse(self, **_: Any) -> None:
-        self._alive("pulse")
+    @property
+    def silent_at(self) -> float:
+        """When its silence is too long. It is silent in a tick, and while it opens or closes."""
+        if self.is_leaving:
+            allowed: float | None = self.settings.stop_timeout + UNWINDING
+        else:
+            allowed = 0.0 if self.is_idle else self.settings.tick_timeout
+        if allowed is None:
+            return math.inf
+        return self.heard_at + allowed + self.settings.pulse + GRACE
 
-    def beat(self, message: str, **_: Any) -> None:
-        self._alive("beat", message)
+    def is_silent(self, now: float) -> bool:
+        return now >= self.silent_at
 
-    def _alive(self, word: str, text: str = "") -> None:
-        """A sign of life, but not thousands a second."""
-        now = time.monotonic()
-        if now >= self._next_pulse:
-            self._next_pulse = now + min(1.0, self._daemon.life.pulse / 2)
-            self._say(word, text)
+    @property
+    def next_deadline(self) -> float:
+        if self._aborted_at is not None:
+            return self._aborted_at + ABORT_TIME
+        return self.silent_at
 
-    def waiting(self, due: Moment, **_: Any) -> None:
-        if due.monotonic - time.monotonic() >= SHORT:
-            self._idle = True
-            self._say("idle")
+    # Its end
 
-    def started(self, **_: Any) -> None:
-        if self._idle:
-            self._idle = False
-            self._say("busy")
+    def exit_code(self) -> int | None:
+        """Its exit code, negative for a signal, once it has ended."""
+        try:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:  # somebody else has reaped it
+            return int(Exit.FORCED)
+        return os.waitstatus_to_exitcode(status) if pid else None
 
-    def finished(self, iteration: Iteration, **_: Any) -> None:
-        self._ticks += 1
-        if iteration.error is not None:
-            self._failed += 1
-        elif not self._well:
-            self._well = True
-            self._say("well")
-
-    def awaited(self, error: Exception, seconds: float, **_: Any) -> None:
-        self._say("awaits", f"{seconds:.3f} {one_line(error)}")
-
-    def standing_by(self, leader: str, **_: Any) -> None:
-        self._say("note", f"standing by, leader is {leader}")
-
-    def leading(self, epoch: int, **_: Any) -> None:
-        self._say("note", f"leads, epoch {epoch}")
-
-    def deposed(self, **_: Any) -> None:
-        self._say("note", "standing by")
-
-    def limit(self, reason: str, **_: Any) -> None:
-        self._say("limit", reason)
-
-    def stopped(self, reason: str, **_: Any) -> None:
-        self._say("stopped", reason)
+    def close(self) -> None:
+        os.close(self._orders)
+        os.close(self.reports)

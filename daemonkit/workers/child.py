@@ -1,0 +1,75 @@
+"""What a forked child does around the life that it lives: it is a worker."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from django.db import connections
+
+from daemonkit.exits import Exit
+from daemonkit.process import reexec
+from daemonkit.process.signal_handlers import on_signals
+from daemonkit.process.watcher import flush
+from daemonkit.signals import Announcer
+from daemonkit.workers.labels import finish_lines, label_output
+from daemonkit.workers.orders import Orders
+from daemonkit.workers.reports import Reports
+
+
+def work(
+    daemon: Announcer, label: str, live: Callable[[], Any], *, orders: int, reports: int
+) -> NoReturn:
+    """Live in a child that was just forked, and end the process.
+
+    It never returns: the frames above belong to the parent. Exit codes are those of a process of
+    its own. ``orders`` and ``reports`` are the descriptors of two pipes.
+    """
+    code: int = Exit.TICK_FAILED
+    try:
+        _leave_the_parent(label)
+        with (
+            on_signals(orders=Orders(orders), to_the_end=True),
+            Reports(daemon, reports).listening(),
+        ):
+            code = _exit_code_of(live)
+            threading._shutdown()  # type: ignore[attr-defined]  # as an interpreter that ends does
+            if code != Exit.FORCED:
+                connections.close_all()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            flush()
+            finish_lines()
+        os._exit(code)
+
+
+def _leave_the_parent(label: str) -> None:
+    """Give up what is the supervisor's alone, and write under a label."""
+    for name in reexec.NOT_FOR_CHILDREN:  # systemd hears the supervisor alone
+        os.environ.pop(name, None)
+    reexec.handed_on.clear()
+    label_output(label)
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        faulthandler.enable(sys.__stderr__.fileno())  # type: ignore[union-attr]  # for SIGABRT
+
+
+def _exit_code_of(live: Callable[[], Any]) -> int:
+    try:
+        live()
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or Exit.OK
+        sys.stderr.write(f"{end.code}\n")
+        return Exit.TICK_FAILED
+    except BaseException:
+        traceback.print_exc()
+        return Exit.TICK_FAILED
+    return Exit.OK

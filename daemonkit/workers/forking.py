@@ -1,0 +1,61 @@
+"""Forking a worker into its place."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+from collections.abc import Sequence
+
+from django.conf import settings
+from django.db import connections
+
+from daemonkit.process.watcher import flush
+from daemonkit.workers.child import work
+from daemonkit.workers.places import Place
+from daemonkit.workers.worker import Worker
+
+
+def prepare() -> None:
+    """Load what every worker would load, and hold nothing that none may inherit."""
+    with contextlib.suppress(Exception, SystemExit):  # a worker's checks will say what is wrong
+        importlib.import_module(settings.ROOT_URLCONF)
+    for wrapper in connections.all(initialized_only=True):
+        wrapper.close()
+        if close_pool := getattr(wrapper, "close_pool", None):
+            close_pool()
+    gc.collect()
+    gc.freeze()  # the collector would write to the pages that are shared
+
+
+def fork_worker(place: Place, siblings: Sequence[Worker]) -> Worker:
+    """Start a worker for this place. Raises ``OSError`` if there can be no further process.
+
+    The child closes what belongs to its siblings: they must see it when their supervisor ends.
+    """
+    flush()  # or the child would write it once more
+    with contextlib.ExitStack() as opened:
+        orders, reports = _pipe(opened), _pipe(opened)
+        pid = os.fork()
+        opened.pop_all()
+    if pid == 0:
+        os.close(orders[1])
+        os.close(reports[0])
+        for sibling in siblings:
+            sibling.close()
+        team = place.team
+        team.daemon.worker_number = place.number
+        work(team.daemon, place.label, team.live, orders=orders[0], reports=reports[1])
+    os.close(orders[0])
+    os.close(reports[1])
+    return Worker(place.label, place.team.settings, pid, orders[1], reports[0])
+
+
+def _pipe(opened: contextlib.ExitStack) -> tuple[int, int]:
+    """A pipe of which neither end blocks: a process that does not read holds up no other."""
+    ends = os.pipe()
+    for descriptor in ends:
+        opened.callback(os.close, descriptor)
+        os.set_blocking(descriptor, False)
+    return ends

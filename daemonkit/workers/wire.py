@@ -1,0 +1,94 @@
+"""The lines between a supervisor and its workers, encoded and decoded without I/O.
+
+A supervisor writes orders, a worker writes reports. Each is one line of JSON, short enough to be
+written to a pipe in one piece.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+TEXT_LENGTH = 200
+"""Characters of a text that are sent; the rest is cut off."""
+
+
+class Verb(StrEnum):
+    """What a supervisor can order."""
+
+    STOP = "stop"
+    FORCE = "force"
+
+
+class News(StrEnum):
+    """What a worker can report."""
+
+    READY = "ready"
+    PULSE = "pulse"
+    IDLE = "idle"
+    """It waits for its next tick: from now on its pulse must come."""
+    BUSY = "busy"
+    BEAT = "beat"
+    """A tick has made progress; the text says which."""
+    FIRST_SUCCESS = "first success"
+    WAITS = "waits"
+    """It waits before it tries again to open; the text says for what, ``seconds`` for how long."""
+    LEADERSHIP = "leadership"
+    """It leads or stands by, as the text says."""
+    LIMIT = "limit"
+    """It has reached a limit, and waits to be replaced."""
+    NOTHING_DUE = "nothing due"
+    """Its schedule has no further due time: a successor would have nothing to do either."""
+
+
+@dataclass(frozen=True)
+class Order:
+    verb: Verb
+    reason: str
+
+    def encode(self) -> bytes:
+        return _line({"verb": self.verb, "reason": one_line(self.reason)})
+
+    @classmethod
+    def decode(cls, line: bytes) -> Order:
+        fields = json.loads(line)
+        return cls(Verb(fields["verb"]), fields["reason"])
+
+
+@dataclass(frozen=True)
+class Report:
+    """``ticks`` and ``failed`` count all that the worker has done so far."""
+
+    news: News
+    ticks: int = 0
+    failed: int = 0
+    text: str = ""
+    seconds: float = 0.0
+
+    def encode(self) -> bytes:
+        return _line({**asdict(self), "text": one_line(self.text)})
+
+    @classmethod
+    def decode(cls, line: bytes) -> Report:
+        fields = json.loads(line)
+        return cls(**{**fields, "news": News(fields["news"])})
+
+
+class LineBuffer:
+    """Turns what is read from a pipe, in pieces, into whole lines."""
+
+    def __init__(self) -> None:
+        self._begun = b""
+
+    def lines(self, data: bytes) -> list[bytes]:
+        *lines, self._begun = (self._begun + data).split(b"\n")
+        return lines
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())[:TEXT_LENGTH]
+
+
+def _line(fields: dict[str, object]) -> bytes:
+    return json.dumps(fields).encode() + b"\n"

@@ -1,0 +1,81 @@
+"""Listeners: which moments of whose life they hear."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.dispatch import Signal
+
+from daemonkit import BaseDaemonCommand, Poll, signals
+from daemonkit.listeners.listener import Listener
+from daemonkit.signals import announce
+
+
+class Quick(BaseDaemonCommand):
+    schedule = Poll(idle=60)
+
+    def tick(self) -> None: ...
+
+
+class Noting(Listener):
+    """Notes what it hears, until it is closed."""
+
+    def __init__(self, daemon: BaseDaemonCommand) -> None:
+        super().__init__(daemon)
+        self.heard: list[str] = []
+
+    def moments(self) -> dict[Signal, Callable[..., None]]:
+        return {signals.daemon_ready: self.ready, signals.daemon_stopped: self.stopped}
+
+    def ready(self, **_: Any) -> None:
+        self.heard.append("ready")
+
+    def stopped(self, reason: str, **_: Any) -> None:
+        self.heard.append(reason)
+
+    def close(self) -> None:
+        self.heard.append("closed")
+
+
+def test_a_listener_hears_its_daemon_and_no_other_of_the_same_class() -> None:
+    first, second = Quick(), Quick()
+    listener = Noting(first)
+    with listener.listening():
+        announce(signals.daemon_ready, second)
+        assert listener.heard == []
+        announce(signals.daemon_ready, first)
+        assert listener.heard == ["ready"]
+    announce(signals.daemon_ready, first)
+    assert listener.heard == ["ready"]
+
+
+def test_one_that_listens_until_its_daemon_has_stopped_hears_the_end_and_is_closed() -> None:
+    first, second = Quick(), Quick()
+    listener = Noting(first)
+    listener.listen_until_stopped()
+    announce(signals.daemon_stopped, second, reason="another one")
+    announce(signals.daemon_stopped, first, reason="SIGTERM")
+    announce(signals.daemon_ready, first)
+    assert listener.heard == ["SIGTERM", "closed"]
+    assert not signals.daemon_stopped.has_listeners(Quick)
+
+
+def test_two_lives_of_one_daemon_in_a_process_write_each_line_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Nesting(Quick):
+        def tick(self) -> None:
+            if self.options["max_ticks"] == 1:
+                call_command(Nesting(), max_ticks=2)
+
+    with caplog.at_level(logging.INFO, logger="daemonkit"):
+        call_command(Nesting(), max_ticks=1)
+    stopped = [record.getMessage() for record in caplog.records if "stopped" in record.msg]
+    assert stopped == [
+        "test_listeners stopped: max_ticks of 2 reached",
+        "test_listeners stopped: max_ticks of 1 reached",
+    ]
