@@ -9,7 +9,7 @@ from typing import TypeVar
 import pytest
 
 from tests.kit.aliases import MakeAlias, alias
-from tests.kit.processes import Live, Manage, live, manage
+from tests.kit.processes import Live, Manage, gates, live, manage
 from tests.kit.projects import project
 from tests.kit.servers import (
     MakeProxy,
@@ -29,6 +29,7 @@ __all__ = [
     "MakeProxy",
     "Manage",
     "alias",
+    "gates",
     "live",
     "machine",
     "manage",

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import re
 import signal
-import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from daemonkit.testing import Gates
 from lab.processes import ROOT, Daemon
 from lab.servers import Server
 from lab.waiting import eventually
 from tests.kit.aliases import MakeAlias
-from tests.kit.leases import TABLE, epoch, holder, lease_table
+from tests.kit.leases import TABLE, epoch, holder, lease_table, renewals
 from tests.kit.processes import LIVES, Manage
 from tests.kit.projects import Project
 from tests.kit.servers import MakeProxy
 from tests.leader_nemesis import Nemesis
 
-LEASE = 2.0  # of tests/lives/.../leading.py
 PATIENT = 30.0
+LONG_LEASE = "80s"
+"""A standby that leads within PATIENT seconds has not waited for such a lease to run out."""
 
 
 with_pool = pytest.mark.parametrize("server", ["mariadb", "postgres", "pool"], indirect=True)
@@ -104,9 +106,9 @@ def holds(server: Server, *daemons: Daemon) -> None:
     assert set(acknowledged(*daemons)) <= set(written)
 
 
-def seconds_until(daemon: Daemon, begun: float) -> float:
-    leads(daemon)
-    return time.monotonic() - begun
+def moment(line: str) -> datetime:
+    """When a line was logged."""
+    return datetime.fromisoformat(" ".join(line.split()[:2]))
 
 
 # Handed over
@@ -126,13 +128,15 @@ def test_of_two_one_ticks_and_the_other_is_ready_and_says_who_leads(
 
 
 @with_pool
-def test_a_clean_stop_hands_over_within_a_second(live: Live, server: Server) -> None:
-    first, second = pair(live)
-    begun = time.monotonic()
+def test_a_clean_stop_hands_over_long_before_the_lease_has_run_out(
+    live: Live, server: Server
+) -> None:
+    """Each waits for the other for less than half of the lease."""
+    first, second = pair(live, "--lease", LONG_LEASE)
     first.signal(signal.SIGTERM)
-    assert seconds_until(second, begun) < 1.0 + 0.5  # its own stop, and a busy machine
+    leads(second)
     assert first.wait() == 0
-    third = live()
+    third = live("--lease", LONG_LEASE)
     stands_by(third)
     assert second.stop() == 0
     assert leads(third) == 3
@@ -140,9 +144,15 @@ def test_a_clean_stop_hands_over_within_a_second(live: Live, server: Server) -> 
     holds(server, first, second, third)
 
 
-def test_the_tick_in_flight_ends_before_the_lease_is_given_back(live: Live, server: Server) -> None:
-    first, second = pair(live, "--seconds", "1.5")
+def test_the_tick_in_flight_ends_before_the_lease_is_given_back(
+    live: Live, server: Server, gates: Gates
+) -> None:
+    gate = gates.close("tick 1")
+    first, second = pair(live)
     first.signal(signal.SIGTERM)
+    first.wait_for("stops: SIGTERM", within=PATIENT)
+    assert holder(server).split(":")[1] == str(first.pid)
+    gate.open()
     leads(second)
     assert first.wait() == 0
     assert "1 1" in [line[6:] for line in first.lines if line.startswith("wrote")]
@@ -176,13 +186,10 @@ def test_what_came_due_while_another_led_is_not_run_and_every_begins_at_once(
 
 
 @with_pool
-def test_a_crashed_leader_is_followed_within_its_lease_and_a_second(
-    live: Live, server: Server
-) -> None:
+def test_a_crashed_leader_is_followed(live: Live, server: Server) -> None:
     first, second = pair(live)
-    begun = time.monotonic()
     first.signal(signal.SIGKILL)
-    assert seconds_until(second, begun) <= LEASE + 1.0
+    leads(second)
     assert second.stop() == 0
     first.wait()
     holds(server, first, second)
@@ -190,10 +197,9 @@ def test_a_crashed_leader_is_followed_within_its_lease_and_a_second(
 
 def test_a_forced_end_gives_nothing_back(live: Live, server: Server) -> None:
     first, second = pair(live, "--seconds", "60", "--stop-timeout", "300ms")
-    begun = time.monotonic()
     assert first.stop() == 70
     assert holder(server) != ""
-    assert seconds_until(second, begun) <= LEASE + 2.0
+    leads(second)
     assert second.stop() == 70
     server.kill_sessions()
 
@@ -205,9 +211,8 @@ def test_a_frozen_leader_is_followed_and_knows_it_when_it_is_thawed(
     live: Live, server: Server
 ) -> None:
     first, second = pair(live)
-    begun = time.monotonic()
     first.signal(signal.SIGSTOP)
-    assert seconds_until(second, begun) <= LEASE + 1.0
+    leads(second)
     second.wait_for("wrote 2 3", within=PATIENT)
     seen = len(first.lines)
     first.signal(signal.SIGCONT)
@@ -222,12 +227,16 @@ def test_a_frozen_leader_is_followed_and_knows_it_when_it_is_thawed(
     holds(server, first, second)
 
 
-def test_what_a_thawed_tick_writes_under_guard_is_refused(live: Live, server: Server) -> None:
-    first, second = pair(live, "--seconds", "1", "--python")
-    first.wait_for("begins 1 2", within=PATIENT)
+def test_what_a_thawed_tick_writes_under_guard_is_refused(
+    live: Live, server: Server, gates: Gates
+) -> None:
+    gate = gates.close("tick 2")
+    first, second = pair(live)
+    gate.wait_for()
     first.signal(signal.SIGSTOP)
     leads(second)
-    second.wait_for("wrote 2 ", within=PATIENT)
+    second.wait_for("wrote 2 1", within=PATIENT)
+    gate.open()
     first.signal(signal.SIGCONT)
     first.wait_for("leads no more", within=PATIENT)
     assert first.stop() == 0
@@ -248,12 +257,10 @@ def test_a_leader_whose_network_is_gone_stops_before_another_starts(
     leads(first)
     second = live()
     stands_by(second)
-    begun = time.monotonic()
     through.stall()
-    first.wait_for("leads no more", within=PATIENT)
-    lost = time.monotonic() - begun
-    assert seconds_until(second, begun) <= LEASE + 1.0
-    assert lost < LEASE
+    lost = moment(first.wait_for("leads no more", within=PATIENT))
+    assert leads(second) == 2
+    assert lost <= moment(second.wait_for("leads, epoch 2"))
     through.resume()
     assert stands_by(first).endswith(f":{second.pid}")
     assert second.stop() == 0
@@ -314,9 +321,7 @@ def test_a_server_that_is_stopped_ends_nobody_and_one_leads_when_it_is_back(
     server.stop()
     first.wait_for("leads no more", within=PATIENT)
     server.start()
-    begun = time.monotonic()
-    eventually(lambda: epoch(server) > 1, within=LEASE + 1.0 + 2.0, what="somebody leads")
-    assert time.monotonic() - begun < LEASE + 1.0
+    eventually(lambda: epoch(server) > 1, within=PATIENT, what="somebody leads")
     eventually(lambda: [each for each in writes(server) if each[0] > 1], within=PATIENT)
     assert first.stop() == 0
     assert second.stop() == 0
@@ -349,13 +354,13 @@ def test_a_server_that_is_away_at_start_is_waited_for(live: Live, server: Server
 
 
 def test_the_lease_is_renewed_during_a_long_tick_but_not_past_its_tick_timeout(
-    live: Live, server: Server
+    live: Live, server: Server, gates: Gates
 ) -> None:
-    arguments = ["--seconds", "60", "--python", "--tick-timeout", "5s", "--pulse", "20s"]
-    first, second = pair(live, *arguments)
-    begun = time.monotonic()
+    gates.close("tick 1")
+    first, second = pair(live, "--tick-timeout", "5s", "--pulse", "20s")
+    seen = renewals(server)
+    eventually(lambda: renewals(server) >= seen + 2, within=PATIENT)
     first.wait_for("is past its tick_timeout", within=PATIENT)
-    assert time.monotonic() - begun > LEASE  # it has led for longer than one lease by then
     first.wait_for("leads no more: the lease was not renewed in time: a tick is past", PATIENT)
     assert leads(second) == 2
     for daemon in (first, second):

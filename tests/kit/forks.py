@@ -22,10 +22,12 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
 HOME = os.getpid()
+both_are_here: Barrier
 
 
 def set_up() -> None:
@@ -409,11 +411,14 @@ def inside_a_unit_of_work(ending: str, asks: bool) -> Any:
 
 
 def work_of_a_pool(_: int) -> list[int]:
-    time.sleep(0.05)  # so that each of the pool's processes has a turn
+    """Both of the pool's processes come here, or none returns: so each has a turn."""
+    both_are_here.wait(60)
     return [os.getpid(), session()]
 
 
-def set_up_a_process() -> None:
+def set_up_a_process(barrier: Barrier) -> None:
+    global both_are_here
+    both_are_here = barrier
     from django.conf import settings
 
     if not settings.configured:
@@ -423,11 +428,11 @@ def set_up_a_process() -> None:
 def process_pool(method: str) -> Any:
     before = session()
     context = multiprocessing.get_context(method)
-    with context.Pool(2, initializer=set_up_a_process) as pool:
+    with context.Pool(2, set_up_a_process, (context.Barrier(2),)) as pool:
         rows = pool.map(work_of_a_pool, range(6), chunksize=1)
         pool.close()
         pool.join()
-    process = context.Process(target=work_of_a_pool, args=(0,))
+    process = context.Process(target=session)
     if method == "fork":
         process.start()
         process.join()

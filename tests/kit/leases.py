@@ -42,3 +42,9 @@ def holder(server: Server) -> str:
 def epoch(server: Server) -> int:
     rows = server.execute(f"SELECT epoch FROM {TABLE}")
     return int(rows[0][0]) if rows else 0
+
+
+def renewals(server: Server) -> int:
+    """How often the lease was taken, renewed or given back since its row was made."""
+    rows = server.execute(f"SELECT renewals FROM {TABLE}")
+    return int(rows[0][0]) if rows else 0

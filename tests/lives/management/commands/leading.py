@@ -4,6 +4,7 @@ import itertools
 import time
 
 from daemonkit import Backoff, BaseDaemonCommand, Every, StaleEpoch
+from daemonkit.testing import gate
 from tests.lives.sql import note, say, sleep
 
 
@@ -23,6 +24,7 @@ class Command(BaseDaemonCommand):
     def tick(self):
         number, epoch = next(self.numbers), self.epoch
         say(f"begins {epoch} {number}")
+        gate(f"tick {number}")
         if self.options["seconds"]:
             self.pass_time(self.options["seconds"])
         if self.options["late_write"]:
