@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.core.checks import CheckMessage, Warning
-from django.db import Error, connections
+from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from daemonkit.connections.pauses import idle_timeout
@@ -68,15 +68,6 @@ def ask_databases() -> Iterator[Answer]:
             yield Answer(alias, False, one_line(error), classify(error))
         else:
             yield Answer(alias, True, text, advice=tuple(advice))
-
-
-def lacks_table(alias: str, table: str) -> bool:
-    """Whether a database answers, and has no such table."""
-    try:
-        with fresh_connections:
-            return table not in connections[alias].introspection.table_names()
-    except Error:
-        return False
 
 
 def _ask(wrapper: BaseDatabaseWrapper) -> tuple[str, list[str]]:

@@ -157,7 +157,7 @@ class StartedByDjango(_Command):
         tick_of(self)
         settings = Settings(self, options)
         if settings.leader:
-            from daemonkit.leading.leader import refuse_where_none_can_lead
+            from daemonkit.leading.requirements import refuse_where_none_can_lead
 
             refuse_where_none_can_lead(self.name)
 

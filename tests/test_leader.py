@@ -15,9 +15,10 @@ from django.db import OperationalError, connections, transaction
 
 from daemonkit import BaseDaemonCommand, Cron, Every, Moment, Schedule, StaleEpoch, guarded
 from daemonkit.leading.leader import Leadership
-from daemonkit.leading.lease import Candidate, Deposed, LeaseRow, Row, Terms, clock, holder_name
+from daemonkit.leading.lease import Candidate, Deposed, LeaseRow, Row, Terms, boot_clock
 from daemonkit.life import Life
 from daemonkit.pace import Pace
+from daemonkit.process.identity import this_process
 from daemonkit.settings.settings import Settings
 from daemonkit.testing import FakeClock
 from lab.servers import PostgreSQL, Server
@@ -197,9 +198,9 @@ def test_of_two_who_try_at_the_same_time_one_wins(candidate: Campaigner, ticking
     first.campaign()
     second.campaign()
     ticking.pass_(15)
-    seen = second._row.read()
+    second.look()
     assert first.campaign()
-    assert second._take(seen) is False  # it looked before the first one took it
+    assert second.take() is False  # it looked before the first one took it
     assert second.term is None
     assert not second.campaign()
 
@@ -212,7 +213,7 @@ def test_a_renewal_in_the_last_moment_keeps_the_lease(
     second.campaign()
     ticking.pass_(15)
     first.renew()
-    assert second._take(second._seen) is False  # it has not seen that
+    assert second.take() is False  # it has not seen that
     first.renew()
 
 
@@ -329,14 +330,14 @@ def test_a_standby_looks_twice_a_second_and_at_the_very_end_of_the_lease(
 
 
 def test_a_holders_name_is_its_own_each_time() -> None:
-    assert holder_name() != holder_name()
-    assert len(holder_name()) <= 200
+    assert str(this_process()) != str(this_process())
+    assert len(str(this_process())) <= 200
 
 
 def test_the_leases_clock_goes_on_and_is_nobodys_wall_clock() -> None:
-    before = clock()
-    assert clock() >= before
-    assert abs(clock() - time.time()) > 1e6
+    before = boot_clock()
+    assert boot_clock() >= before
+    assert abs(boot_clock() - time.time()) > 1e6
 
 
 # The times
@@ -469,17 +470,22 @@ def daemonkits(probe: str, settings: Any, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.fixture
-def leadership(daemonkits: None, ticking: SetClock) -> Iterator[Leadership]:
-    """It leads, by the test's clock."""
+def life() -> Life:
+    """The life that takes part in the election."""
     led = Led()
-    leadership = Leadership(led, TERMS)
-    leadership._life = Life(led, lambda: None, Settings(led, {}), leadership=leadership)
-    leadership._candidate.clock = ticking
+    return Life(led, lambda: None, Settings(led, {}))
+
+
+@pytest.fixture
+def leadership(daemonkits: None, ticking: SetClock, life: Life) -> Iterator[Leadership]:
+    """It leads, by the test's clock."""
+    leadership = Leadership(Led(), TERMS, ticking)
+    leadership.enter(life)
     assert leadership.hindrance == "not leader"
-    leadership._step()
+    leadership.step()
     assert leadership.hindrance == ""
     yield leadership
-    leadership._session.close()
+    leadership.leave()
 
 
 def test_a_process_that_was_stopped_knows_it_by_the_clock_and_before_its_thread(
@@ -500,9 +506,9 @@ def test_a_process_that_was_stopped_does_not_renew_but_begins_a_new_term(
     leadership: Leadership, ticking: SetClock
 ) -> None:
     ticking.pass_(11)
-    leadership._step()
+    leadership.step()
     assert leadership.hindrance == "not leader"
-    leadership._step()
+    leadership.step()
     assert (leadership.hindrance, leadership.epoch) == ("", 2)
 
 
@@ -513,7 +519,7 @@ def test_work_keeps_the_epoch_in_which_it_began_and_the_next_term_waits_for_its_
         assert leadership.epoch == 1
         ticking.pass_(11)
         for _ in range(3):
-            leadership._step()
+            leadership.step()
         assert leadership.hindrance == "not leader"
         assert leadership.epoch == 1
         with pytest.raises(OperationalError, match="leads no more: the lease was not renewed"):
@@ -521,7 +527,7 @@ def test_work_keeps_the_epoch_in_which_it_began_and_the_next_term_waits_for_its_
 
     leadership.entitled(work)()
     assert leadership.is_deposed
-    leadership._step()
+    leadership.step()
     assert leadership.epoch == 2
     leadership.entitled(lambda: write(probe, "y"))()  # it may connect again
     assert not leadership.is_deposed
@@ -529,19 +535,19 @@ def test_work_keeps_the_epoch_in_which_it_began_and_the_next_term_waits_for_its_
 
 
 def test_who_is_still_busy_with_a_tick_of_an_earlier_term_leaves_the_lease_to_others(
-    leadership: Leadership, ticking: SetClock
+    leadership: Leadership, ticking: SetClock, life: Life
 ) -> None:
     ticking.pass_(11)
-    with leadership._life.stop.timing(None):  # it tidies up, and its link is half-open
+    with life.stop.timing(None):  # it tidies up, and its link is half-open
         for _ in range(3):
-            leadership._step()
+            leadership.step()
         assert leadership.hindrance == "not leader"
-    leadership._step()
+    leadership.step()
     assert leadership.hindrance == ""
 
 
 def test_the_lease_is_given_back_by_who_has_it(leadership: Leadership, server: Server) -> None:
-    leadership._give_back()
+    leadership.leave()
     assert holder(server) == ""
 
 

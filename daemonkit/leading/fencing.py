@@ -15,7 +15,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from daemonkit import conf
 
-SHORTEST = 1.0
+SHORTEST_LEASE = 1.0
 """Seconds: a shorter lease would be lost to the next pause of a server or of the scheduler."""
 
 
@@ -25,7 +25,7 @@ class StaleEpoch(Exception):
 
 @contextlib.contextmanager
 def guarded(
-    daemon: str, epoch: int | None, *, seconds_left: Callable[[], float] = lambda: SHORTEST
+    daemon: str, epoch: int | None, *, seconds_left: Callable[[], float] = lambda: SHORTEST_LEASE
 ) -> Iterator[None]:
     """A transaction that is committed only if this term of the daemon's leader is the newest.
 

@@ -10,9 +10,7 @@ was seen, so that of two who try one fails.
 
 from __future__ import annotations
 
-import os
 import random
-import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,18 +18,19 @@ from typing import Any, NamedTuple, Protocol
 
 from django.db import IntegrityError
 
-from daemonkit.leading.fencing import SHORTEST
+from daemonkit.leading.fencing import SHORTEST_LEASE
+from daemonkit.process.identity import parse_identity
 
 JITTER = 1.2
 """How much longer than the pause between two renewals the renew deadline must be, as in client-go.
 """
 
-LOOK = 0.5
-"""Seconds, at most, between two looks of a standby: so that a lease which is given back is taken
-within a second."""
+LOOK_INTERVAL = 0.5
+"""The longest time between two looks of a standby, in seconds: so that a lease which is given back
+is taken within a second."""
 
 
-def clock() -> float:
+def boot_clock() -> float:
     """Seconds on a clock that nobody sets and that goes on while the machine is suspended."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
@@ -63,8 +62,8 @@ class Terms:
 
     def complaint(self) -> str:
         """What is wrong with them, and the mend, in one sentence; "" if nothing is."""
-        if self.duration < SHORTEST:
-            return f"a lease of {self.duration:g} s is too short: {SHORTEST:g} s is the least"
+        if self.duration < SHORTEST_LEASE:
+            return f"a lease of {self.duration:g} s is too short: {SHORTEST_LEASE:g} s is the least"
         if self.duration <= self.renew_deadline:
             return (
                 f"a lease of {self.duration:g} s is not longer than its renew_deadline of "
@@ -152,16 +151,6 @@ class Deposed(Exception):
     """The row says that somebody else leads, or nobody."""
 
 
-def holder_name() -> str:
-    """HOST:PID, and something random: a pid comes again, and so does a host's name."""
-    return f"{socket.gethostname()[:150]}:{os.getpid()}:{os.urandom(4).hex()}"
-
-
-def without_token(holder: str) -> str:
-    """HOST:PID."""
-    return holder.rpartition(":")[0]
-
-
 class Candidate:
     """One process in the election: what it has seen, and whether it leads.
 
@@ -170,13 +159,18 @@ class Candidate:
     """
 
     def __init__(
-        self, row: LeaseRow, terms: Terms, holder: str, clock: Callable[[], float] = clock
+        self,
+        row: LeaseRow,
+        terms: Terms,
+        holder: str,
+        clock: Callable[[], float] = boot_clock,
     ) -> None:
         self.terms, self.holder, self.clock = terms, holder, clock
         self.term: Term | None = None
         self.sees_a_leader_at_work = False
+        self.seen: Row | None = None
+        """The row as it was when this process last looked."""
         self._row = row
-        self._seen: Row | None = None
         self._seen_at = 0.0
         self._doubted = False
 
@@ -189,35 +183,37 @@ class Candidate:
     @property
     def leader(self) -> str:
         """Which other leads, as HOST:PID, as far as was seen; "" if none does."""
-        if self._seen is None or self._seen.holder == self.holder:
+        if self.seen is None or self.seen.holder == self.holder:
             return ""
-        return without_token(self._seen.holder)
+        return _without_token(self.seen.holder)
 
     def campaign(self) -> bool:
         """Look at the row, and take it if that is allowed. True if it leads now."""
         self.look()
-        return self._is_free() and self._take(self._seen)
+        return self._is_free() and self.take()
 
     def look(self) -> None:
         """Look at the row, and note when it has changed."""
         row = self._row.read()
-        if row != self._seen:
+        if row != self.seen:
             self.sees_a_leader_at_work = self._is_renewed(row)
-            self._seen = row
+            self.seen = row
             self._seen_at = self.clock()  # after the answer: never older than it is
 
     def _is_renewed(self, row: Row | None) -> bool:
-        before = self._seen
+        before = self.seen
         return bool(row and before and row.holder and row[:2] == before[:2])
 
     def _is_free(self) -> bool:
         # Its own name is that of a term which it lost, or never knew that it had won.
-        row = self._seen
+        row = self.seen
         if row is None or row.holder in ("", self.holder):
             return True
         return self.clock() - self._seen_at >= row.seconds
 
-    def _take(self, old: Row | None) -> bool:
+    def take(self) -> bool:
+        """Put itself into the row; False if the row is no more as it was seen."""
+        old = self.seen
         epoch, renewals = (old.epoch, old.renewals) if old else (0, 0)
         return self._swap(old, Row(self.holder, epoch + 1, renewals + 1, self.terms.duration))
 
@@ -225,7 +221,7 @@ class Candidate:
         asked = self.clock()  # before: a renewal is never taken for newer than it is
         if not self._row.swap(old, new):
             return False
-        self._seen, self._seen_at = new, self.clock()
+        self.seen, self._seen_at = new, self.clock()
         self.term = Term(new, asked + self.terms.renew_deadline)
         self._doubted = False
         return True
@@ -260,13 +256,17 @@ class Candidate:
         """Seconds until it should look, or renew, again."""
         if self.term is not None:
             return max(0.0, min(self.terms.retry, self.left))
-        look = min(LOOK, self.terms.retry) * random.uniform(0.8, 1.0)  # not all as one
-        if self._seen is None or not self._seen.holder:
+        look = min(LOOK_INTERVAL, self.terms.retry) * random.uniform(0.8, 1.0)  # not all as one
+        if self.seen is None or not self.seen.holder:
             return look
-        return min(look, max(0.01, self._seen_at + self._seen.seconds - self.clock()))
+        return min(look, max(0.01, self._seen_at + self.seen.seconds - self.clock()))
 
 
 def _by_whom(row: Row | None) -> str:
     if row is None:
         return "its row is gone"
-    return f"{without_token(row.holder)} took the lease" if row.holder else "the lease was freed"
+    return f"{_without_token(row.holder)} took the lease" if row.holder else "the lease was freed"
+
+
+def _without_token(holder: str) -> str:
+    return parse_identity(holder).without_token

@@ -15,8 +15,9 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
 from daemonkit import conf
-from daemonkit.checks import ask_databases, lacks_table
+from daemonkit.checks import ask_databases
 from daemonkit.clock import Clock, Moment
+from daemonkit.connections.tables import how_to_migrate, is_table_missing
 from daemonkit.connections.units import fresh_connections
 from daemonkit.deploying import deployment
 from daemonkit.discovery import Found, find_daemon, find_daemons
@@ -217,10 +218,10 @@ def _unread(error: django.db.Error | ImproperlyConfigured) -> CommandError:
     if isinstance(error, ImproperlyConfigured):
         return CommandError(one_line(error), returncode=Exit.MISCONFIGURED)
     refused = classify(error) is Problem.MISCONFIGURED
-    missing = not refused and lacks_table(conf.database(), Run._meta.db_table)
+    missing = not refused and is_table_missing(conf.database(), Run._meta.db_table)
     return CommandError(
         f"the ledger cannot be read: {one_line(error)}"
-        + (": run `manage.py migrate daemonkit`" if missing else ""),
+        + (f": {how_to_migrate(conf.database())}" if missing else ""),
         returncode=Exit.MISCONFIGURED if refused else Exit.TICK_FAILED,
     )
 

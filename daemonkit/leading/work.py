@@ -1,0 +1,86 @@
+"""Units of work that may go on only while this process leads."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from daemonkit.connections.thread import resume_connections, suspend_connections
+from daemonkit.leading.fencing import StaleEpoch
+
+_epoch: contextvars.ContextVar[int | None] = contextvars.ContextVar("epoch", default=None)
+
+
+def epoch_of_this_work() -> int | None:
+    """The epoch in which the unit of work at hand began; None outside of one."""
+    return _epoch.get()
+
+
+class EntitledWork:
+    """The threads that work by right of one leadership.
+
+    ``present_epoch`` says in which epoch this process leads now; None if it does not.
+    """
+
+    def __init__(self, name: str, present_epoch: Callable[[], int | None]) -> None:
+        self._name, self._present_epoch = name, present_epoch
+        self._lock = threading.Lock()
+        self._threads: set[int] = set()
+        self._deposed: set[int] = set()  # threads whose last work lost its right
+
+    @property
+    def is_under_way(self) -> bool:
+        return bool(self._threads)
+
+    @property
+    def is_deposed(self) -> bool:
+        """Whether the work that this thread is at, or was at last, has lost its right to go on."""
+        return threading.get_ident() in self._deposed
+
+    def entitled(self, work: Callable[[], Any]) -> Callable[[], Any]:
+        """A unit of work that raises ``StaleEpoch`` if the right is lost before it begins."""
+
+        @functools.wraps(work)
+        def entitled() -> Any:
+            with self._working():
+                return work()
+
+        return entitled
+
+    @contextlib.contextmanager
+    def _working(self) -> Iterator[None]:
+        thread = threading.get_ident()
+        token = _epoch.set(self._begin(thread))
+        try:
+            yield
+        except StaleEpoch:
+            self._deposed.add(thread)
+            raise
+        finally:
+            _epoch.reset(token)
+            with self._lock:
+                self._threads.discard(thread)
+                resume_connections(thread)
+
+    def _begin(self, thread: int) -> int:
+        with self._lock:
+            epoch = self._present_epoch()
+            if epoch is None:
+                self._deposed.add(thread)
+                raise StaleEpoch(f"{self._name} does not lead")
+            self._deposed.discard(thread)
+            self._threads.add(thread)
+            return epoch
+
+    def revoke(self, reason: str) -> None:
+        """Cut the connections of all that work. They make none until their work has ended.
+
+        Call it when ``present_epoch`` already answers None.
+        """
+        with self._lock:
+            self._deposed |= self._threads
+            suspend_connections(set(self._threads), reason)

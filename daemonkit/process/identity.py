@@ -1,0 +1,56 @@
+"""Who this process is, and whether another one is gone."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import NamedTuple
+
+HOST_LENGTH = 150
+"""Characters of a host's name that are kept: they must fit into a column."""
+
+
+class Identity(NamedTuple):
+    """A process among those of all hosts. The token tells it from others that had or will have the
+    same pid, on a host of the same name."""
+
+    host: str
+    pid: int
+    token: str = ""
+
+    def __str__(self) -> str:
+        """HOST:PID, or HOST:PID:TOKEN."""
+        return ":".join(filter(None, (self.host, str(self.pid), self.token)))
+
+    @property
+    def without_token(self) -> str:
+        """HOST:PID, for people."""
+        return f"{self.host}:{self.pid}"
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the process has ended, as far as can be seen from here: not for another host."""
+        if self.host != host_name():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:  # it belongs to another user
+            return False
+        return False
+
+
+def this_process() -> Identity:
+    """This process, with a new token."""
+    return Identity(host_name(), os.getpid(), os.urandom(4).hex())
+
+
+def host_name() -> str:
+    return socket.gethostname()[:HOST_LENGTH]
+
+
+def parse_identity(text: str) -> Identity:
+    """Read what ``str()`` of an identity with a token has written."""
+    host, pid, token = text.rsplit(":", 2)
+    return Identity(host, int(pid), token)
