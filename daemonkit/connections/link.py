@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from django.db import OperationalError
 
+from daemonkit.connections.lending import pool_of
 from daemonkit.connections.pauses import site_of
 from daemonkit.connections.sockets import cut_socket, descriptor_of
 from daemonkit.connections.statements import begins_transaction, ends_transaction, is_plain
@@ -56,7 +57,7 @@ class Link:
         self.suspect = self.begun = False
         self.callers = False
         self.pause = 0.0
-        self.pooled = getattr(self.raw, "_pool", None) is not None  # psycopg's pool has lent it
+        self.pooled = pool_of(self.raw) is not None
         session = getattr(self.raw, "pgconn", None) or getattr(self.raw, "info", None)
         self._session = session if hasattr(session, "transaction_status") else None  # psycopg's
         self._tells = self._session is not None or hasattr(self.raw, "in_transaction")
@@ -197,7 +198,7 @@ class Link:
             self.cut()
             with contextlib.suppress(Exception):
                 raw.close()
-            if pool := getattr(raw, "_pool", None):  # psycopg's: it counts what it lent
+            if pool := pool_of(raw):  # it counts what it has lent
                 with contextlib.suppress(Exception):
                     pool.putconn(raw)
         reset(wrapper)

@@ -6,21 +6,22 @@ This is where connections are cleaned, dropped, closed and cut; ``connections.py
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import time
 import weakref
 from typing import Any
 
-from django.core.cache import caches, close_caches
 from django.db import Error, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
+from daemonkit.connections import lending
+from daemonkit.connections.cache_closing import close_caches
 from daemonkit.connections.link import Link
 from daemonkit.connections.pauses import WORTH_A_LOOK, warn_of_pause
+from daemonkit.connections.sockets import cut_socket, descriptor_of
 from daemonkit.connections.wrappers import Wrapper, is_in_transaction
-from daemonkit.errors import chain
+from daemonkit.errors import chain, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ class ThreadConnections:
         self.keeps = False
         self.overlapped: BaseException | None = None
         self.links: list[Link] = []
+        self._sockets: list[tuple[weakref.ref[Any], int, int]] = []
 
     def begin(self) -> None:
         """Before the outermost unit of work: clean by Django's rules, and distrust what is kept."""
@@ -68,8 +70,7 @@ class ThreadConnections:
             if pause > WORTH_A_LOOK:
                 warn_of_pause(wrapper, pause, link.site)
             wrapper.health_check_enabled = wrapper.settings_dict["CONN_HEALTH_CHECKS"]
-        if _has_caches():
-            close_caches()
+        close_caches()
 
     def _settle(self, link: Link, wrapper: Wrapper, error: BaseException | None) -> None:
         why = _doubt(link, wrapper, error)
@@ -87,22 +88,47 @@ class ThreadConnections:
                 wrapper.health_check_enabled, wrapper.health_check_done = True, False
 
     def adopt(self) -> None:
-        """Link every open connection of this thread that has no link yet."""
+        """Link every open connection of this thread's ``connections`` that has no link yet."""
         for wrapper in connections.all(initialized_only=True):
-            if wrapper.connection is not None:
-                self.connected(wrapper, known=False)
+            if wrapper.connection is not None and self._is_new(wrapper):
+                self._link(wrapper)
 
-    def connected(self, wrapper: Wrapper, *, known: bool = True) -> None:
-        """Link a connection that was just made, or, if not ``known``, one that has no link."""
-        if wrapper._thread_ident != threading.get_ident():
-            return  # lent by another thread, which cleans it
+    def connected(self, wrapper: Wrapper) -> None:
+        """Hear that a wrapper has connected.
+
+        It is cared for if it is ``connections[alias]`` now, and then until it is closed. Another
+        one is its maker's own: it may hold a lock or LISTEN, so no unit of work touches it.
+        """
         for link in self.links:
             if link.wrapper() is wrapper:
-                if known:
-                    link.connected()
+                link.connected()
                 return
+        is_djangos = any(wrapper is each for each in connections.all(initialized_only=True))
+        if not is_djangos:
+            self.mind_socket(wrapper.connection)
+        elif self._is_new(wrapper):
+            self._link(wrapper)
+
+    def _is_new(self, wrapper: Wrapper) -> bool:
+        if wrapper._thread_ident != threading.get_ident():
+            return False  # lent by another thread, which cleans it
+        return not any(link.wrapper() is wrapper for link in self.links)
+
+    def _link(self, wrapper: Wrapper) -> None:
         self.links = [link for link in self.links if link.wrapper() is not None]
         self.links.append(Link(wrapper, self))
+
+    def mind_socket(self, raw: Any) -> None:
+        """Have ``cut_sockets()`` reach a driver's connection that no link stands for."""
+        descriptor, inode = descriptor_of(raw)
+        if descriptor is not None:
+            alive = [each for each in self._sockets if each[0]() is not None]
+            self._sockets = [*alive, (weakref.ref(raw), descriptor, inode)]
+
+    def cut_sockets(self) -> None:
+        """Cut the sessions that no link stands for. Any thread may call this."""
+        for _, descriptor, inode in self._sockets:
+            cut_socket(descriptor, inode)
 
     def _clean(self, link: Link, wrapper: Wrapper) -> None:
         """Django's ``close_if_unusable_or_obsolete``, which may itself raise on a dead handle."""
@@ -150,6 +176,7 @@ def cut_connections(threads: set[int], *, for_good: bool) -> None:
             continue
         for link in list(thread.links):
             link.refuse() if for_good else link.cut()
+        thread.cut_sockets()
 
 
 def suspend_connections(threads: set[int], why: str) -> None:
@@ -168,22 +195,6 @@ def install() -> None:
     connection_created.connect(_on_connection_created, dispatch_uid="daemonkit.connections.units")
 
 
-_cache_backends: tuple[object, set[str]] = (None, set())
-
-
-def _has_caches() -> bool:
-    """Whether any cache can have been opened: Django imports a backend when it is first used.
-
-    ``close_caches()`` alone would cost as much as all the rest of an empty unit of work.
-    """
-    global _cache_backends
-    known, modules = _cache_backends
-    if known is not caches.settings:
-        modules = {cache["BACKEND"].rpartition(".")[0] for cache in caches.settings.values()}
-        _cache_backends = caches.settings, modules
-    return not sys.modules.keys().isdisjoint(modules)
-
-
 def _doubt(link: Link, wrapper: Wrapper, error: BaseException | None) -> str | None:
     """Why a connection cannot be kept after a unit of work, or None if it can."""
     if error is not None and wrapper.connection is not None and link.was_used(wrapper):
@@ -191,7 +202,7 @@ def _doubt(link: Link, wrapper: Wrapper, error: BaseException | None) -> str | N
             return f"was interrupted by {type(error).__name__}"
         kinds = (Error, wrapper.Database.Error)  # some errors reach us in the driver's own class
         if any(isinstance(behind, kinds) for behind in chain(error)):
-            return f"ended in {type(error).__name__}: {error}"
+            return f"ended in {one_line(error)}"
     try:
         return link.left_open()
     except Exception as trouble:
@@ -217,35 +228,35 @@ def _on_connection_created(connection: Wrapper, **_: Any) -> None:
     if why := _suspended.get(threading.get_ident()):  # asked last: a link that stands is cut
         _turn_away(connection)
         raise OperationalError(why)
-    if thread.depth and getattr(connection.connection, "_pool", None) is not None:
-        _replace_the_stale(connection, thread)
+    if (pool := lending.pool_of(connection.connection)) is not None:
+        _have_tested(connection, pool)
 
 
 def _turn_away(wrapper: Wrapper) -> None:
     wrapper.connection, raw = None, wrapper.connection
-    raw.close()
-    if pool := getattr(raw, "_pool", None):
-        pool.putconn(raw)
+    if (pool := lending.pool_of(raw)) is not None:
+        lending.take_back(pool, raw)
+    else:
+        raw.close()
 
 
-def _replace_the_stale(wrapper: Wrapper, thread: ThreadConnections) -> None:
-    """Exchange what psycopg's pool has lent until it is alive.
+def _have_tested(wrapper: Wrapper, pool: lending.Pool) -> None:
+    """From now on a pool tests what it lends to units of work. This one it did not."""
+    is_first = lending.test_before_lending(pool, _is_test_due)
+    if is_first and this_thread().depth and not lending.is_alive(pool, wrapper.connection):
+        _turn_away(wrapper)
+        wrapper.connect()  # which is announced to all
 
-    Django has the pool test what it hands out only where CONN_HEALTH_CHECKS is on; and then the
-    pool pauses for seconds between two tries, and its test cannot be cut.
-    """
-    pool = wrapper.connection._pool
-    if (check := getattr(pool, "_check", None)) is type(pool).check_connection:
-        pool._check = lambda raw: None if this_thread().depth else check(raw)
-    for _ in range(pool.max_size + 1):
-        if type(wrapper).is_usable(wrapper):
-            return
-        wrapper.connection.close()
-        pool.putconn(wrapper.connection)
-        wrapper.connection = None
-        wrapper.connection = wrapper.get_new_connection(wrapper.get_connection_params())
-        wrapper.set_autocommit(wrapper.settings_dict["AUTOCOMMIT"])
-        thread.connected(wrapper)
+
+def _is_test_due(raw: Any) -> bool:
+    """Whether this thread is in a unit of work. The test can then be cut, as the work can."""
+    thread = this_thread()
+    if not thread.depth:
+        return False
+    thread.mind_socket(raw)
+    if why := _suspended.get(threading.get_ident()):
+        raise OperationalError(why)
+    return True
 
 
 _connect = BaseDatabaseWrapper.connect
