@@ -1,4 +1,4 @@
-# daemonkit: `make` says what there is. The work is done by scripts/, which take the same variables.
+# `make` lists the targets. The scripts in scripts/ do the work and take the same variables.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,29 +7,29 @@ export PYTHON VENV
 
 .PHONY: help run test check demo gone-away bench lock clean
 
-help: ## this list
+help: ## list the targets
 	@echo "make TARGET [ARGS=\"...\"] [PYTHON=python3.11] [VENV=.venv]"
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST)
 
-run: ## the sample site's main daemon, on SQLite, until Ctrl-C (ARGS="--max-ticks 5")
+run: ## run the main daemon of the sample site on SQLite, until Ctrl-C (ARGS="--max-ticks 5")
 	@sh scripts/run $(ARGS)
 
-test: ## the whole test suite, and all that it needs (ARGS="-k fork")
+test: ## install what the tests need, and run them (ARGS="-k fork")
 	@sh scripts/test $(ARGS)
 
-check: ## lint, format, types
+check: ## check lint, format and types
 	@sh scripts/check
 
-demo: ## a bare loop and a daemonkit loop on a private MariaDB that loses their sessions
+demo: ## run a bare loop and a daemon on a private MariaDB that loses their sessions
 	@sh scripts/demo $(ARGS)
 
-gone-away: ## what cures "MySQL server has gone away": the tables of docs/gone-away.md
+gone-away: ## measure what cures "MySQL server has gone away": docs/gone-away.md
 	@sh scripts/gone-away $(ARGS)
 
-bench: ## the numbers: ratios against bare loops
+bench: ## run the benchmarks: ratios to bare loops (ARGS="--only ticks")
 	@sh scripts/bench $(ARGS)
 
-lock: ## the lock file for PYTHON's Django, written anew
+lock: ## write the lock file for PYTHON's Django
 	@sh scripts/lock
 
 clean: ## remove the virtual environment, caches and the sample site's data

@@ -1,4 +1,4 @@
-# What the other scripts share: sentences, the choice of Python, and the virtual environment.
+# Functions for the other scripts: messages, the choice of Python, and the virtual environment.
 # shellcheck shell=sh
 
 cd "$(dirname "$0")/.." || exit 1
@@ -18,8 +18,8 @@ is_ci() { [ "${CI:-}" = true ] || [ "${CI:-}" = 1 ]; }
 
 can_install_packages() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
 
-# Install Debian packages without a question, and without starting the servers among them:
-# the tests bring up private ones, and a port that is taken would only be in the way.
+# Install Debian packages without questions and without starting the servers among them. The tests
+# start private servers, and a default server would only take a port.
 install_packages() (
     say "Installing Debian packages: $*"
     log=$(mktemp)
@@ -40,24 +40,24 @@ python_version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2
 
 # Set `version` and `lock`, or end with one sentence.
 choose_lock() {
-    version=$(python_version "$PYTHON") || fail "No Python found as \"$PYTHON\": name one of 3.11" \
-        "or newer, as in: make $TARGET PYTHON=/path/to/python3.11"
+    version=$(python_version "$PYTHON") || fail "There is no Python \"$PYTHON\". Name one, 3.11 or" \
+        "newer: make $TARGET PYTHON=/path/to/python3.11"
     case $version in
-    2.* | 3.[0-9] | 3.10) fail "daemonkit needs Python 3.11 or newer, and \"$PYTHON\" is $version:" \
-        "name another one, as in: make $TARGET PYTHON=/path/to/python3.11" ;;
+    2.* | 3.[0-9] | 3.10) fail "daemonkit needs Python 3.11 or newer, and \"$PYTHON\" is $version." \
+        "Name another one: make $TARGET PYTHON=/path/to/python3.11" ;;
     3.11) lock=requirements/django52.txt ;;
     *) lock=requirements/django61.txt ;;
     esac
 }
 
-# Make the virtual environment, unless it is there and of this version of Python.
+# Make the virtual environment, unless it exists and has this version of Python.
 need_venv() {
     choose_lock
     if [ "$(python_version "$VENV/bin/python")" = "$version" ] && [ -x "$VENV/bin/pip" ]; then
         return
     fi
     if [ -e "$VENV" ] && [ ! -e "$VENV/pyvenv.cfg" ] && [ -n "$(ls -A "$VENV")" ]; then
-        fail "$VENV is there and no virtual environment: name another folder with VENV=..."
+        fail "$VENV exists and is no virtual environment: name another folder with VENV=..."
     fi
     need_venv_module
     say "Making a virtual environment with Python $version in $VENV"
@@ -70,14 +70,15 @@ need_venv_module() {
     fail "\"$PYTHON\" lacks the module venv: install it (Debian: apt install python$version-venv)."
 }
 
-# A stamp holds the checksum of what an installation came from, so that the next one is quick.
+# A stamp holds a checksum of what was installed, so that the next run need not install it again.
 fingerprint() { cat pyproject.toml requirements/dev.in "$lock" scripts/lib.sh | cksum; }
 is_stamped() { [ "$(cat "$VENV/.installed-$1" 2>/dev/null)" = "$(fingerprint)" ]; }
 stamp() { fingerprint >"$VENV/.installed-$1"; }
 
 pip_install() { "$VENV/bin/python" -m pip install -qq "$@"; }
 
-# daemonkit and what it needs, at the locked versions: no database driver, nothing for development.
+# Install daemonkit and its dependencies at the locked versions, without database drivers and
+# development tools.
 install_for_run() {
     need_venv
     if is_stamped run || is_stamped dev; then return; fi
@@ -86,7 +87,8 @@ install_for_run() {
     stamp run
 }
 
-# All that is locked. mysqlclient is compiled, and the rest must not depend on its luck.
+# Install everything in the lock file. mysqlclient is compiled and may fail; the rest must not fail
+# with it.
 install_for_development() {
     need_venv
     if is_stamped dev; then return; fi

@@ -312,7 +312,7 @@ def test_the_page_says_what_the_units_score(shop: Project) -> None:
     unit = "my-shop-100-expire_baskets.service"
     report = shop.machine.run("systemd-analyze", "security", "--no-pager", unit).stdout
     (score,) = re.findall(r"Overall exposure level for \S+: ([\d.]+)", report)
-    assert f"scores {score} of 10 points" in PAGE.read_text()
+    assert f"exposure of {score} out of 10" in PAGE.read_text()
 
 
 def test_the_page_quotes_the_sample_sites_settings() -> None:

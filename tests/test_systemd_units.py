@@ -146,7 +146,7 @@ def test_every_option_of_the_sandbox_says_what_it_takes_away() -> None:
     """In the template and in what is rendered of it for each manager."""
     template = units.read_template("daemonkit@.service").splitlines()
     for text in (template, lines(), lines(replace(SHOP, user_manager=True))):
-        begin = next(n for n, line in enumerate(text) if line.startswith("# What follows takes"))
+        begin = next(n for n, line in enumerate(text) if line.startswith("# Each option below"))
         for number, line in enumerate(text[begin:], begin):
             if line == "":
                 break
