@@ -105,3 +105,22 @@ install_for_development() {
             "python3-dev), so the tests of Django on MariaDB are skipped."
     fi
 }
+
+# Other people's packages, which the tests run daemonkit beside: one folder for each lock file, and
+# not in the environment itself, where two versions of one driver would be in each other's way.
+install_third_party() {
+    for list in requirements/third_party/*.txt; do
+        folder=$VENV/third_party/$(basename "$list" .txt)
+        if [ "$(cat "$folder/.installed" 2>/dev/null)" = "$(cksum <"$list")" ]; then continue; fi
+        say "Installing $list into $folder"
+        rm -rf "$folder"
+        if pip_install --no-deps --target "$folder" --requirement "$list"; then
+            cksum <"$list" >"$folder/.installed"
+        elif is_ci; then
+            fail "The installation failed: see above."
+        else
+            rm -rf "$folder"
+            say "$list could not be installed, so the tests beside its packages are skipped."
+        fi
+    done
+}

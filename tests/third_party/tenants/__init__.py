@@ -1,0 +1,1 @@
+"""A project's tenants, as django-tenants asks for them."""
