@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connections
 
+from lab.pgbouncer import SESSIONS, PgBouncer
 from lab.processes import Daemon
 from lab.proxy import Proxy
 from lab.servers import MariaDB, PostgreSQL, Server
@@ -399,3 +400,14 @@ def test_an_orphan_is_found_and_ended(script: Path, manage: Callable[..., Daemon
 def test_what_never_comes_true_is_said() -> None:
     with pytest.raises(AssertionError, match=r"not within 0\.05 s: pigs fly"):
         eventually(lambda: False, within=0.05, what="pigs fly")
+
+
+def test_pgbouncer_lends_few_sessions_to_many_clients(postgres: PostgreSQL) -> None:
+    if reason := PgBouncer.why_missing():
+        pytest.skip(reason)
+    with PgBouncer(postgres) as bouncer, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connected(postgres, port=bouncer.port)) for _ in range(5)]
+        lent = {session_of(postgres, client) for client in clients}
+        assert lent <= postgres.sessions()
+        assert len(lent) <= SESSIONS
+    eventually(lambda: not postgres.sessions())

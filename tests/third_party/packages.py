@@ -196,9 +196,7 @@ PACKAGES = [
         count_lent=psycopg_pool_lent,
         idle_sessions=POOL_SIZE,
     ),
-    Package(
-        "psycopg2", ("psycopg2-binary",), "postgres", POSTGRESQL, prepare=hide_psycopg
-    ),
+    Package("psycopg2", ("psycopg2-binary",), "postgres", POSTGRESQL, prepare=hide_psycopg),
     Package("PyMySQL", ("PyMySQL",), "mariadb", MYSQL, prepare=install_pymysql),
     Package(
         "PyMySQL 1.1",

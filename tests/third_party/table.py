@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,13 +153,14 @@ class Process:
     """The process of ``worker.py``, and the conversation with it."""
 
     def __init__(self, package: Package, database: dict[str, Any], with_daemonkit: bool) -> None:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  end() closes it
         told = {"package": package.name, "database": database, "daemonkit": with_daemonkit}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.third_party.worker", json.dumps(told)],
             env=child_environment({"PYTHONPATH": f"{folder_of(package)}:{Path.cwd()}"}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=None,
+            stderr=self._log,
             text=True,
             start_new_session=True,
         )
@@ -181,7 +183,7 @@ class Process:
         finally:
             timer.cancel()
         if answer is None and not hung.is_set():
-            return {"rows": [], "troubles": ["the process dies"]}
+            return {"rows": [], "troubles": [f"the process dies ({self._last_words()})"]}
         return answer  # type: ignore[no-any-return]
 
     def _say(self, word: str) -> None:
@@ -194,9 +196,14 @@ class Process:
         line = self._process.stdout.readline()  # type: ignore[union-attr]
         return json.loads(line) if line else None
 
+    def _last_words(self) -> str:
+        self._log.seek(0)
+        return (self._log.read().decode().splitlines() or [""])[-1]
+
     def end(self) -> None:
         self._process.kill()
         self._process.wait(10)
+        self._log.close()
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):

@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 from lab.waiting import eventually
@@ -136,7 +137,7 @@ def between_calls_of_close_old_connections() -> Iterator[None]:
 
 
 def count_descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 def comes_true(condition: Callable[[], bool]) -> bool:
