@@ -28,6 +28,7 @@ class Limits(Protocol):
     """The settings that end a process. Times are in seconds, memory in bytes; None: no limit."""
 
     once: bool
+    raise_errors: bool
     has_jobs: bool
     max_ticks: int | None
     max_seconds: float | None
@@ -58,8 +59,10 @@ class Verdict:
         if error is None:
             self._ever_well, self._refused_since = True, math.inf
             return
-        if self._limits.once and self._failed is None:
+        if self._failed is None and (self._limits.once or self._limits.raise_errors):
             self._failed = error, iteration.problem
+            if self._limits.raise_errors:
+                self.outcome = f"failed with {one_line(error)}"
         self._note_refusal(error, iteration.problem, iteration.ended)
         allowed = self._limits.max_failures
         in_a_row = iteration.failures - iteration.outages
@@ -77,7 +80,7 @@ class Verdict:
         problem = classify(error)
         if problem not in _WAITED_FOR:
             return error
-        if self._limits.once:
+        if self._limits.once or self._limits.raise_errors:
             return self._failure(error, problem, is_logged=False)
         self._note_refusal(error, problem, now)
         return self._end
@@ -116,7 +119,7 @@ class Verdict:
     @property
     def is_over(self) -> bool:
         """Whether what happened ends the life before its next tick."""
-        return self._end is not None
+        return self._end is not None or (self._limits.raise_errors and self._failed is not None)
 
     @property
     def refusal_proven_at(self) -> float:
@@ -152,7 +155,8 @@ class Verdict:
     def _failure(
         self, error: BaseException, problem: Problem | None, *, is_logged: bool
     ) -> BaseException:
-        """How ``--once`` ends after a failure: a program gets the error, a shell the exit code."""
+        """How a life ends that does not go on after a failure: a program gets the error, a shell
+        the exit code of ``--once``."""
         if not self._by_shell:
             return error
         code = Exit.MISCONFIGURED if problem is Problem.MISCONFIGURED else Exit.TICK_FAILED

@@ -226,7 +226,7 @@ def test_a_failed_tick_is_tried_again_with_a_growing_pause(
                 raise ValueError("no such price")
 
     with caplog.at_level(logging.INFO, "daemonkit"):
-        call_command(Failing(), max_ticks=6, clock=FakeClock())
+        call_command(Failing(), max_ticks=6, clock=FakeClock(), raise_errors=False)
     failed = iterations(hearing)
     assert [iteration.failures for iteration in failed] == [1, 2, 3, 4, 0, 0]
     pauses = [iteration.pause for iteration in failed]
@@ -249,7 +249,8 @@ def test_a_tick_that_lost_its_connection_is_due_again_at_once_one_time(
             if super().tick() < 4:
                 raise OperationalError(2013, "Lost connection to MySQL server during query")
 
-    call_command(Losing(), max_ticks=4, pulse="1d", clock=FakeClock(wall=1_700_000_000))
+    clock = FakeClock(wall=1_700_000_000)
+    call_command(Losing(), max_ticks=4, pulse="1d", clock=clock, raise_errors=False)
     lost = iterations(hearing)
     assert [iteration.problem for iteration in lost[:3]] == [Problem.LOST] * 3
     assert lost[0].pause == 0
@@ -267,7 +268,7 @@ def test_max_failures_counts_no_tick_that_failed_because_the_database_was_away()
 
     daemon = Away()
     with pytest.raises(CommandError, match=r"failed 2 times in a row, .* ValueError") as ended:
-        call_command(daemon, max_failures=2, clock=FakeClock())
+        call_command(daemon, max_failures=2, clock=FakeClock(), raise_errors=False)
     assert ended.value.returncode == Exit.MAX_FAILURES
     assert len(daemon.seen) == 9
 
@@ -279,6 +280,33 @@ def test_once_raises_the_ticks_own_exception() -> None:
 
     with pytest.raises(KeyError, match="mine"):
         call_command(Failing(), once=True)
+
+
+def test_call_command_stops_at_the_first_failed_tick_and_raises_its_error(
+    hearing: list[tuple[str, dict[str, Any]]],
+) -> None:
+    class Failing(Counting):
+        def tick(self) -> Any:
+            if super().tick() == 2:
+                raise KeyError("mine")
+
+    daemon, clock = Failing(), FakeClock()
+    with pytest.raises(KeyError, match="mine"):
+        call_command(daemon, max_ticks=5, clock=clock)
+    assert len(daemon.seen) == 2
+    (stopped,) = [details for name, details in hearing if name == "daemon_stopped"]
+    assert stopped["reason"] == "failed with KeyError: 'mine'"
+
+
+def test_call_command_raises_that_the_database_is_away_and_does_not_wait_for_it() -> None:
+    class Unopened(Counting):
+        @contextmanager
+        def lifespan(self) -> Iterator[None]:
+            raise OperationalError(2002, "Can't connect to server")
+            yield
+
+    with pytest.raises(OperationalError):
+        call_command(Unopened(), clock=FakeClock())
 
 
 def test_system_exit_in_a_tick_ends_the_daemon_and_closes_its_lifespan() -> None:
@@ -312,7 +340,7 @@ def test_on_error_is_told_and_cannot_end_the_daemon(caplog: pytest.LogCaptureFix
             told.append(iteration.failures)
             raise RuntimeError("broken hook")
 
-    call_command(Failing(), max_ticks=2, clock=FakeClock())
+    call_command(Failing(), max_ticks=2, clock=FakeClock(), raise_errors=False)
     assert told == [1, 2]
     assert "on_error() failed" in caplog.text
 

@@ -39,7 +39,7 @@ def database(server: Server, alias: MakeAlias, monkeypatch: pytest.MonkeyPatch) 
 
 
 def live(command: type[BaseDaemonCommand], clock: FakeClock, **options: Any) -> None:
-    call_command(command(), clock=clock, **{"pulse": 60, **options})
+    call_command(command(), clock=clock, **{"pulse": 60, "raise_errors": False, **options})
 
 
 def rows(job: str | None = None) -> list[dict[str, Any]]:

@@ -56,7 +56,8 @@ def live(command: type[BaseDaemonCommand], clock: FakeClock | None = None, **opt
     story = Story()
     iteration_finished.connect(story.note_run, sender=command)
     run_skipped.connect(story.note_skip, sender=command)
-    call_command(command(), clock=clock or FakeClock(), **{"pulse": 10, **options})
+    settings = {"pulse": 10, "raise_errors": False, **options}
+    call_command(command(), clock=clock or FakeClock(), **settings)
     return story
 
 

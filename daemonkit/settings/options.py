@@ -10,8 +10,8 @@ from django.core.management.base import CommandError, CommandParser
 from daemonkit.exits import Exit
 from daemonkit.formats import FORMATS
 
-HANDED_IN = ("schedule", "clock")
-"""Options that ``call_command`` takes and the command line does not: they are objects."""
+HANDED_IN = ("schedule", "clock", "raise_errors")
+"""Options that ``call_command`` takes and the command line does not."""
 
 
 def add_daemon_options(parser: CommandParser, name: str) -> None:

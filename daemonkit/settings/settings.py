@@ -46,8 +46,16 @@ class Settings:
         self.max_memory = size("max_memory", said("max_memory"))
         self.workers = _workers(daemon, options, self.schedule)
         self.supervised = supervised
+        self.raise_errors = self._raises_errors(daemon, options)
         self.verbosity = int(options.get("verbosity", 1))
         self.clock: Clock = options.get("clock") or Clock()
+
+    def _raises_errors(self, daemon: Daemon, options: Mapping[str, Any]) -> bool:
+        """Whether a failed tick is an error for who started the daemon: for a program, unless it
+        says ``raise_errors=False``; a daemon that a shell started goes on."""
+        said = options.get("raise_errors")
+        is_alone = self.workers == 1 and not self.supervised
+        return bool(said) if said is not None else is_alone and not daemon.is_started_by_shell
 
 
 def _shortest(daemons: float | None, jobs: Sequence[Job]) -> float | None:

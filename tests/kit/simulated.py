@@ -51,7 +51,7 @@ def live(
 
     iteration_finished.connect(note, sender=Command)
     settings: dict[str, Any] = {"schedule": schedule, "clock": clock, "pulse": 60, **options}
-    call_command(Command(), max_ticks=ticks, **settings)
+    call_command(Command(), max_ticks=ticks, raise_errors=False, **settings)
     return iterations
 
 
