@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command, execute_from_command_line, get_commands
+from django.core.management.base import CommandError
 from pytest_django import Settings
 from shop.models import PriceFile
 
@@ -860,3 +861,45 @@ def test_runs_without_the_table_says_how_to_make_it(manage: Manage, server: Serv
     assert said.wait() == Exit.TICK_FAILED
     assert said.stderr.endswith(": run `manage.py migrate daemonkit`")
     assert "Traceback" not in said.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        (["runs", "expire_baskets"], "expire_baskets has no jobs, and a loop has no runs"),
+        (["runs", "clearsessions"], "clearsessions has no jobs, and a loop has no runs"),
+    ],
+)
+def test_runs_of_a_daemon_without_jobs_is_refused(
+    manage_py: ManagePy, typed: list[str], shown: str
+) -> None:
+    said = manage_py("daemons", *typed)
+    assert said == Said(2, "", f"CommandError: {shown}: what its ticks did is in the log\n")
+
+
+def test_runs_of_a_daemon_whose_class_keeps_no_ledger_is_refused(project: Project) -> None:
+    project.command(
+        "silent",
+        """
+        from daemonkit import job
+
+        class Command(BaseDaemonCommand):
+            ledger = False
+
+            @job(Every(seconds=60))
+            def work(self): ...
+        """,
+    )
+    ended = project.manage("daemons", "runs", "silent")
+    assert ended.wait(20) == 2
+    assert "silent has ledger = False in its class" in ended.stderr
+
+
+def test_djangos_options_may_stand_before_the_action_or_behind_it(manage_py: ManagePy) -> None:
+    options = ["--verbosity", "2", "--no-color", "--settings", "config.settings"]
+    before = manage_py("daemons", *options, "next", "expire_baskets", "--hours", "0.099")
+    after = manage_py("daemons", "next", "expire_baskets", "--hours", "0.099", *options)
+    assert before.code == after.code == 0
+    assert len(before.out.splitlines()) == len(after.out.splitlines()) == 12
+    with pytest.raises(CommandError, match="there is no daemon 'nobody'"):
+        manage_py("daemons", "next", "nobody", "--traceback")
