@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from django.db import Error, connections
 
 from daemonkit import fresh_connections
+from lab.processes import ROOT
 from lab.servers import Server
 from tests.conftest import MakeAlias
+from tests.test_docs import blocks
+
+PAGE = ROOT / "docs/connections.md"
 
 
 class State(NamedTuple):
@@ -87,6 +91,24 @@ def test_a_pool_lends_a_session_again_with_its_state(
     used = alias(server, OPTIONS={"pool": {"min_size": 1, "max_size": 1}})
     leave(used, state)
     assert is_left(used, state)
+
+
+def test_a_session_of_ones_own_outlives_units_of_work(mariadb: Server, alias: MakeAlias) -> None:
+    """By the code of the page, with another alias."""
+    used = alias(mariadb, CONN_MAX_AGE=0)
+    (code,) = (block for block in blocks(PAGE, "python") if ".copy()" in block)
+    page: dict[str, Any] = {}
+    exec(code.replace('"default"', repr(used)), page)
+    lock = MYSQL["GET_LOCK"]
+    daemon = page["Command"]()
+    with daemon.lifespan():
+        with daemon.locks.cursor() as cursor:
+            cursor.execute(lock.leave)
+        with pytest.raises(Error), fresh_connections:
+            query(used, "SELECT nonsense")
+        with daemon.locks.cursor() as cursor:
+            cursor.execute(lock.ask)
+            assert cursor.fetchone() == (1,)
 
 
 def leave(alias: str, state: State) -> None:
