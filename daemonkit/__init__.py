@@ -1,19 +1,24 @@
 """daemonkit: Django's long-running processes, on healthy database connections."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from daemonkit.clock import Clock, Moment
 from daemonkit.command import BaseDaemonCommand
-from daemonkit.connections.pool import Pool
 from daemonkit.connections.units import fresh_connections, release_connections
 from daemonkit.errors import Problem, classify
 from daemonkit.exits import Exit
 from daemonkit.iteration import Iteration
-from daemonkit.jobs.job import job
-from daemonkit.leading.fencing import StaleEpoch, guarded
 from daemonkit.schedules.backoff import Backoff
 from daemonkit.schedules.base import Schedule
-from daemonkit.schedules.cron import Cron
 from daemonkit.schedules.every import Every
-from daemonkit.schedules.poll import Poll
+
+if TYPE_CHECKING:
+    from daemonkit.connections.pool import Pool
+    from daemonkit.jobs.job import job
+    from daemonkit.leading.fencing import StaleEpoch, guarded
+    from daemonkit.schedules.cron import Cron
+    from daemonkit.schedules.poll import Poll
 
 __all__ = [
     "Backoff",
@@ -36,3 +41,18 @@ __all__ = [
     "release_connections",
 ]
 __version__ = "0.1.0"
+
+_LOADED_WHEN_ASKED_FOR = {
+    "Cron": "daemonkit.schedules.cron",
+    "Poll": "daemonkit.schedules.poll",
+    "Pool": "daemonkit.connections.pool",
+    "StaleEpoch": "daemonkit.leading.fencing",
+    "guarded": "daemonkit.leading.fencing",
+    "job": "daemonkit.jobs.job",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LOADED_WHEN_ASKED_FOR:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LOADED_WHEN_ASKED_FOR[name]), name)

@@ -13,7 +13,6 @@ from typing import Any
 from daemonkit import signals
 from daemonkit.connections.units import fresh_connections
 from daemonkit.iteration import Iteration
-from daemonkit.leading.fencing import guarded
 from daemonkit.schedules.backoff import Backoff
 from daemonkit.schedules.base import Schedule
 from daemonkit.signals import announce
@@ -120,7 +119,11 @@ class BaseDaemonCommand(StartedByDjango):
         in a bare ``iterate()``, a plain ``atomic(durable=True)``.
         """
         leadership = self._life and self._life.leadership
-        return leadership.guarded() if leadership else guarded(self.name, None)
+        if leadership:
+            return leadership.guarded()
+        from daemonkit.leading.fencing import guarded  # not for a plain loop
+
+        return guarded(self.name, None)
 
     # One life
 

@@ -16,13 +16,12 @@ from django.core.management.base import CommandError
 from daemonkit import signals
 from daemonkit.clock import NEVER, NOTHING_DUE, Moment
 from daemonkit.connections.units import close_idle, fresh_connections, kept_between_units
-from daemonkit.daemon import Daemon
 from daemonkit.exits import Exit
 from daemonkit.iteration import Iteration
 from daemonkit.listeners.log import Log, logger
+from daemonkit.opening import open_patiently
 from daemonkit.pace import Pace
 from daemonkit.process import reexec
-from daemonkit.process.memory import resident
 from daemonkit.process.signal_handlers import last_look, on_signals
 from daemonkit.process.stopping import Stop
 from daemonkit.schedules.backoff import after_failure
@@ -32,6 +31,7 @@ from daemonkit.verdict import Verdict
 from daemonkit.watched import WatchedLife
 
 if TYPE_CHECKING:
+    from daemonkit.daemon import Daemon
     from daemonkit.leading.leader import Leadership
 
 
@@ -103,7 +103,7 @@ class Life:
         """Checks and ``first`` done and ``lifespan()`` open, however long the database takes to
         answer."""
         with kept_between_units(), ExitStack() as stack:
-            if self._wait_for_the_database(lambda: self._open(stack, first)):
+            if open_patiently(self, stack, first):
                 announce(signals.daemon_ready, self.daemon)
             yield
 
@@ -146,7 +146,7 @@ class Life:
         """Whether there is to be another tick after so many."""
         if self.stop.asked or self.verdict.is_over:
             return False
-        held = resident() if self.settings.max_memory else 0
+        held = _resident() if self.settings.max_memory else 0
         limit = self.verdict.limit(ticks, now, held)
         if limit:
             self.verdict.outcome = self.verdict.limit_reached = limit
@@ -242,51 +242,8 @@ class Life:
         if ending := self.verdict.ending():
             raise ending
 
-    # Opening
 
-    def _open(self, stack: ExitStack, first: Callable[[], object]) -> None:
-        with fresh_connections:
-            self.daemon.check_everything()
-            first()
-            lifespan = self.daemon.lifespan()
-            lifespan.__enter__()
-            stack.push(_fresh_exit(lifespan))
+def _resident() -> int:
+    from daemonkit.process.memory import resident  # for those who have a limit
 
-    def _wait_for_the_database(self, open_everything: Callable[[], None]) -> bool:
-        """Try until it succeeds; False if told to stop before. Errors that are not about the
-        database being away pass through."""
-        tries = 0
-        while not self.stop.asked:
-            try:
-                open_everything()
-                self.verdict.note_opened()
-                return True
-            except Exception as error:
-                ending = self.verdict.note_opening(error, self.clock.moment())
-                if ending is error:
-                    raise
-                if ending is not None:
-                    raise ending from error
-                tries += 1
-                self._wait_to_try_again(error, self.daemon.backoff.pause(tries))
-        return False
-
-    def _wait_to_try_again(self, error: Exception, seconds: float) -> None:
-        now = self.clock.moment()
-        again = min(now.monotonic + seconds, self.verdict.refusal_proven_at)
-        announce(signals.database_awaited, self.daemon, error=error, seconds=seconds)
-        close_idle(seconds)
-        while not self.stop.asked and now.monotonic < again:
-            self.pulsed()
-            self.wait(again - now.monotonic)
-            now = self.clock.moment()
-
-
-def _fresh_exit(manager: AbstractContextManager[Any]) -> Callable[..., bool | None]:
-    """Leave a context manager as a unit of work: its connections may have died while it stood."""
-
-    def leave(*error: Any) -> bool | None:
-        with fresh_connections:
-            return manager.__exit__(*error)
-
-    return leave
+    return resident()

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import gc
-import inspect
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from asgiref.sync import async_to_sync
-from django.apps import apps
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandParser
 from django.utils import autoreload
 
 from daemonkit.connections.units import release_connections
-from daemonkit.daemon import Daemon
 from daemonkit.iteration import Iteration
-from daemonkit.jobs.job import jobs_of
 from daemonkit.life import Life
 from daemonkit.listeners.log import plain_logging
 from daemonkit.process.exit_message import ends_in_a_sentence, format_in
 from daemonkit.process.init import leave_process_1
 from daemonkit.process.signal_handlers import on_signals
+from daemonkit.settings.attributes import tick_of
 from daemonkit.settings.options import HANDED_IN, add_daemon_options
-from daemonkit.settings.parsing import usage
 from daemonkit.settings.settings import Settings
 
 if TYPE_CHECKING:
+    from daemonkit.daemon import Daemon
     from daemonkit.jobs.scheduler import Scheduler
     from daemonkit.workers.places import Team
 
@@ -192,27 +187,6 @@ class StartedByDjango(_Command):
         self, log_format: str | None, *, traceback: bool = False
     ) -> AbstractContextManager[None]:
         return ends_in_a_sentence(self.stderr, log_format, daemon=self.name, traceback=traceback)
-
-
-def tick_of(daemon: StartedByDjango) -> Callable[[], Any]:
-    """The daemon's ``tick()`` as a plain function. Raises ``CommandError`` (exit code 2), in one
-    sentence, for what is wrong with it."""
-    if sys.platform not in ("linux", "darwin"):
-        raise CommandError(f"daemonkit runs on Linux, and on macOS, but not on {sys.platform}")
-    tick, name = daemon.tick, daemon.name
-    if jobs_of(type(daemon)):
-        if daemon.has_tick:
-            raise usage(f"{name} has jobs and a tick(): write one or the other")
-        if not apps.is_installed("daemonkit"):
-            raise usage(f"{name} has jobs: put 'daemonkit' into INSTALLED_APPS")
-        return tick
-    if not daemon.has_tick:
-        raise usage(f"{name} has no tick(); write one: it is the daemon's unit of work")
-    if inspect.isgeneratorfunction(tick) or inspect.isasyncgenfunction(tick):
-        raise usage(f"{name}.tick() is a generator, which returns before it works: no yield")
-    if inspect.isgeneratorfunction(daemon.lifespan):
-        raise usage(f"{name}.lifespan() is a generator: put @contextmanager above it")
-    return async_to_sync(tick) if inspect.iscoroutinefunction(tick) else tick
 
 
 def _nothing() -> None: ...

@@ -15,7 +15,6 @@ from daemonkit.clock import Moment
 from daemonkit.errors import Problem, classify, one_line
 from daemonkit.exits import Exit
 from daemonkit.iteration import Iteration
-from daemonkit.process.memory import size_text
 
 REFUSAL_PROVEN_AFTER = 30.0
 """Seconds for which a server must go on refusing the settings before they count as wrong: a
@@ -137,6 +136,8 @@ class Verdict:
         if limits.max_seconds and self.seconds_left(now) <= 0:
             return f"max_seconds of {limits.max_seconds:g} reached"
         if ticks and limits.max_memory and memory > limits.max_memory:
+            from daemonkit.process.memory import size_text
+
             return f"max_memory of {size_text(limits.max_memory)} reached"
         return ""
 

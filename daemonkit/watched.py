@@ -6,13 +6,16 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from daemonkit import signals
 from daemonkit.connections.thread import cut_connections
-from daemonkit.daemon import Daemon
 from daemonkit.process.stopping import Stop, Tick
 from daemonkit.settings.settings import Settings
 from daemonkit.signals import announce
+
+if TYPE_CHECKING:
+    from daemonkit.daemon import Daemon
 
 ANNOUNCING_TIME = 0.5
 """Seconds for the watcher to announce that the life was told to stop, before the life does."""

@@ -32,6 +32,7 @@ LAYERS = """
     settings
     listeners
     pace  verdict  watched
+    opening
     life
     jobs
     workers
@@ -243,5 +244,47 @@ def test_the_table_of_contents_names_what_a_user_may_import_and_nothing_else() -
     assert sorted(daemonkit.__all__) == list(daemonkit.__all__)
     for name in daemonkit.__all__:
         assert getattr(daemonkit, name).__module__.startswith("daemonkit."), name
-    statements = ast.parse((PACKAGE / "__init__.py").read_text()).body
-    assert all(isinstance(each, ast.ImportFrom | ast.Assign | ast.Expr) for each in statements)
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        daemonkit.Nothing  # noqa: B018
+
+
+def test_the_table_of_contents_says_once_for_python_and_once_for_mypy_where_a_name_is() -> None:
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    for_mypy = next(node for node in tree.body if isinstance(node, ast.If))
+    said = {
+        alias.name: node.module
+        for node in for_mypy.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert said == daemonkit._LOADED_WHEN_ASKED_FOR
+
+
+MODULES_OF_A_PLAIN_LOOP = 39
+"""Files of ours that a plain loop may load. The empty ones that mark packages do not count."""
+
+LINES_OF_A_PLAIN_LOOP = 5002
+
+
+def test_a_plain_loop_loads_no_more_code_than_its_budget() -> None:
+    python(
+        f"""
+        import sys
+        import django
+        from django.core.management import call_command
+
+        django.setup()
+        call_command("run_daemon", "time.time", "--every", "1ms", "--max-ticks", "2")
+        sizes = {{}}
+        for name, module in list(sys.modules.items()):
+            if f"{{name}}.".startswith("daemonkit."):
+                with open(module.__file__) as file:
+                    sizes[name] = len(file.readlines())
+        sizes = {{name: lines for name, lines in sizes.items() if lines}}
+        assert len(sizes) <= {MODULES_OF_A_PLAIN_LOOP}, (len(sizes), sizes)
+        assert sum(sizes.values()) <= {LINES_OF_A_PLAIN_LOOP}, (sum(sizes.values()), sizes)
+        """,
+        DJANGO_SETTINGS_MODULE="config.settings",
+        DATABASE_URL="",
+        PYTHONPATH=f"{ROOT}:{ROOT / 'sample_site'}",
+    )

@@ -7,18 +7,20 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.dispatch import Signal
 
 from daemonkit import signals
 from daemonkit.clock import Moment
-from daemonkit.daemon import Daemon
 from daemonkit.errors import Problem, one_line
 from daemonkit.formats import formatter_for
 from daemonkit.iteration import Iteration
 from daemonkit.listeners.listener import Listener
 from daemonkit.schedules.durations import duration_text
+
+if TYPE_CHECKING:
+    from daemonkit.daemon import Daemon
 
 logger = logging.getLogger("daemonkit")
 

@@ -3,12 +3,14 @@ flag in it and exit code 2."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.core.management.base import CommandError
 
+from daemonkit.clock import NEVER, Clock
 from daemonkit.exits import Exit
-from daemonkit.process.memory import parse_size, resident
+from daemonkit.schedules.base import Schedule
 from daemonkit.schedules.durations import parse_duration
 
 
@@ -49,6 +51,8 @@ def at_least_one(name: str, value: Any) -> int:
 def size(name: str, value: Any) -> int | None:
     if value is None or value == "none":
         return None
+    from daemonkit.process.memory import parse_size, resident  # for those who have a limit
+
     try:
         found = parse_size(value)
         resident()
@@ -68,3 +72,10 @@ def _said(name: str) -> str:
 
 def usage(sentence: str) -> CommandError:
     return CommandError(sentence, returncode=Exit.USAGE)
+
+
+def that_fires(name: str, schedule: Schedule, options: Mapping[str, Any]) -> Schedule:
+    now = (options.get("clock") or Clock()).moment()
+    if schedule.due(None, now, now) == NEVER:
+        raise usage(f"{name}: the trigger {schedule} never fires: it has no time to come")
+    return schedule

@@ -7,13 +7,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from daemonkit.clock import Clock
-from daemonkit.daemon import Daemon
-from daemonkit.jobs.job import DAEMONS, Job
 from daemonkit.schedules.base import Schedule
 from daemonkit.settings.parsing import at_least_one, count, seconds, seconds_or_none, size, usage
 from daemonkit.settings.schedule import schedule_of
 
 if TYPE_CHECKING:
+    from daemonkit.daemon import Daemon
+    from daemonkit.jobs.job import Job
     from daemonkit.leading.lease import Terms
 
 
@@ -60,8 +60,12 @@ class Settings:
 
 def _shortest(daemons: float | None, jobs: Sequence[Job]) -> float | None:
     """The shortest of all time limits, by which the watcher looks: the daemon's, or its jobs'."""
+    if not jobs:
+        return daemons
+    from daemonkit.jobs.job import DAEMONS  # not for a plain loop
+
     own = [daemons if job.tick_timeout == DAEMONS else job.tick_timeout for job in jobs]
-    return min((each for each in own if each is not None), default=None) if jobs else daemons
+    return min((each for each in own if each is not None), default=None)
 
 
 def _said(daemon: Daemon, options: Mapping[str, Any], name: str) -> Any:

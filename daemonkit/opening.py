@@ -1,0 +1,83 @@
+"""Opening a daemon: its checks and its ``lifespan()``, and the wait for a database that is away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from typing import TYPE_CHECKING, Any, Protocol
+
+from daemonkit import signals
+from daemonkit.clock import Clock
+from daemonkit.connections.units import close_idle, fresh_connections
+from daemonkit.process.stopping import Stop
+from daemonkit.signals import announce
+from daemonkit.verdict import Verdict
+
+if TYPE_CHECKING:
+    from daemonkit.daemon import Daemon
+
+
+class Opening(Protocol):
+    """The life that is to be opened."""
+
+    daemon: Daemon
+    clock: Clock
+    verdict: Verdict
+
+    @property
+    def stop(self) -> Stop: ...
+    def pulsed(self) -> None: ...
+    def wait(self, seconds: float) -> None: ...
+
+
+def open_patiently(life: Opening, stack: ExitStack, first: Callable[[], object]) -> bool:
+    """Run the checks and ``first``, and enter ``lifespan()`` on the stack.
+
+    A database that is away is waited for; False if told to stop before it came. Raises every
+    other error, and what ``Verdict.note_opening`` makes of one that lasts.
+    """
+    tries = 0
+    while not life.stop.asked:
+        try:
+            _open(life.daemon, stack, first)
+            life.verdict.note_opened()
+            return True
+        except Exception as error:
+            ending = life.verdict.note_opening(error, life.clock.moment())
+            if ending is error:
+                raise
+            if ending is not None:
+                raise ending from error
+            tries += 1
+            _wait_to_try_again(life, error, life.daemon.backoff.pause(tries))
+    return False
+
+
+def _open(daemon: Daemon, stack: ExitStack, first: Callable[[], object]) -> None:
+    with fresh_connections:
+        daemon.check_everything()
+        first()
+        lifespan = daemon.lifespan()
+        lifespan.__enter__()
+        stack.push(_fresh_exit(lifespan))
+
+
+def _wait_to_try_again(life: Opening, error: Exception, seconds: float) -> None:
+    now = life.clock.moment()
+    again = min(now.monotonic + seconds, life.verdict.refusal_proven_at)
+    announce(signals.database_awaited, life.daemon, error=error, seconds=seconds)
+    close_idle(seconds)
+    while not life.stop.asked and now.monotonic < again:
+        life.pulsed()
+        life.wait(again - now.monotonic)
+        now = life.clock.moment()
+
+
+def _fresh_exit(manager: AbstractContextManager[Any]) -> Callable[..., bool | None]:
+    """Leave a context manager as a unit of work: its connections may have died while it stood."""
+
+    def leave(*error: Any) -> bool | None:
+        with fresh_connections:
+            return manager.__exit__(*error)
+
+    return leave

@@ -1,0 +1,22 @@
+"""The schedule of ``--once``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from daemonkit.clock import NEVER, Moment
+from daemonkit.iteration import Iteration
+from daemonkit.schedules.base import Schedule
+
+
+class Once(Schedule):
+    """At once, and never again."""
+
+    def __str__(self) -> str:
+        return "once"
+
+    def judge(self, result: Any) -> None:
+        """Nothing: no tick follows."""
+
+    def due(self, last: Iteration | None, begun: Moment, now: Moment) -> Moment:
+        return begun if last is None else NEVER

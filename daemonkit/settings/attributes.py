@@ -1,0 +1,112 @@
+"""What a daemon's class says: its settings, and the methods that it has to write.
+
+Whatever makes no sense there is one sentence with the mend, and exit code 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+from asgiref.sync import async_to_sync
+from django.apps import apps
+from django.core.management.base import CommandError
+
+from daemonkit.settings.parsing import usage
+
+if TYPE_CHECKING:
+    from daemonkit.daemon import Daemon
+
+    class _Written(Daemon, Protocol):
+        """A daemon with the methods that its author writes."""
+
+        @property
+        def has_tick(self) -> bool: ...
+        def tick(self) -> Any: ...
+
+
+_NUMBERS = (
+    *("pulse", "stop_timeout", "tick_timeout", "max_failures", "max_ticks", "max_seconds"),
+    *("threads", "lease", "renew_deadline", "renew_every", "max_memory", "workers"),
+)
+_BOOLEANS = ("ledger", "leader", "per_worker")
+_VALUES = ("schedule", "backoff")
+
+_SIMILARITY = 0.87
+"""How much a name must resemble that of a setting to be taken for a misspelt one, as ``difflib``
+counts it: "tick_timout" has 0.96, "stop_time" has 0.86."""
+
+
+def tick_of(daemon: _Written) -> Callable[[], Any]:
+    """The daemon's ``tick()`` as a plain function.
+
+    Raises ``CommandError`` (exit code 2) if the class is no daemon yet, or makes no sense.
+    """
+    if sys.platform not in ("linux", "darwin"):
+        raise CommandError(f"daemonkit runs on Linux, and on macOS, but not on {sys.platform}")
+    tick, name = daemon.tick, daemon.name
+    _refuse_misspelt_settings(daemon)
+    if inspect.isgeneratorfunction(daemon.lifespan):
+        raise usage(f"{name}.lifespan() is a generator: put @contextmanager above it")
+    _refuse_other_arguments(daemon.on_error, f"{name}.on_error()", "the iteration", None)
+    if has_jobs(type(daemon)):
+        if daemon.has_tick:
+            raise usage(f"{name} has jobs and a tick(): write one or the other")
+        if not apps.is_installed("daemonkit"):
+            raise usage(f"{name} has jobs: put 'daemonkit' into INSTALLED_APPS")
+        return tick
+    if not daemon.has_tick:
+        raise usage(f"{name} has no tick(); write one: it is the daemon's unit of work")
+    if inspect.isgeneratorfunction(tick) or inspect.isasyncgenfunction(tick):
+        raise usage(f"{name}.tick() is a generator, which returns before it works: no yield")
+    _refuse_other_arguments(tick, f"{name}.tick()", "no arguments")
+    return async_to_sync(tick) if inspect.iscoroutinefunction(tick) else tick
+
+
+def has_jobs(daemon: type[Any]) -> bool:
+    """Whether a class has methods under ``@job``. Whoever wrote it has then imported ``job``: a
+    plain loop loads nothing to find out."""
+    marker = sys.modules.get("daemonkit.jobs.job")
+    return marker is not None and bool(marker.jobs_of(daemon))
+
+
+def _members(daemon: type[Any]) -> Iterator[tuple[str, Any]]:
+    return (pair for each in daemon.__mro__ for pair in list(vars(each).items()))
+
+
+def _refuse_other_arguments(method: Any, whose: str, what: str, *arguments: Any) -> None:
+    """Raise ``CommandError`` if a method cannot be called with these arguments."""
+    try:
+        inspect.signature(method).bind(*arguments)
+    except TypeError as error:
+        raise usage(f"{whose} is called with {what} besides self, and cannot be: {error}") from None
+    except ValueError:
+        return  # written in C: nobody knows
+
+
+def _refuse_misspelt_settings(daemon: Daemon) -> None:
+    """Raise ``CommandError`` for a class attribute that nearly has the name of a setting."""
+    for name, value in _members(type(daemon)):
+        settings = _settings_like(value)
+        if not settings or name.startswith("_") or name in _ALL:
+            continue
+        if near := difflib.get_close_matches(name, settings, 1, _SIMILARITY):
+            raise usage(
+                f"{daemon.name} says {name} = {value!r}, which is no setting: write {near[0]}, or "
+                f"give an attribute of your own another name"
+            )
+
+
+_ALL = {*_NUMBERS, *_BOOLEANS, *_VALUES}
+
+
+def _settings_like(value: Any) -> tuple[str, ...]:
+    """The names of the settings that could have such a value."""
+    if isinstance(value, bool):
+        return _BOOLEANS
+    if isinstance(value, int | float | str):
+        return _NUMBERS
+    return _VALUES if hasattr(value, "due") or hasattr(value, "pause") else ()

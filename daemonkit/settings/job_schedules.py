@@ -1,0 +1,39 @@
+"""By which schedules the jobs of a daemon run: what ``@job`` says, and what the options say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from daemonkit.jobs.job import Jobs, jobs_of, one_of
+from daemonkit.schedules.once import Once
+from daemonkit.settings.parsing import that_fires, usage
+
+if TYPE_CHECKING:
+    from daemonkit.daemon import Daemon
+
+
+def schedule_of_jobs(daemon: Daemon, options: Mapping[str, Any], *, once: bool) -> Jobs:
+    """The schedules of a daemon's jobs, as one. Raises ``CommandError`` for what makes no sense."""
+    jobs = jobs_of(type(daemon))
+    for said in ("every", "cron", "schedule"):
+        if options.get(said) is not None:
+            raise usage(f"{daemon.name} has jobs with schedules of their own: no --{said} for it")
+    if daemon.schedule is not None:
+        raise usage(f"{daemon.name} has jobs with schedules of their own, and a schedule beside "
+                     f"them that nothing would run by; take it away")  # fmt: skip
+    if not daemon.ledger and (job := next((job for job in jobs if job.needs_ledger), None)):
+        raise usage(
+            f"{daemon.name} has ledger = False, and its job {job.name} needs it: exclusive=True "
+            f"and catch_up=True go by the ledger's rows"
+        )
+    if names := options.get("job"):
+        try:
+            jobs = one_of(jobs, [names] if isinstance(names, str) else list(names))
+        except ValueError as error:
+            raise usage(f"{daemon.name}: {error}") from None
+    if once:
+        return Jobs(tuple(job._replace(schedule=Once()) for job in jobs))
+    for job in jobs:
+        that_fires(f"{daemon.name}, job {job.name}", job.schedule, options)
+    return Jobs(jobs)
