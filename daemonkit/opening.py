@@ -6,9 +6,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any, Protocol
 
+from django.core.management.base import CommandError
+
 from daemonkit import signals
 from daemonkit.clock import Clock
 from daemonkit.connections.units import close_idle, fresh_connections
+from daemonkit.exits import Exit
 from daemonkit.process.stopping import Stop
 from daemonkit.signals import announce
 from daemonkit.verdict import Verdict
@@ -58,6 +61,11 @@ def _open(daemon: Daemon, stack: ExitStack, first: Callable[[], object]) -> None
         daemon.check_everything()
         first()
         lifespan = daemon.lifespan()
+        if not hasattr(lifespan, "__enter__"):
+            raise CommandError(
+                f"{daemon.name}.lifespan() returned {lifespan!r}: return a context manager",
+                returncode=Exit.USAGE,
+            )
         lifespan.__enter__()
         stack.push(_fresh_exit(lifespan))
 
