@@ -12,7 +12,7 @@ from typing import Any
 
 from daemonkit import signals
 from daemonkit.connections.units import fresh_connections
-from daemonkit.iteration import Iteration
+from daemonkit.iteration import Iteration, ends_process
 from daemonkit.schedules.backoff import Backoff
 from daemonkit.schedules.base import Schedule
 from daemonkit.signals import announce
@@ -135,10 +135,9 @@ class BaseDaemonCommand(StartedByDjango):
 
             return live(life, self._scheduler)
         with life.watched(), life.announced(), life.opened(), life.campaigning():
-            last = None
-            while life.wait_until_due(last):
-                last = self.iterate(last)
-        return last
+            while life.wait_until_due():
+                self.iterate(life.last)
+        return life.last
 
     def iterate(self, last: Iteration | None = None) -> Iteration:
         """One tick, and what it came to. ``last`` is the iteration before it."""
@@ -147,13 +146,19 @@ class BaseDaemonCommand(StartedByDjango):
         started = life.now or life.clock.moment()
         due = life.due or started
         life.begin(number, due)
-        result, error = None, None
+        result = kept = error = None
         with life.stop.timing(life.tick_timeout) as timing:
             try:
                 with fresh_connections:
                     result = life.tick()
-            except Exception as raised:
-                error = raised
+                    if result is not None:
+                        result, kept = life.judge(result)
+            except BaseException as raised:
+                if ends_process(raised):
+                    raise
+                result, error = None, raised
         seconds = life.clock.moment().monotonic - started.monotonic
         iteration = Iteration(number, due, started, seconds, result)
-        return life.finish(iteration, error, last, cut=timing.overdue_since is not None)
+        iteration = life.finish(iteration, error, last, cut=timing.overdue_since is not None)
+        life.last = iteration if result is None else iteration._replace(result=kept)
+        return iteration

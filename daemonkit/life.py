@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any
 
+from asgiref.sync import async_to_sync
 from django.core.management.base import CommandError
 
 from daemonkit import signals
 from daemonkit.clock import NEVER, NOTHING_DUE, Moment
 from daemonkit.connections.units import close_idle, fresh_connections, kept_between_units
 from daemonkit.exits import Exit
-from daemonkit.iteration import Iteration
+from daemonkit.iteration import Iteration, ends_process, release_frames
 from daemonkit.listeners.log import Log, logger
 from daemonkit.opening import open_patiently
 from daemonkit.pace import Pace
@@ -61,6 +62,8 @@ class Life:
         self.verdict = Verdict(
             daemon.name, settings, self.begun, by_shell=daemon.is_started_by_shell
         )
+        self.last: Iteration | None = None
+        """The last iteration. Its result is what the schedule keeps of it."""
         self.due: Moment | None = None
         self.now: Moment | None = None
         self.watched_life = WatchedLife(daemon, settings, before_forced_end)
@@ -113,12 +116,14 @@ class Life:
 
     # The loop's questions, and its waiting
 
-    def wait_until_due(self, last: Iteration | None) -> bool:
+    def wait_until_due(self) -> bool:
         """Wait for the next tick, in slices of at most a pulse. False when there is none to come.
 
         Both clocks are asked anew in each slice: the wall clock may be set while we wait.
         """
-        waiting, pace = False, self.pace
+        waiting, pace, last = False, self.pace, self.last
+        if last is not None and last.error is not None and not self.once:
+            release_frames(last.error)
         ticks = last.number if last else 0
         now = self.now = self.clock.moment()
         while self.goes_on(ticks, now):
@@ -195,8 +200,20 @@ class Life:
         if signals.iteration_started.receivers:
             announce(signals.iteration_started, self.daemon, number=number, due=due, job=job)
 
+    def judge(self, result: Any) -> tuple[Any, Any]:
+        """A tick's result, awaited if that was left to us, and what the schedule keeps of it.
+        Called inside the unit of work: what it raises is the tick's failure."""
+        if hasattr(type(result), "__await__"):
+            result = async_to_sync(_awaited)(result)
+        return result, self.schedule.judge(result)
+
     def finish(
-        self, iteration: Iteration, error: Exception | None, last: Iteration | None, *, cut: bool
+        self,
+        iteration: Iteration,
+        error: BaseException | None,
+        last: Iteration | None,
+        *,
+        cut: bool,
     ) -> Iteration:
         """Announce what a tick or a job came to, and learn from it. ``last`` is the one before it,
         ``cut`` whether we ended its connections because it was overdue."""
@@ -215,7 +232,9 @@ class Life:
         try:
             with fresh_connections:
                 self.daemon.on_error(iteration)
-        except Exception:
+        except BaseException as error:
+            if ends_process(error):
+                raise
             logger.exception("%s on_error() failed", self.daemon.name)
 
     # The end
@@ -241,6 +260,10 @@ class Life:
             reexec.execute_anew(self.daemon.name, self._folder)
         if ending := self.verdict.ending():
             raise ending
+
+
+async def _awaited(result: Any) -> Any:
+    return await result
 
 
 def _resident() -> int:

@@ -93,7 +93,7 @@ class Verdict:
         self.outcome = what
         self._end = CommandError(f"{self._name} {what}", returncode=code)
 
-    def _note_refusal(self, error: Exception, problem: Problem | None, now: Moment) -> None:
+    def _note_refusal(self, error: BaseException, problem: Problem | None, now: Moment) -> None:
         """Learn that the server refuses the settings.
 
         They are wrong if the server has never taken them and goes on refusing them. A password
@@ -110,7 +110,7 @@ class Verdict:
         else:
             self._refused_since = min(self._refused_since, now.monotonic)
 
-    def _end_with(self, code: Exit, what: str, error: Exception) -> None:
+    def _end_with(self, code: Exit, what: str, error: BaseException) -> None:
         self.give_up(code, f"{what} {one_line(error)}")
 
     # What follows from it

@@ -97,14 +97,14 @@ class Log(Listener):
 
     def finished(self, iteration: Iteration, **_: Any) -> None:
         if iteration.error is None:
-            result = f": {iteration.result}" if iteration.result else ""
+            text = iteration.result_text
             logger.log(
                 self.tick_level,
                 "%s tick %d took %s%s",
                 self._whose(iteration.job),
                 iteration.number,
                 duration_text(iteration.seconds),
-                result,
+                f": {text}" if text else "",
                 extra=_facts(iteration),
             )
 

@@ -44,7 +44,7 @@ class Line:
             self.due = None
 
     def ended(self, iteration: Iteration) -> None:
-        self.last = iteration
+        self.last = iteration if iteration.result is None else _without_result(iteration)
         self.messages.pop(iteration.job, None)
         self.running.pop(iteration.job, None)
 
@@ -87,10 +87,16 @@ def _outcome(iteration: Iteration) -> str:
     )
 
 
+def _without_result(iteration: Iteration) -> Iteration:
+    """An iteration whose result is kept only if it is a short text or a number."""
+    result = iteration.result
+    if type(result) is str:
+        return iteration if len(result) <= MOST else iteration._replace(result=result[:MOST])
+    return iteration if type(result) in (int, float) else iteration._replace(result=None)
+
+
 def _result(result: Any) -> str:
-    """What a tick returned, if it is a word or a number: to show a QuerySet would be to query."""
-    told = isinstance(result, str | int | float) and not isinstance(result, bool)
-    return f": {result}" if told and result else ""
+    return f": {result}" if result else ""
 
 
 def _named(job: str, number: int) -> str:

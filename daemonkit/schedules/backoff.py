@@ -54,7 +54,7 @@ def next_due(schedule: Schedule, last: Iteration | None, begun: Moment, now: Mom
 
 def after_failure(
     iteration: Iteration,
-    error: Exception,
+    error: BaseException,
     last: Iteration | None,
     backoff: Backoff,
     *,

@@ -81,10 +81,9 @@ def _refuse_other_arguments(method: Any, whose: str, what: str, *arguments: Any)
     """Raise ``CommandError`` if a method cannot be called with these arguments."""
     try:
         inspect.signature(method).bind(*arguments)
-    except TypeError as error:
-        raise usage(f"{whose} is called with {what} besides self, and cannot be: {error}") from None
-    except ValueError:
-        return  # written in C: nobody knows
+    except (TypeError, ValueError) as error:
+        if isinstance(error, TypeError) or inspect.ismethod(method):  # not one written in C
+            raise usage(f"{whose} is called with {what} besides self: {error}") from None
 
 
 def _refuse_misspelt_settings(daemon: Daemon) -> None:
