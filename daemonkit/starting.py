@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from types import MappingProxyType
@@ -16,7 +17,6 @@ from daemonkit.iteration import Iteration
 from daemonkit.life import Life
 from daemonkit.listeners.log import plain_logging
 from daemonkit.process.exit_message import ends_in_a_sentence, format_in
-from daemonkit.process.init import leave_process_1
 from daemonkit.process.signal_handlers import on_signals
 from daemonkit.settings.attributes import tick_of
 from daemonkit.settings.options import HANDED_IN, add_daemon_options
@@ -73,7 +73,10 @@ class StartedByDjango(_Command):
 
     def run_from_argv(self, argv: list[str]) -> None:
         self._called_from_command_line = True
-        leave_process_1()
+        if os.getpid() == 1:
+            from daemonkit.process.init import leave_process_1
+
+            leave_process_1()
         with self._ending(format_in(argv), traceback="--traceback" in argv):
             super().run_from_argv(argv)
 

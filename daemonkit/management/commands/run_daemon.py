@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 from itertools import takewhile
 from typing import Any
 
@@ -12,7 +13,6 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from daemonkit.discovery import find_daemon
 from daemonkit.process.exit_message import ends_in_a_sentence, format_in
-from daemonkit.process.init import leave_process_1
 from daemonkit.process.signal_handlers import on_signals
 from daemonkit.settings.parsing import usage
 
@@ -39,7 +39,10 @@ class Command(BaseCommand):
 
     def run_from_argv(self, argv: list[str]) -> None:
         self._called_from_command_line = True  # a usage error is then no traceback
-        leave_process_1()
+        if os.getpid() == 1:
+            from daemonkit.process.init import leave_process_1
+
+            leave_process_1()
         own, arguments = _split(argv)
         own[2:] = [_ALL if word == "--all" else word for word in own[2:]]
         parser = self.create_parser(own[0], own[1])
