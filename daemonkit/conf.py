@@ -7,7 +7,8 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-_DEFAULTS: dict[str, Any] = {"database": "default", "keep_runs": 100}
+_DEFAULTS: dict[str, Any] = {"database": "default", "keep_runs": 100, "store_errors": "text"}
+_STORE_ERRORS = ("text", "class", "none")
 
 
 def database() -> str:
@@ -24,6 +25,18 @@ def keep_runs() -> int:
     if not isinstance(rows, int) or rows < 1:
         raise ImproperlyConfigured(f"DAEMONKIT['keep_runs'] is a number above zero, not {rows!r}")
     return rows
+
+
+def store_errors() -> str:
+    """How much of an error daemonkit's tables hold, since its text may hold personal data: "text",
+    "class" (only the name of its class) or "none"."""
+    choice = _said("store_errors")
+    if choice not in _STORE_ERRORS:
+        choices = ", ".join(map(repr, _STORE_ERRORS))
+        raise ImproperlyConfigured(
+            f"DAEMONKIT['store_errors'] is one of {choices}, not {choice!r}"
+        )
+    return str(choice)
 
 
 def _said(name: str) -> Any:

@@ -1,0 +1,41 @@
+"""The agenda: which job is due next."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from daemonkit.clock import NEVER, Moment
+
+Key = TypeVar("Key")
+
+
+class Agenda(Generic[Key]):
+    """At most one due time of each key, in the order of the monotonic clock."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Key, Moment]] = []
+        self._valid: dict[Key, int] = {}  # the number of each key's entry; older ones do not count
+        self._numbers = itertools.count()
+
+    def put(self, key: Key, due: Moment) -> None:
+        """Note when something is next due. ``NEVER``: not at all."""
+        number = self._valid[key] = next(self._numbers)
+        if due != NEVER:
+            heapq.heappush(self._heap, (due.monotonic, number, key, due))
+
+    def pop(self, now: Moment) -> Iterator[Key]:
+        """Take what is due by now, in its order."""
+        while (due := self.next_due()) != NEVER and due.monotonic <= now.monotonic:
+            yield heapq.heappop(self._heap)[2]
+
+    def next_due(self) -> Moment:
+        """The earliest due time; ``NEVER`` if there is none."""
+        while self._heap:
+            _, number, key, due = self._heap[0]
+            if self._valid[key] == number:
+                return due
+            heapq.heappop(self._heap)
+        return NEVER

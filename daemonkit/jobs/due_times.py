@@ -1,0 +1,105 @@
+"""When a job is due: plain questions about moments. Nothing here waits or reads a clock."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from daemonkit.clock import NEVER, Moment
+from daemonkit.iteration import Iteration
+from daemonkit.schedules.schedule import Aligned, Every, Schedule
+
+LOOK_BACK_HOURS = (1, 24, 24 * 31, 24 * 366)
+"""How far back to look for missed due times, in turn, until enough are found."""
+
+
+class DueTimes:
+    """The due times of one schedule, one after the other. ``next`` is the one to come.
+
+    ``since`` is the moment from which on the schedule counts.
+    """
+
+    def __init__(self, schedule: Schedule, since: Moment) -> None:
+        self.schedule, self.since = schedule, since
+        self.next = NEVER
+        self._previous: Moment | None = None
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the due times do not depend on the runs."""
+        return self.schedule.is_fixed
+
+    @property
+    def is_interval(self) -> bool:
+        """Whether they count on the monotonic clock, from the begin of the process."""
+        return isinstance(self.schedule, Every) and not isinstance(self.schedule, Aligned)
+
+    def start(self, now: Moment) -> None:
+        """Begin with the first due time."""
+        self.next = self.schedule.due(None, self.since, now)
+
+    def restart(self, since: Moment, now: Moment) -> None:
+        """Begin anew: this process has come to lead."""
+        self.since, self._previous = since, None
+        self.start(now)
+
+    def ask_again(self, now: Moment) -> None:
+        """Ask the schedule again for the next due time: the wall clock was set."""
+        if self.is_fixed and self.next != NEVER:
+            last = self._previous and _run_at(self._previous)
+            self.next = self.schedule.due(last, self.since, now)
+
+    def after(self, due: Moment, now: Moment) -> Moment:
+        """The due time after this one, however long its run takes."""
+        return self.schedule.due(_run_at(due), self.since, now)
+
+    def take(self, now: Moment, limit: int) -> list[Moment]:
+        """The due times up to ``now``, the newest ``limit`` of them. Moves on to the next.
+
+        One that is not fixed is followed by none until its run has ended.
+        """
+        due = self.next
+        if not self.is_fixed:
+            self.next = NEVER
+            return [due]
+        following = self.after(due, now)
+        if following.monotonic > now.monotonic:  # as nearly always
+            self.next, self._previous = following, due
+            return [due]
+        if self.is_interval:
+            due = self._leap(due, now, limit)
+        passed, self.next = self._walk(due, now, limit)
+        self._previous = passed[-1]
+        return passed
+
+    def between(self, last: Moment, now: Moment, limit: int) -> list[Moment]:
+        """The newest ``limit`` due times after ``last`` and up to ``now``.
+
+        There may be a year of them, one a minute, so this begins an hour ago and looks further
+        back only if it must.
+        """
+        found: list[Moment] = []
+        for start in (*(now.later(-3600.0 * hours) for hours in LOOK_BACK_HOURS), last):
+            start = max(last, start)
+            found, _ = self._walk(self.after(start, now), now, limit)
+            if len(found) == limit or start == last:
+                break
+        return found
+
+    def _walk(self, due: Moment, now: Moment, limit: int) -> tuple[list[Moment], Moment]:
+        """The newest due times from ``due`` up to ``now``, and the one that follows."""
+        passed: deque[Moment] = deque(maxlen=limit)
+        while due.monotonic <= now.monotonic:
+            passed.append(due)
+            due = self.after(due, now)
+        return list(passed), due
+
+    def _leap(self, due: Moment, now: Moment, limit: int) -> Moment:
+        """Skip the intervals of hours in which the process was frozen, but for the last few."""
+        seconds: float = self.schedule.seconds  # type: ignore[attr-defined]
+        intervals = int((now.monotonic - due.monotonic) / seconds) - limit
+        return now.at_monotonic(due.monotonic + intervals * seconds) if intervals > 0 else due
+
+
+def _run_at(due: Moment) -> Iteration:
+    """A run that started when it was due and took no time."""
+    return Iteration(1, due, due, 0.0)

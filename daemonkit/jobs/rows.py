@@ -1,0 +1,186 @@
+"""The ledger's rows: what is read from and written to the table of ``daemonkit.models.Run``.
+
+All of it is ORM code for the alias of ``DAEMONKIT["database"]``, and raises what the database
+raises.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from django.conf import settings
+from django.db import IntegrityError, connections, transaction
+from django.db.models import F, Max, QuerySet, Window
+from django.db.models.functions import RowNumber
+
+from daemonkit import conf
+from daemonkit.jobs.skip_reason import SkipReason
+from daemonkit.models import Run
+
+_KEY = ["daemon", "job", "due"]
+_RESULTS = ["status", "reason", "late", "started", "seconds", "error", "host", "pid"]
+
+BATCH_SIZE = 500
+"""Rows of one statement."""
+
+PRUNE_SIZE = 2000
+"""Rows that are deleted at one time."""
+
+
+class Entry(NamedTuple):
+    """What is to be written about one due time of a job."""
+
+    job: str
+    due: datetime
+    status: str
+    reason: str = ""
+    late: float = 0.0
+    started: float | None = None
+    seconds: float | None = None
+    error: str = ""
+
+    @property
+    def is_skip(self) -> bool:
+        return self.status == Run.Status.SKIPPED
+
+
+class Rows:
+    """The rows of one daemon's jobs, as this process writes them."""
+
+    def __init__(self, daemon: str) -> None:
+        self.daemon = daemon
+        self.host, self.pid = socket.gethostname(), os.getpid()
+        self._new_rows: Counter[str] = Counter()  # of each job, since it was pruned
+
+    def newest(self) -> dict[str, datetime]:
+        """The newest due time of each job that has a row."""
+        found = self._all().values("job").annotate(newest=Max("due")).order_by()
+        return {row["job"]: from_database(row["newest"]) for row in found}
+
+    # Claims of exclusive runs
+
+    def claim(self, entry: Entry, skips: list[Entry], *, again: bool = False) -> bool:
+        """Insert the row of a run that is about to begin. False if another process has it.
+
+        ``skips`` are this job's earlier due times that are still to be written. They are written
+        first: if this process is killed now, the next one looks no further back than this claim.
+        ``again``: an earlier try got no answer, and may have taken effect.
+        """
+        if skips:
+            self._insert_skips(skips)
+        row = self._row(entry)
+        try:
+            with transaction.atomic(using=conf.database()):
+                Run.objects.using(conf.database()).bulk_create([row])
+        except IntegrityError:
+            return (again and self._is_ours(row)) or self._take_over(row)
+        return True
+
+    def _is_ours(self, row: Run) -> bool:
+        return self._claims().filter(job=row.job, due=row.due, started=row.started).exists()
+
+    def _take_over(self, row: Run) -> bool:
+        """Claim a due time that another process could not run. If several try, one succeeds."""
+        skipped = self._all().filter(job=row.job, due=row.due, status=Run.Status.SKIPPED)
+        return bool(skipped.update(**{name: getattr(row, name) for name in _RESULTS}))
+
+    def _claims(self) -> QuerySet[Run]:
+        return self._all().filter(host=self.host, pid=self.pid, status=Run.Status.RUNNING)
+
+    # Results and skips
+
+    def write(self, entries: list[Entry]) -> None:
+        """Write what became of some due times, in one transaction.
+
+        A result replaces the row of its due time; a skip does not. Rows are sorted, so that
+        processes which write the same ones do not deadlock.
+        """
+        results = {(each.job, each.due): each for each in entries if not each.is_skip}
+        skips = {(each.job, each.due): each for each in entries if each.is_skip}
+        with transaction.atomic(using=conf.database()):
+            self._insert_skips([skips[key] for key in sorted(skips.keys() - results.keys())])
+            self._upsert([results[key] for key in sorted(results)])
+        self._new_rows.update(job for job, _ in results.keys() | skips.keys())
+
+    def _upsert(self, entries: Iterable[Entry]) -> None:
+        features = connections[conf.database()].features
+        Run.objects.using(conf.database()).bulk_create(
+            [self._row(each) for each in entries],
+            batch_size=BATCH_SIZE,
+            update_conflicts=True,
+            update_fields=_RESULTS,
+            unique_fields=_KEY if features.supports_update_conflicts_with_target else None,
+        )
+
+    def _insert_skips(self, entries: list[Entry]) -> None:
+        rows = [self._row(each) for each in entries]
+        for row in rows:
+            if row.reason == SkipReason.LEDGER:  # our claim got no answer, but may have taken effect
+                claim = self._claims().filter(job=row.job, due=row.due)
+                claim.update(status=row.status, reason=row.reason)
+        Run.objects.using(conf.database()).bulk_create(
+            rows, batch_size=BATCH_SIZE, ignore_conflicts=True
+        )
+
+    # Pruning
+
+    def prune(self, *, all_jobs: bool = False) -> None:
+        """Delete all but the newest ``keep_runs`` rows of each job, at most ``PRUNE_SIZE`` rows.
+
+        Of many jobs only those whose rows have grown by a tenth, unless ``all_jobs``: to look
+        costs as much as to write.
+        """
+        keep, jobs = conf.keep_runs(), set(self._new_rows)
+        if len(jobs) > 10 and not all_jobs:
+            jobs = {job for job in jobs if self._new_rows[job] * 10 >= keep}
+        if jobs and self._delete_old(jobs, keep) < PRUNE_SIZE:
+            for job in jobs:
+                del self._new_rows[job]
+
+    def _delete_old(self, jobs: set[str], keep: int) -> int:
+        newest_first = Window(RowNumber(), partition_by="job", order_by=F("due").desc())
+        old = self._all().filter(job__in=jobs).annotate(turn=newest_first).filter(turn__gt=keep)
+        keys = list(old.order_by().values_list("pk", flat=True)[:PRUNE_SIZE])
+        for start in range(0, len(keys), BATCH_SIZE):
+            self._all().filter(pk__in=keys[start : start + BATCH_SIZE]).delete()
+        return len(keys)
+
+    def _all(self) -> QuerySet[Run]:
+        return Run.objects.using(conf.database()).filter(daemon=self.daemon)
+
+    def _row(self, entry: Entry) -> Run:
+        started = None if entry.started is None else datetime.fromtimestamp(entry.started, UTC)
+        return Run(
+            daemon=self.daemon,
+            job=entry.job,
+            due=for_database(entry.due),
+            status=entry.status,
+            reason=entry.reason,
+            late=entry.late,
+            started=started and for_database(started),
+            seconds=entry.seconds,
+            error=entry.error,
+            host=self.host,
+            pid=self.pid,
+        )
+
+
+def is_table_missing() -> bool:
+    connection = connections[conf.database()]
+    return Run._meta.db_table not in connection.introspection.table_names()
+
+
+# A project without USE_TZ has columns without a zone. They hold UTC, in which no hour comes twice.
+
+
+def for_database(moment: datetime) -> datetime:
+    return moment if settings.USE_TZ else moment.astimezone(UTC).replace(tzinfo=None)
+
+
+def from_database(moment: datetime) -> datetime:
+    return moment if settings.USE_TZ else moment.replace(tzinfo=UTC)

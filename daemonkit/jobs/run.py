@@ -1,0 +1,129 @@
+"""One run of a job, on a thread of the pool."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from daemonkit.clock import Moment
+from daemonkit.iteration import Iteration
+from daemonkit.jobs.record import Record, stored_text
+from daemonkit.jobs.skip_reason import SkipReason
+from daemonkit.life import Life
+from daemonkit.listeners.log import logger
+from daemonkit.process.stopping import Tick
+
+ENDS_THE_PROCESS = (SystemExit, KeyboardInterrupt, GeneratorExit)
+
+
+class Owner(Protocol):
+    """The job that a run belongs to."""
+
+    name: str
+    life: Life
+    record: Record
+    tick_timeout: float | None
+    runs: int
+    last: Iteration | None
+
+    @property
+    def is_exclusive(self) -> bool: ...
+    @property
+    def is_fixed(self) -> bool: ...
+    def work(self) -> Any: ...
+    def is_too_late(self, due: Moment, now: Moment) -> bool: ...
+    def begin(self) -> None: ...
+    def work_ended(self, began: Moment, seconds: float) -> None: ...
+    def end(self, iteration: Iteration | None) -> None: ...
+    def end_process(self, error: BaseException) -> None: ...
+
+
+class Run:
+    """One run of a job, from its due time until it is known what became of it.
+
+    The pool calls ``execute()`` as a unit of work. When that has ended, it tells the run its
+    result or error, as it would tell a future.
+    """
+
+    def __init__(self, job: Owner, due: Moment) -> None:
+        self.job, self.due = job, due
+        self.number = 0
+        self.started: Moment | None = None
+        self.seconds = 0.0
+        self.timing: Tick | None = None
+        self._is_productive = False
+
+    def execute(self) -> Any:
+        """Do the job's work, unless something has come in between."""
+        job, life = self.job, self.job.life
+        job.begin()
+        now = life.clock.moment()
+        if reason := self._skip_reason(now):
+            job.record.skipped(job.name, self.due, reason)
+            return None
+        if job.is_exclusive:
+            if not job.record.claim(job.name, self.due, now):
+                return None
+            now = life.clock.moment()
+        job.runs += 1
+        self.number, self.started = job.runs, now
+        life.begin(self.number, self.due, job.name)
+        with life.stop.timing(job.tick_timeout, job.name) as self.timing:
+            try:
+                result = job.work()
+                if not job.is_fixed:
+                    self._is_productive = bool(result)  # here, where an error is the run's own
+                return result
+            finally:
+                self.seconds = life.clock.moment().monotonic - now.monotonic
+                job.work_ended(now, self.seconds)
+
+    def _skip_reason(self, now: Moment) -> SkipReason | None:
+        if self.job.life.stop.asked:
+            return SkipReason.DOWN
+        return SkipReason.GRACE if self.job.is_too_late(self.due, now) else None
+
+    # What the pool tells
+
+    def set_running_or_notify_cancel(self) -> bool:
+        return True
+
+    def set_result(self, result: Any) -> None:
+        self._end(result, None)
+
+    def set_exception(self, error: BaseException) -> None:
+        self._end(None, error)
+
+    def cancel(self) -> bool:
+        """No thread has come to it, and none will."""
+        self.job.record.skipped(self.job.name, self.due, SkipReason.DOWN)
+        self.job.end(None)
+        return True
+
+    def _end(self, result: Any, error: BaseException | None) -> None:
+        iteration = None
+        try:
+            if self.started is None and error is not None:  # it failed before its work began
+                self.job.runs += 1
+                self.number, self.started = self.job.runs, self.job.life.clock.moment()
+            if self.started is not None:
+                iteration = self.iteration(self.started, self.seconds, result)
+                iteration = self._tell(iteration, error)
+        except Exception:
+            logger.exception("%s: the end of its run was not noted", self.job.name)
+        finally:
+            self.job.end(iteration and iteration._replace(result=self._is_productive))
+
+    def iteration(self, started: Moment, seconds: float, result: Any = None) -> Iteration:
+        return Iteration(self.number, self.due, started, seconds, result, job=self.job.name)
+
+    def _tell(self, iteration: Iteration, error: BaseException | None) -> Iteration:
+        """Tell everybody what the run came to."""
+        job = self.job
+        text = "" if error is None else stored_text(error)
+        if isinstance(error, ENDS_THE_PROCESS):
+            job.end_process(error)
+        else:
+            cut = self.timing is not None and self.timing.overdue_since is not None
+            iteration = job.life.finish(iteration, error, job.last, cut=cut)
+        job.record.ran(iteration, failed=error is not None, error=text)
+        return iteration

@@ -1,0 +1,210 @@
+"""One job of a running daemon: when it is due, and where its run stands."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, NamedTuple, Protocol
+
+from asgiref.sync import async_to_sync, iscoroutinefunction
+
+from daemonkit.clock import Moment
+from daemonkit.iteration import Iteration
+from daemonkit.jobs.due_times import DueTimes
+from daemonkit.jobs.job import DAEMON_DEFAULT, Job
+from daemonkit.jobs.record import Record
+from daemonkit.jobs.run import Run
+from daemonkit.jobs.skip_reason import SkipReason
+from daemonkit.life import Life
+from daemonkit.schedules.backoff import next_due
+
+ROUNDING = 0.001
+"""Seconds by which a due time of the wall clock may differ from the end of a pause."""
+
+
+class Phase(Enum):
+    """Where the run of a job stands."""
+
+    IDLE = "idle"
+    QUEUED = "queued"
+    RUNNING = "running"
+    ENDING = "ending"
+    """Its work is done, and what became of it is being told. It does not hinder the next run, which
+    only waits for it."""
+
+
+class Loop(Protocol):
+    """The scheduler, as a job sees it."""
+
+    def run_ended(self, job: ScheduledJob) -> None:
+        """The end of a run may make the job due."""
+
+    def end_process(self, job: ScheduledJob, error: BaseException) -> None:
+        """A run has raised what ends the process."""
+
+
+class Skip(NamedTuple):
+    """A due time that passes without a run, and why."""
+
+    due: Moment
+    reason: SkipReason
+
+
+class Decision(NamedTuple):
+    """What follows from a due time: a run for the pool, or a due time that is skipped, or neither
+    as yet."""
+
+    run: Run | None = None
+    skip: Skip | None = None
+
+
+class ScheduledJob:
+    """A job, its due times and its run.
+
+    The main thread decides what is to run. A thread of the pool says how far the run is.
+    """
+
+    def __init__(
+        self, job: Job, work: Callable[[], Any], life: Life, record: Record, loop: Loop
+    ) -> None:
+        self.job, self.name = job, job.name
+        self.life, self.record, self._loop = life, record, loop
+        self.work = life.entitled(async_to_sync(work) if iscoroutinefunction(work) else work)
+        daemons = life.settings.tick_timeout
+        self.tick_timeout = daemons if job.tick_timeout == DAEMON_DEFAULT else job.tick_timeout
+        self.times = DueTimes(job.schedule, life.pace.since)
+        self.runs = 0
+        self.last: Iteration | None = None
+        """What the last run came to, without its result and its error."""
+        self._retry: Moment | None = None
+        self._not_before = self._began = self._ended = float("-inf")
+        self._lock = threading.Lock()
+        self._phase = Phase.IDLE
+        self._run: Run | None = None
+        self._deferred: Moment | None = None
+        self._undecided: Iteration | None = None
+
+    # The main thread: what is due, and what follows from it
+
+    @property
+    def next_due(self) -> Moment:
+        if self._retry is None:
+            return self.times.next
+        return min(self._retry, self.times.next)
+
+    def restart(self, since: Moment, now: Moment) -> None:
+        """Count from ``since`` on: this process has come to lead."""
+        self._retry = None
+        self.times.restart(since, now)
+
+    def take(self, now: Moment, limit: int) -> list[Moment]:
+        """The due times up to ``now``, the newest ``limit`` of them."""
+        retry, passed = self._retry, list[Moment]()
+        if retry is not None and retry.monotonic <= now.monotonic:
+            self._retry = None
+            passed.append(retry)
+        if self.times.next.monotonic <= now.monotonic:
+            passed += self.times.take(now, limit)
+        return passed
+
+    def decide(self, due: Moment, now: Moment, reason_to_wait: str) -> Decision:
+        """What follows from a due time that has come."""
+        with self._lock:
+            if self._phase is Phase.ENDING:
+                older, self._deferred = self._deferred, due
+                return Decision(skip=older and Skip(older, SkipReason.GRACE))
+            if reason := self._skip_reason(due, now, reason_to_wait):
+                return Decision(skip=Skip(due, reason))
+            if self._phase is Phase.QUEUED and self._run is not None:
+                older, self._run.due = self._run.due, due
+                return Decision(skip=Skip(older, SkipReason.GRACE))
+            self._phase, self._run = Phase.QUEUED, Run(self, due)
+            return Decision(run=self._run)
+
+    def skip_reason(self, due: Moment, now: Moment, reason_to_wait: str) -> SkipReason | None:
+        """Why a due time that has passed is not run; None if nothing hinders it."""
+        with self._lock:
+            return self._skip_reason(due, now, reason_to_wait)
+
+    def _skip_reason(self, due: Moment, now: Moment, reason_to_wait: str) -> SkipReason | None:
+        if self._phase is Phase.RUNNING or self._began <= due.monotonic < self._ended:
+            return SkipReason.OVERLAP
+        if due.monotonic < self._not_before - ROUNDING:
+            return SkipReason.BACK_OFF
+        if reason_to_wait:
+            return SkipReason(reason_to_wait)
+        return SkipReason.GRACE if self.is_too_late(due, now) else None
+
+    def is_too_late(self, due: Moment, now: Moment) -> bool:
+        """Whether a due time is past its grace. One that is not fixed has no grace to pass."""
+        grace = self.job.grace
+        return grace is not None and self.is_fixed and now.monotonic - due.monotonic > grace
+
+    def decide_after_run(self, now: Moment) -> Moment | None:
+        """Decide when the job is next due, where its last run decides that.
+
+        Returns a due time that came while that run ended; it is now to be decided.
+        """
+        with self._lock:
+            deferred, self._deferred = self._deferred, None
+            iteration, self._undecided = self._undecided, None
+        if iteration is not None and not self.life.once:
+            due = next_due(self.job.schedule, iteration, self.times.since, now)
+            if not self.is_fixed:
+                self.times.next = due
+            else:
+                self._not_before = due.monotonic
+                # The due time of an exclusive job is claimed, and nobody may run it twice.
+                if iteration.problem is not None and not self.job.exclusive:
+                    self._retry = due
+        return deferred
+
+    @property
+    def is_exclusive(self) -> bool:
+        return self.job.exclusive
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether its due times do not depend on its runs."""
+        return self.times.is_fixed
+
+    @property
+    def is_idle(self) -> bool:
+        return self._phase is Phase.IDLE
+
+    @property
+    def running(self) -> Run | None:
+        """The run whose work is being done."""
+        return self._run if self._phase is Phase.RUNNING else None
+
+    # A thread of the pool: how far the run is
+
+    def begin(self) -> None:
+        with self._lock:
+            self._phase = Phase.RUNNING
+
+    def work_ended(self, began: Moment, seconds: float) -> None:
+        with self._lock:
+            self._phase = Phase.ENDING
+            self._began, self._ended = began.monotonic, began.monotonic + seconds
+
+    def end(self, iteration: Iteration | None) -> None:
+        """The run has ended, and came to this; None if it never began."""
+        with self._lock:
+            self._phase, self._run = Phase.IDLE, None
+            if iteration is not None:
+                self.last = iteration._replace(result=None, error=None)
+                if iteration.error is not None or not self.is_fixed:
+                    self._undecided = iteration
+        # A run that went well changes nothing for the loop, except when it was the last one.
+        if self._undecided is not None or self._deferred is not None or self.is_over:
+            self._loop.run_ended(self)
+
+    def end_process(self, error: BaseException) -> None:
+        self._loop.end_process(self, error)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is due."""
+        return self.next_due.monotonic == float("inf")
