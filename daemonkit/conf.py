@@ -33,9 +33,7 @@ def store_errors() -> str:
     choice = _said("store_errors")
     if choice not in _STORE_ERRORS:
         choices = ", ".join(map(repr, _STORE_ERRORS))
-        raise ImproperlyConfigured(
-            f"DAEMONKIT['store_errors'] is one of {choices}, not {choice!r}"
-        )
+        raise ImproperlyConfigured(f"DAEMONKIT['store_errors'] is one of {choices}, not {choice!r}")
     return str(choice)
 
 

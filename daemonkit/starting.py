@@ -121,14 +121,19 @@ class StartedByDjango(_Command):
     def _begin(self, tick: Callable[[], Any], settings: Settings) -> None:
         """Make the life to be lived, with what its settings ask for; each is loaded only then."""
         leadership, before_forced_end = None, _nothing
+        if settings.leader or settings.jobs:
+            from daemonkit.connections.private_session import PrivateSessions
+
+            terms = settings.terms
+            sessions = PrivateSessions(self.name, terms.patience if terms else None)
         if settings.terms is not None and settings.leader:
             from daemonkit.leading.leader import Leadership
 
-            leadership = Leadership(self, settings.terms)
+            leadership = Leadership(self, settings.terms, sessions.claims)
         if settings.jobs:
             from daemonkit.jobs.scheduler import Scheduler
 
-            self._scheduler = Scheduler(self.name, settings)
+            self._scheduler = Scheduler(self.name, settings, sessions)
             before_forced_end = self._scheduler.last_words
         self._life = Life(
             self, tick, settings, leadership=leadership, before_forced_end=before_forced_end

@@ -28,6 +28,7 @@ LAYERS = """
     connections
     daemon
     jobs.job
+    jobs.schedule
     leading
     settings
     listeners

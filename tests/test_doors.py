@@ -821,8 +821,8 @@ def test_check_of_a_refused_password_ends_with_78(manage: Manage, mariadb: Maria
     ("said", "sentence"),
     [
         ({"database": "nope"}, "DAEMONKIT['database'] is 'nope', which DATABASES lacks"),
-        ({"keep_run": 3}, "DAEMONKIT takes database, keep_runs; it has ['keep_run']"),
-        ([], "DAEMONKIT takes database, keep_runs; no dictionary"),
+        ({"keep_run": 3}, "DAEMONKIT takes database, keep_runs, store_errors; it has ['keep_run']"),
+        ([], "DAEMONKIT takes database, keep_runs, store_errors; no dictionary"),
     ],
 )
 def test_runs_under_settings_that_make_no_sense_ends_with_78(

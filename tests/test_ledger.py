@@ -13,8 +13,12 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError, connections, transaction
 
 from daemonkit import BaseDaemonCommand, Cron, Every, job
+from daemonkit.connections import write_behind
+from daemonkit.connections.private_session import PrivateSessions
 from daemonkit.connections.units import close_all
-from daemonkit.jobs.ledger import Entry, Ledger, read
+from daemonkit.jobs.ledger import DatabaseLedger
+from daemonkit.jobs.reading import read
+from daemonkit.jobs.rows import Entry
 from daemonkit.models import Run
 from daemonkit.testing import FakeClock
 from lab.servers import Server
@@ -36,6 +40,23 @@ def database(server: Server, alias: MakeAlias, monkeypatch: pytest.MonkeyPatch) 
     with connections[name].schema_editor() as editor:
         editor.delete_model(Run)
     close_all()
+
+
+@pytest.fixture
+def ledger(database: str) -> Iterator[Callable[[], DatabaseLedger]]:
+    """``ledger()``: one more ledger of this daemon, as another process would have it."""
+    made: list[DatabaseLedger] = []
+
+    def make() -> DatabaseLedger:
+        made.append(DatabaseLedger("test_ledger", PrivateSessions("test_ledger")))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+NewLedger = Callable[[], DatabaseLedger]
 
 
 def live(command: type[BaseDaemonCommand], clock: FakeClock, **options: Any) -> None:
@@ -248,10 +269,12 @@ class Alone(BaseDaemonCommand):
         self.runs.append(f"{self.life.clock.moment().utc:%H:%M:%S}")
 
 
-def test_a_due_time_that_another_process_has_claimed_is_not_run(database: str) -> None:
+def test_a_due_time_that_another_process_has_claimed_is_not_run(
+    database: str, ledger: NewLedger
+) -> None:
     Alone.runs.clear()
     due = datetime.fromtimestamp(NOON + 20, UTC)
-    assert Ledger("test_ledger").claim(Entry("turn", due, "running"))
+    assert ledger().claim(Entry("turn", due, "running"))
     live(Alone, FakeClock(NOON + 1), max_seconds=35)
     assert Alone.runs == ["12:00:10", "12:00:30"]
     live(Alone, FakeClock(NOON + 1), max_seconds=25)
@@ -289,10 +312,15 @@ def test_what_nobody_ran_is_written_before_a_later_due_time_is_claimed(
 ) -> None:
     """A process that is killed just after its claim has not written what it had to say later."""
     live(Alone, FakeClock(NOON + 1), max_seconds=10)
-    monkeypatch.setattr(Ledger, "_write_soon", lambda *_: None)
-    monkeypatch.setattr(Ledger, "close", lambda *_: None)
+    flush, killed = DatabaseLedger.flush, list[DatabaseLedger]()
+    monkeypatch.setattr(write_behind, "GATHER_SECONDS", 60)
+    monkeypatch.setattr(DatabaseLedger, "flush", lambda ledger: killed.append(ledger))
     live(Alone, FakeClock(NOON + 41), max_seconds=10)
-    assert told() == [
+    found = told()
+    for each in killed:
+        flush(each)
+        each.close()
+    assert found == [
         "12:00:10 ran",
         "12:00:20 skipped down",
         "12:00:30 skipped down",
@@ -332,25 +360,25 @@ def test_a_claim_stands_in_the_ledger_while_its_run_runs(database: str) -> None:
     assert told() == ["12:00:10 ran"]
 
 
-def test_a_row_of_a_process_that_is_gone_says_killed(database: str) -> None:
-    ledger = Ledger("test_ledger")
-    ledger.pid = 2**22 + 1  # above what Linux gives
-    ledger.claim(Entry("turn", datetime.fromtimestamp(NOON, UTC), "running"))
+def test_a_row_of_a_process_that_is_gone_says_killed(database: str, ledger: NewLedger) -> None:
+    gone = ledger()
+    gone.rows.pid = 2**22 + 1  # above what Linux gives
+    gone.claim(Entry("turn", datetime.fromtimestamp(NOON, UTC), "running"))
     assert told() == ["12:00:00 killed"]
-    ledger.host = "elsewhere"
-    ledger.claim(Entry("turn", datetime.fromtimestamp(NOON + 1, UTC), "running"))
+    gone.rows.host = "elsewhere"
+    gone.claim(Entry("turn", datetime.fromtimestamp(NOON + 1, UTC), "running"))
     assert told() == ["12:00:00 killed", "12:00:01 running"]
 
 
 def test_a_due_time_that_another_process_had_to_skip_is_run_by_one_of_those_that_can(
-    database: str,
+    database: str, ledger: NewLedger
 ) -> None:
     due = datetime.fromtimestamp(NOON + 20, UTC)
-    busy = Ledger("test_ledger")
+    busy = ledger()
     busy.note(Entry("turn", due, "skipped", "overlap"))
-    busy.close()
+    busy.flush()
     assert told() == ["12:00:20 skipped overlap"]
-    claims = [Ledger("test_ledger").claim(Entry("turn", due, "running")) for _ in range(3)]
+    claims = [ledger().claim(Entry("turn", due, "running")) for _ in range(3)]
     assert claims == [True, False, False]
     assert told() == ["12:00:20 running"]
 
@@ -403,19 +431,19 @@ def test_a_ledger_without_its_table_stops_no_job_and_is_one_sentence(
 
 
 def test_a_ledger_that_can_be_written_again_says_so_once_and_has_all_rows(
-    database: str, caplog: pytest.LogCaptureFixture
+    database: str, ledger: NewLedger, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "daemonkit")
     without_table(database)
-    ledger = Ledger("test_ledger")
+    mine = ledger()
     dues = [datetime.fromtimestamp(NOON + number, UTC) for number in range(3)]
-    ledger.note(Entry("turn", dues[0], "ran"))
+    mine.note(Entry("turn", dues[0], "ran"))
     eventually(lambda: "cannot be written" in caplog.text)
     restore_table(database)
     eventually(lambda: "can be written again" in caplog.text)
     for due in dues[1:]:
-        ledger.note(Entry("turn", due, "ran"))
-    ledger.close()
+        mine.note(Entry("turn", due, "ran"))
+    mine.flush()
     assert len(told()) == 3
     assert caplog.text.count("can be written again") == 1
     assert "dropped" not in caplog.text

@@ -89,8 +89,7 @@ def test_a_users_shorter_time_limits_hold_for_the_session_too(
 def test_work_with_the_orm_runs_on_the_session_and_takes_effect_as_one(
     session: PrivateSession, server: Server, probe: str
 ) -> None:
-    def work(wrapper: Any, fails: bool = False) -> None:
-        assert connections[probe] is wrapper
+    def work(fails: bool = False) -> None:
         with transaction.atomic(using=probe), connections[probe].cursor() as cursor:
             cursor.execute("INSERT INTO entry (note) VALUES ('a')")
             cursor.execute("INSERT INTO entry (note) VALUES ('b')")
@@ -100,7 +99,7 @@ def test_work_with_the_orm_runs_on_the_session_and_takes_effect_as_one(
     session.run(work, 5)
     before = server.sessions()
     with pytest.raises(IntegrityError):
-        session.run(lambda wrapper: work(wrapper, fails=True), 5)
+        session.run(lambda: work(fails=True), 5)
     assert server.execute("SELECT note FROM entry") == [("a",), ("b",)]
     session.execute("SELECT 1", [], 5)
     assert not before & server.sessions()  # after an error the session is a new one
@@ -235,7 +234,7 @@ def waiting(session: PrivateSession) -> Iterator[Callable[..., Any]]:
 
         def submit(work: Callable[[], Any], *, urgent: bool = False) -> Any:
             before = session.waiting
-            future = pool.submit(session.run, lambda _: work(), 20, urgent=urgent)
+            future = pool.submit(session.run, work, 20, urgent=urgent)
             eventually(lambda: session.waiting == before + 1)
             return future
 
@@ -247,7 +246,7 @@ def test_urgent_requests_go_before_the_others(
 ) -> None:
     gate, order = threading.Event(), list[str]()
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(session.run, lambda _: gate.wait(20), 20)
+        pool.submit(session.run, lambda: gate.wait(20), 20)
         eventually(lambda: session.is_in_use)
         futures = [waiting(lambda: order.append("claim")) for _ in range(3)]
         futures.append(waiting(lambda: order.append("renewal"), urgent=True))
@@ -261,7 +260,7 @@ def test_urgent_requests_go_before_the_others(
 def test_a_request_whose_turn_does_not_come_in_time_is_refused(session: PrivateSession) -> None:
     gate = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(session.run, lambda _: gate.wait(20), 20)
+        pool.submit(session.run, lambda: gate.wait(20), 20)
         eventually(lambda: session.is_in_use)
         with pytest.raises(NoAnswer, match="not free within"):
             session.execute("SELECT 1", [], 0.05)

@@ -29,7 +29,7 @@ from shop.models import (
     Supplier,
 )
 
-from daemonkit.jobs.job import jobs_of
+from daemonkit.jobs.schedule import jobs_of
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "sample_site"

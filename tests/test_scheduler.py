@@ -20,7 +20,7 @@ from django.db import OperationalError
 
 from daemonkit import BaseDaemonCommand, Cron, Every, Iteration, Poll, Schedule, job
 from daemonkit.clock import Moment
-from daemonkit.jobs.job import jobs_of
+from daemonkit.jobs.schedule import jobs_of
 from daemonkit.schedules.every import Aligned
 from daemonkit.signals import daemon_beat, iteration_finished, run_skipped
 from daemonkit.testing import FakeClock

@@ -21,6 +21,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from django.db import OperationalError, connections
 
+from daemonkit import conf
 from daemonkit.connections.sockets import cut_socket, descriptor_of
 from daemonkit.connections.wrappers import Wrapper
 
@@ -29,6 +30,9 @@ Answer: TypeAlias = tuple[int, list[tuple[Any, ...]]]
 
 IDLE_SECONDS = 60.0
 """A session that nobody has used for so long is closed. The next request opens a new one."""
+
+DRIVER_SECONDS = 5.0
+"""After so long the driver itself gives up: a thread that was left behind ends."""
 
 MAX_STUCK_THREADS = 3
 """How many threads may hang in a driver's ``connect()``, which nobody can cut, at one time."""
@@ -77,12 +81,11 @@ class PrivateSession:
 
         For ``within``, ``urgent`` and errors see ``run()``.
         """
-        return self.run(lambda wrapper: _execute(wrapper, sql, params), within, urgent=urgent)
+        work = functools.partial(_execute, self._alias, sql, params)
+        return self.run(work, within, urgent=urgent)
 
-    def run(
-        self, work: Callable[[Wrapper], Result], within: float, *, urgent: bool = False
-    ) -> Result:
-        """Return ``work(wrapper)``. It is called on the session's thread.
+    def run(self, work: Callable[[], Result], within: float, *, urgent: bool = False) -> Result:
+        """Return ``work()``. It is called on the session's thread.
 
         On that thread ``connections[alias]`` is the session's wrapper, so ``work`` may use the ORM
         with ``using(alias)``. Urgent requests are served before the others that wait.
@@ -129,6 +132,32 @@ class PrivateSession:
         return thread
 
 
+class PrivateSessions:
+    """The two sessions that a daemon's process may have of its own, each made when first used.
+
+    ``claims`` is for what must not wait: the lease and claims. ``ledger`` is for all other rows: a
+    slow write there delays no renewal. ``claim_seconds`` is the driver's time limit for claims.
+    """
+
+    def __init__(self, daemon: str, claim_seconds: float | None = None) -> None:
+        self._name = f"daemonkit {daemon}"
+        self._claim_seconds = claim_seconds or DRIVER_SECONDS
+
+    @functools.cached_property
+    def claims(self) -> PrivateSession:
+        return PrivateSession(conf.database(), self._claim_seconds, name=self._name)
+
+    @functools.cached_property
+    def ledger(self) -> PrivateSession:
+        return PrivateSession(conf.database(), DRIVER_SECONDS, name=self._name)
+
+    def close(self) -> None:
+        """End both. A request after that opens its session again."""
+        for name in ("claims", "ledger"):
+            if name in vars(self):
+                getattr(self, name).close()
+
+
 class _Turns:
     """Who may use a session next. The urgent go first."""
 
@@ -163,7 +192,7 @@ class _Turns:
         return not self.is_taken and (urgent or not self._urgent_waiting)
 
 
-_Request: TypeAlias = "tuple[Callable[[Wrapper], Any], Future[Any]]"
+_Request: TypeAlias = "tuple[Callable[[], Any], Future[Any]]"
 
 
 class _SessionThread(threading.Thread):
@@ -177,7 +206,7 @@ class _SessionThread(threading.Thread):
         self._wrapper: Wrapper = None
         self._descriptor: tuple[int | None, int] = (None, 0)
 
-    def submit(self, work: Callable[[Wrapper], Result]) -> Future[Result]:
+    def submit(self, work: Callable[[], Result]) -> Future[Result]:
         future: Future[Result] = Future()
         self._requests.put((work, future))
         return future
@@ -206,10 +235,10 @@ class _SessionThread(threading.Thread):
         self._disconnect()
         return self._requests.get()
 
-    def _serve(self, work: Callable[[Wrapper], Any], future: Future[Any]) -> None:
+    def _serve(self, work: Callable[[], Any], future: Future[Any]) -> None:
         try:
             self._connect()
-            result = work(self._wrapper)
+            result = work()
             self._wrapper.queries_log.clear()
         except BaseException as error:
             self._disconnect(cut=True)
@@ -240,8 +269,8 @@ class _SessionThread(threading.Thread):
                 wrapper.close()
 
 
-def _execute(wrapper: Wrapper, sql: str, params: Sequence[Any]) -> Answer:
-    with wrapper.cursor() as cursor:
+def _execute(alias: str, sql: str, params: Sequence[Any]) -> Answer:
+    with connections[alias].cursor() as cursor:
         cursor.execute(sql, params)
         rows = list(cursor.fetchall()) if cursor.description else []
         return cursor.rowcount, rows

@@ -29,6 +29,7 @@ class WriteBehind(Generic[Entry]):
     ``write`` gets the oldest entries, at most ``BATCH_SIZE``. While it raises they are kept and
     tried again after ``pause(failures)`` seconds. ``on_written`` is called after each batch,
     ``on_failure`` with the error and the number of entries lost so far, both on the queue's thread.
+    ``is_temporary`` says whether to try again while the queue is being closed.
     """
 
     def __init__(
@@ -39,10 +40,12 @@ class WriteBehind(Generic[Entry]):
         pause: Callable[[int], float],
         on_written: Callable[[], None],
         on_failure: Callable[[Exception, int], None],
+        is_temporary: Callable[[Exception], bool] = lambda error: True,
         max_entries: int = MAX_ENTRIES,
     ) -> None:
         self._write, self._name, self._pause = write, name, pause
         self._on_written, self._on_failure = on_written, on_failure
+        self._is_temporary = is_temporary
         self._max_entries = max_entries
         self._entries: deque[Entry] = deque()
         self._batch: list[Entry] = []  # what is being written
@@ -99,6 +102,8 @@ class WriteBehind(Generic[Entry]):
             else:
                 failures += 1
                 self._on_failure(error, self._lost)
+                if self._is_closing and not self._is_temporary(error):
+                    return
 
     def _wait_for_entries(self) -> bool:
         """False when the queue is closed and has nothing left to write, or no time for it."""

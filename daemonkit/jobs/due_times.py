@@ -6,7 +6,7 @@ from collections import deque
 
 from daemonkit.clock import NEVER, Moment
 from daemonkit.iteration import Iteration
-from daemonkit.schedules.schedule import Aligned, Every, Schedule
+from daemonkit.schedules.base import Schedule
 
 LOOK_BACK_HOURS = (1, 24, 24 * 31, 24 * 366)
 """How far back to look for missed due times, in turn, until enough are found."""
@@ -23,16 +23,6 @@ class DueTimes:
         self.next = NEVER
         self._previous: Moment | None = None
 
-    @property
-    def is_fixed(self) -> bool:
-        """Whether the due times do not depend on the runs."""
-        return self.schedule.is_fixed
-
-    @property
-    def is_interval(self) -> bool:
-        """Whether they count on the monotonic clock, from the begin of the process."""
-        return isinstance(self.schedule, Every) and not isinstance(self.schedule, Aligned)
-
     def start(self, now: Moment) -> None:
         """Begin with the first due time."""
         self.next = self.schedule.due(None, self.since, now)
@@ -44,7 +34,7 @@ class DueTimes:
 
     def ask_again(self, now: Moment) -> None:
         """Ask the schedule again for the next due time: the wall clock was set."""
-        if self.is_fixed and self.next != NEVER:
+        if self.schedule.is_fixed and self.next != NEVER:
             last = self._previous and _run_at(self._previous)
             self.next = self.schedule.due(last, self.since, now)
 
@@ -58,14 +48,14 @@ class DueTimes:
         One that is not fixed is followed by none until its run has ended.
         """
         due = self.next
-        if not self.is_fixed:
+        if not self.schedule.is_fixed:
             self.next = NEVER
             return [due]
         following = self.after(due, now)
         if following.monotonic > now.monotonic:  # as nearly always
             self.next, self._previous = following, due
             return [due]
-        if self.is_interval:
+        if self.schedule.is_interval:
             due = self._leap(due, now, limit)
         passed, self.next = self._walk(due, now, limit)
         self._previous = passed[-1]

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator
-from datetime import datetime
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-from django.core.management.base import CommandError
-
-from daemonkit.clock import NEVER, Moment
-from daemonkit.exits import Exit
-from daemonkit.iteration import Iteration
 from daemonkit.schedules.base import Schedule
 from daemonkit.schedules.durations import parse_duration
 from daemonkit.schedules.triggers import as_schedule
-from daemonkit.schedules.value import Value
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
-MOST_TOLD = 5
-"""Jobs that are told by name where all of them are told of."""
-
-DAEMONS = -1.0
-"""As ``tick_timeout`` of a job: what the daemon says."""
+DAEMON_DEFAULT = -1.0
+"""As ``tick_timeout`` of a job: the daemon's holds."""
 
 
 class Job(NamedTuple):
@@ -33,7 +23,7 @@ class Job(NamedTuple):
     ``grace``
         How late a run may start; None: until the next one is due.
     ``tick_timeout``
-        As the daemon's, which holds if none is said; None: no bound.
+        As the daemon's, which is the default; None: no limit.
     ``catch_up``
         Whether a due time that passed while the process was down is run once at the start.
     ``exclusive``
@@ -43,7 +33,7 @@ class Job(NamedTuple):
     name: str
     schedule: Schedule
     grace: float | None = None
-    tick_timeout: float | None = DAEMONS
+    tick_timeout: float | None = DAEMON_DEFAULT
     catch_up: bool = False
     exclusive: bool = False
 
@@ -59,7 +49,7 @@ def job(
     schedule: Any,
     *,
     grace: float | str | None = None,
-    tick_timeout: float | str | None = DAEMONS,
+    tick_timeout: float | str | None = DAEMON_DEFAULT,
     catch_up: bool = False,
     exclusive: bool = False,
 ) -> Callable[[Method], Method]:
@@ -78,7 +68,7 @@ def job(
     def decorate(method: Method) -> Method:
         name = _name_of(method)
         # The class is being made; a second method of the same name would replace the first.
-        if _marker(sys._getframe(1).f_locals.get(name)):
+        if job_of(sys._getframe(1).f_locals.get(name)):
             raise ValueError(f"there are two jobs {name}(): give one of them another name")
         try:
             made = Job(
@@ -123,7 +113,8 @@ def _schedule(value: Any, *, catch_up: bool, exclusive: bool) -> Schedule:
 _MARK = "_daemonkit_job"
 
 
-def _marker(method: Any) -> Job | None:
+def job_of(method: Any) -> Job | None:
+    """The job that a method is, if it is one."""
     found = getattr(method, _MARK, None)
     return found if isinstance(found, Job) else None
 
@@ -131,8 +122,8 @@ def _marker(method: Any) -> Job | None:
 def _seconds(name: str, value: float | str | None) -> float | None:
     if value is None or value == "none":
         return None
-    if name == "tick_timeout" and value == DAEMONS:
-        return DAEMONS
+    if name == "tick_timeout" and value == DAEMON_DEFAULT:
+        return DAEMON_DEFAULT
     try:
         seconds = parse_duration(value)
     except ValueError as error:
@@ -140,70 +131,3 @@ def _seconds(name: str, value: float | str | None) -> float | None:
     if seconds <= 0:
         raise ValueError(f"{name} must be above zero, not {value}")
     return seconds
-
-
-def jobs_of(daemon: type[Any]) -> tuple[Job, ...]:
-    """The jobs of a daemon's class, in the order of their definition.
-
-    Raises ``CommandError`` (exit code 2) for one that a subclass has overridden
-    without saying when it is to run.
-    """
-    members = (pair for each in reversed(daemon.__mro__) for pair in vars(each).items())
-    jobs = []
-    for name in dict.fromkeys(name for name, member in members if _marker(member)):
-        method = getattr(daemon, name)
-        if found := _marker(method):
-            jobs.append(found._replace(name=name))
-        elif method is not None:
-            raise CommandError(
-                f"{daemon.__module__.rpartition('.')[2]}.{name}() overrides a job and is none: put "
-                f"@job(...) above it, too, or write {name} = None to be rid of the job",
-                returncode=Exit.USAGE,
-            )
-    return tuple(jobs)
-
-
-class Jobs(Value, Schedule):
-    """The schedule of a daemon with jobs: that of all of them."""
-
-    jobs: tuple[Job, ...]
-
-    def __init__(self, jobs: tuple[Job, ...]) -> None:
-        super().__init__(jobs=jobs)
-
-    @property
-    def is_shareable(self) -> bool:
-        return all(job.exclusive for job in self.jobs)
-
-    def __str__(self) -> str:
-        first = "; ".join(map(str, self.jobs[:MOST_TOLD]))
-        more = len(self.jobs) - MOST_TOLD
-        return f"{first}; and {more} more jobs" if more > 0 else first
-
-    def due(self, last: Iteration | None, begun: Moment, now: Moment) -> Moment:
-        return min((job.schedule.due(last, begun, now) for job in self.jobs), default=NEVER)
-
-    def upcoming(self, now: Moment) -> Iterator[datetime]:
-        return (due for due, _ in self.upcoming_jobs(now))
-
-    def upcoming_jobs(self, now: Moment) -> Iterator[tuple[datetime, Job]]:
-        """The due times to come, and whose they are."""
-        pending = [(job, job.schedule.upcoming(now)) for job in self.jobs]
-        heads = [(due, index) for index, (_, times) in enumerate(pending)
-                 if (due := next(times, None))]  # fmt: skip
-        while heads:
-            due, index = min(heads)
-            heads.remove((due, index))
-            job, times = pending[index]
-            yield due, job
-            if following := next(times, None):
-                heads.append((following, index))
-
-
-def one_of(jobs: tuple[Job, ...], names: list[str]) -> tuple[Job, ...]:
-    """The jobs of these names. Raises ``ValueError``, with what there is, for any other."""
-    known = {job.name: job for job in jobs}
-    for name in names:
-        if name not in known:
-            raise ValueError(f"there is no job {name!r}; there are {', '.join(known)}")
-    return tuple(known[name] for name in dict.fromkeys(names))

@@ -12,12 +12,13 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Protocol, TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
 
 from daemonkit import conf
-from daemonkit.connections.private_session import PrivateSession
+from daemonkit.connections.private_session import PrivateSessions
 from daemonkit.connections.write_behind import WriteBehind
 from daemonkit.errors import Problem, classify, one_line
 from daemonkit.jobs.rows import Entry, Rows, is_table_missing
@@ -31,9 +32,9 @@ REQUEST_SECONDS = 5.0
 """The deadline of one request to the database."""
 
 CLAIM_SECONDS = 3.0
-"""The deadline of a claim, all its tries together."""
+"""The longest time for a claim, all its tries together."""
 
-CLOSE_SECONDS = 5.0
+FLUSH_SECONDS = 5.0
 """For the last rows, when the daemon ends."""
 
 COMPLAINT_INTERVAL = 60.0
@@ -58,8 +59,11 @@ class Ledger(Protocol):
     def hurry(self) -> None:
         """Write at once from now on: the process may end at any moment."""
 
+    def flush(self) -> None:
+        """Write what is left, within a few seconds. Nothing can be noted after that."""
+
     def close(self) -> None:
-        """Write what is left, within a few seconds."""
+        """End the sessions."""
 
 
 class NoLedger:
@@ -77,6 +81,8 @@ class NoLedger:
 
     def hurry(self) -> None: ...
 
+    def flush(self) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -84,25 +90,22 @@ class DatabaseLedger:
     """The ledger in the database. Only ``open()`` and ``claim()`` raise when that is away."""
 
     def __init__(
-        self,
-        daemon: str,
-        *,
-        session: PrivateSession,
-        claims: PrivateSession,
-        claim_seconds: float = CLAIM_SECONDS,
+        self, daemon: str, sessions: PrivateSessions, claim_seconds: float = CLAIM_SECONDS
     ) -> None:
         self.daemon = daemon
         self.rows = Rows(daemon)
-        self._session, self._claims, self._claim_seconds = session, claims, claim_seconds
+        self._sessions = sessions
+        self._claim_seconds = min(claim_seconds, CLAIM_SECONDS)
         self._queue = WriteBehind[Entry](
             self._write,
             name=f"{daemon}-ledger",
             pause=Backoff().pause,
             on_written=self._recovered,
             on_failure=self.complain,
+            is_temporary=lambda error: classify(error) is not None,
         )
         self._complained_at = -COMPLAINT_INTERVAL
-        self._is_ailing = False
+        self._is_ailing = self._has_no_table = False
 
     def open(self, *, needed: bool) -> dict[str, datetime]:
         """The newest due time of each job that has a row.
@@ -127,18 +130,17 @@ class DatabaseLedger:
     def claim(self, entry: Entry) -> bool:
         """Claim a due time for this process. False if another one has it.
 
-        Raises what the database raises, in ``claim_seconds`` at the latest. Then the due time must
-        not be run.
+        Raises what the database raises, after ``claim_seconds`` at the latest. Then the due time
+        must not be run.
         """
         deadline = time.monotonic() + self._claim_seconds
         skips = [each for each in self._queue.pending() if each.job == entry.job and each.is_skip]
         tries = 0
         while True:
             left = max(0.0, deadline - time.monotonic())
+            claim = partial(self.rows.claim, entry, skips, again=tries > 0)
             try:
-                claimed = self._claims.run(
-                    lambda _, again=tries > 0: self.rows.claim(entry, skips, again=again), left
-                )
+                claimed = self._sessions.claims.run(claim, left)
             except Exception as error:
                 tries += 1
                 pause = 0.0 if tries == 1 else 0.2
@@ -155,18 +157,21 @@ class DatabaseLedger:
     def hurry(self) -> None:
         self._queue.hurry()
 
-    def close(self) -> None:
-        if left := self._queue.close(CLOSE_SECONDS):
-            logger.error("the ledger of %s lacks its last rows: %d", self.daemon, left)
+    def flush(self) -> None:
+        left = self._queue.close(FLUSH_SECONDS)
+        if left and not self._has_no_table:
+            logger.error("the ledger of %s lacks its last %d rows", self.daemon, left)
         elif self.rows.has_new_rows:
             try:
-                self._ask(lambda: self.rows.prune(all_jobs=True))
+                self._ask(partial(self.rows.prune, all_jobs=True))
             except Exception as error:
                 self.complain(error)
-        self._session.close()
+
+    def close(self) -> None:
+        self._sessions.close()
 
     def _ask(self, work: Callable[[], Result]) -> Result:
-        return self._session.run(lambda _: work(), REQUEST_SECONDS)
+        return self._sessions.ledger.run(work, REQUEST_SECONDS)
 
     def _write(self, entries: list[Entry]) -> None:
         self._ask(lambda: self.rows.write(entries))
@@ -190,13 +195,12 @@ class DatabaseLedger:
     def _mend(self, error: Exception) -> str:
         if classify(error) is None:
             with contextlib.suppress(Exception):
-                if self._ask(is_table_missing):
-                    return ". It has no table: run `manage.py migrate`"
-        return ""
+                self._has_no_table = self._ask(is_table_missing)
+        return ". It has no table: run `manage.py migrate`" if self._has_no_table else ""
 
     def _recovered(self) -> None:
         if self._is_ailing:
-            self._is_ailing = False
+            self._is_ailing = self._has_no_table = False
             logger.info("the ledger of %s can be written again", self.daemon)
 
 

@@ -57,6 +57,11 @@ class Rows:
         self.host, self.pid = socket.gethostname(), os.getpid()
         self._new_rows: Counter[str] = Counter()  # of each job, since it was pruned
 
+    @property
+    def has_new_rows(self) -> bool:
+        """Whether rows were written since the last pruning."""
+        return bool(self._new_rows)
+
     def newest(self) -> dict[str, datetime]:
         """The newest due time of each job that has a row."""
         found = self._all().values("job").annotate(newest=Max("due")).order_by()
@@ -120,7 +125,9 @@ class Rows:
     def _insert_skips(self, entries: list[Entry]) -> None:
         rows = [self._row(each) for each in entries]
         for row in rows:
-            if row.reason == SkipReason.LEDGER:  # our claim got no answer, but may have taken effect
+            if (
+                row.reason == SkipReason.LEDGER
+            ):  # our claim got no answer, but may have taken effect
                 claim = self._claims().filter(job=row.job, due=row.due)
                 claim.update(status=row.status, reason=row.reason)
         Run.objects.using(conf.database()).bulk_create(

@@ -11,6 +11,7 @@ from daemonkit.jobs.skip_reason import SkipReason
 from daemonkit.life import Life
 from daemonkit.listeners.log import logger
 from daemonkit.process.stopping import Tick
+from daemonkit.schedules.base import Schedule
 
 ENDS_THE_PROCESS = (SystemExit, KeyboardInterrupt, GeneratorExit)
 
@@ -28,7 +29,7 @@ class Owner(Protocol):
     @property
     def is_exclusive(self) -> bool: ...
     @property
-    def is_fixed(self) -> bool: ...
+    def schedule(self) -> Schedule: ...
     def work(self) -> Any: ...
     def is_too_late(self, due: Moment, now: Moment) -> bool: ...
     def begin(self) -> None: ...
@@ -50,7 +51,7 @@ class Run:
         self.started: Moment | None = None
         self.seconds = 0.0
         self.timing: Tick | None = None
-        self._is_productive = False
+        self._judgement: Any = None
 
     def execute(self) -> Any:
         """Do the job's work, unless something has come in between."""
@@ -70,8 +71,7 @@ class Run:
         with life.stop.timing(job.tick_timeout, job.name) as self.timing:
             try:
                 result = job.work()
-                if not job.is_fixed:
-                    self._is_productive = bool(result)  # here, where an error is the run's own
+                self._judgement = job.schedule.judge(result)
                 return result
             finally:
                 self.seconds = life.clock.moment().monotonic - now.monotonic
@@ -111,7 +111,7 @@ class Run:
         except Exception:
             logger.exception("%s: the end of its run was not noted", self.job.name)
         finally:
-            self.job.end(iteration and iteration._replace(result=self._is_productive))
+            self.job.end(iteration and iteration._replace(result=self._judgement))
 
     def iteration(self, started: Moment, seconds: float, result: Any = None) -> Iteration:
         return Iteration(self.number, self.due, started, seconds, result, job=self.job.name)

@@ -18,6 +18,7 @@ from daemonkit.jobs.run import Run
 from daemonkit.jobs.skip_reason import SkipReason
 from daemonkit.life import Life
 from daemonkit.schedules.backoff import next_due
+from daemonkit.schedules.base import Schedule
 
 ROUNDING = 0.001
 """Seconds by which a due time of the wall clock may differ from the end of a pause."""
@@ -141,10 +142,10 @@ class ScheduledJob:
         grace = self.job.grace
         return grace is not None and self.is_fixed and now.monotonic - due.monotonic > grace
 
-    def decide_after_run(self, now: Moment) -> Moment | None:
-        """Decide when the job is next due, where its last run decides that.
+    def after_run(self, now: Moment) -> list[Moment]:
+        """See when the job is next due, if its last run decides that.
 
-        Returns a due time that came while that run ended; it is now to be decided.
+        Returns the due time that came while that run was ending, if one did.
         """
         with self._lock:
             deferred, self._deferred = self._deferred, None
@@ -158,7 +159,11 @@ class ScheduledJob:
                 # The due time of an exclusive job is claimed, and nobody may run it twice.
                 if iteration.problem is not None and not self.job.exclusive:
                     self._retry = due
-        return deferred
+        return [] if deferred is None else [deferred]
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.job.schedule
 
     @property
     def is_exclusive(self) -> bool:
@@ -167,7 +172,7 @@ class ScheduledJob:
     @property
     def is_fixed(self) -> bool:
         """Whether its due times do not depend on its runs."""
-        return self.times.is_fixed
+        return self.job.schedule.is_fixed
 
     @property
     def is_idle(self) -> bool:

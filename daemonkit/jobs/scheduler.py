@@ -6,16 +6,18 @@ run that has ended comes back to the main thread if its end decides when the job
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 
 from daemonkit import conf, signals
 from daemonkit.clock import NEVER, NOTHING_DUE, Moment
 from daemonkit.connections.pool import Pool
+from daemonkit.connections.private_session import PrivateSessions
 from daemonkit.connections.units import close_idle
 from daemonkit.iteration import Iteration
 from daemonkit.jobs.agenda import Agenda
-from daemonkit.jobs.ledger import Ledger
+from daemonkit.jobs.ledger import DatabaseLedger, Ledger, NoLedger
 from daemonkit.jobs.record import Record
 from daemonkit.jobs.run import Run
 from daemonkit.jobs.scheduled_job import ScheduledJob
@@ -33,7 +35,13 @@ what ran before out of the ledger."""
 def live(life: Life, scheduler: Scheduler) -> Iteration | None:
     """A life of a daemon with jobs. The last iteration, if there was one."""
     scheduler.begin(life)
-    with life.watched(), life.announced(), life.opened(scheduler.open), life.campaigning():
+    with (
+        life.watched(),
+        life.announced(),
+        contextlib.closing(scheduler.ledger),
+        life.opened(scheduler.open),
+        life.campaigning(),
+    ):
         return scheduler.live()
 
 
@@ -44,12 +52,14 @@ class Scheduler:
     record: Record
     wall_clock: WallClock
 
-    def __init__(self, name: str, settings: Settings, ledger: Ledger) -> None:
-        self.ledger, self.clock = ledger, settings.clock
+    def __init__(self, name: str, settings: Settings, sessions: PrivateSessions) -> None:
+        self.clock = settings.clock
+        self.ledger: Ledger = NoLedger()
+        if settings.ledger:
+            self.ledger = DatabaseLedger(name, sessions, settings.stop_timeout / 2)
         self.pool = Pool(settings.threads, name=name)
         self.agenda = Agenda[ScheduledJob]()
         self.jobs: list[ScheduledJob] = []
-        self.last: Iteration | None = None
         self.begun = 0  # runs
         self._ready: list[Run] = []
         self._ended: deque[ScheduledJob] = deque()
@@ -73,7 +83,8 @@ class Scheduler:
         it may fail, and then this is called again."""
         if self._is_open:
             return
-        conf.keep_runs(), conf.store_errors()  # whether they make sense
+        conf.keep_runs()  # whether they make sense
+        conf.store_errors()
         newest = self.ledger.open(needed=any(job.job.needs_ledger for job in self.jobs))
         self._is_open, now = True, self.clock.moment()
         for job in self.jobs:
@@ -85,7 +96,7 @@ class Scheduler:
 
     def _look_back(self, job: ScheduledJob, last: Moment, begun: Moment) -> None:
         """Skip what passed before the process began, or catch up on the last of it."""
-        if job.times.is_interval or not job.is_fixed:
+        if job.job.schedule.is_interval or not job.is_fixed:
             return  # its due times begin with the process
         passed = job.times.between(last, begun, MAX_PASSED)
         if passed and job.job.catch_up and not job.is_too_late(passed[-1], begun):
@@ -113,7 +124,7 @@ class Scheduler:
             self._close()
         if self._raised is not None and not life.stop.forced:
             raise self._raised
-        return self.last
+        return self.record.last
 
     def _wait(self, due: Moment, now: Moment) -> None:
         seconds = due.monotonic - now.monotonic
@@ -137,19 +148,21 @@ class Scheduler:
         is_over = not limit or self.begun < limit  # or what is queued belongs to it
         while not self.pool.close(cancel=is_over or life.stop.asked, timeout=life.pulse):
             life.pulsed()
-        self.ledger.close()
+        self.ledger.flush()
 
     # What is due
 
     def _run_what_is_due(self, now: Moment) -> None:
+        reason_to_wait = self.life.pace.reason_to_wait(now)  # first: when it ends, all starts anew
         self._note_changes(now)
         while self._ended:
-            self._decide_after_run(self._ended.popleft(), now)
+            job = self._ended.popleft()
+            self._decide(job, job.after_run(now), now, reason_to_wait)
         limit = self.life.settings.max_ticks
         for job in self.agenda.pop(now):
             if limit and self.begun >= limit:
                 break
-            self._decide(job, job.take(now, MAX_PASSED), now)
+            self._decide(job, job.take(now, MAX_PASSED), now, reason_to_wait)
         # All at once: a thread that wakes up would only be in the way before.
         ready, self._ready = self._ready, []
         if ready:
@@ -169,13 +182,10 @@ class Scheduler:
             job.restart(since, now) if has_come_to_lead else job.times.ask_again(now)
             self.agenda.put(job, job.next_due)
 
-    def _decide_after_run(self, job: ScheduledJob, now: Moment) -> None:
-        deferred = job.decide_after_run(now)
-        self._decide(job, [deferred] if deferred is not None else [], now)
-
-    def _decide(self, job: ScheduledJob, passed: list[Moment], now: Moment) -> None:
+    def _decide(
+        self, job: ScheduledJob, passed: list[Moment], now: Moment, reason_to_wait: str
+    ) -> None:
         """Run the newest of the due times that have come, or skip it; skip those before it."""
-        reason_to_wait = self.life.pace.reason_to_wait(now)
         for due in passed[:-1]:
             reason = job.skip_reason(due, now, reason_to_wait) or SkipReason.GRACE
             self.record.skipped(job.name, due, reason)

@@ -58,16 +58,18 @@ class Leadership:
     _life: Campaigner
 
     def __init__(
-        self, daemon: Daemon, terms: Terms, clock: Callable[[], float] = boot_clock
+        self,
+        daemon: Daemon,
+        terms: Terms,
+        session: PrivateSession,
+        clock: Callable[[], float] = boot_clock,
     ) -> None:
         from daemonkit.models import Lease  # models cannot be loaded before the apps are
 
         self._daemon, self._terms = daemon, terms
         self._name = daemon.name
         refuse_where_none_can_lead(self._name)
-        self._session = PrivateSession(
-            conf.database(), terms.patience, name=f"daemonkit {self._name}"
-        )
+        self._session = session
         row = LeaseRow(Lease._meta.db_table, self._name, self._execute)
         self._candidate = Candidate(row, terms, str(this_process()), clock)
         self._work = EntitledWork(self._name, self._present_epoch)

@@ -62,9 +62,9 @@ def _shortest(daemons: float | None, jobs: Sequence[Job]) -> float | None:
     """The shortest of all time limits, by which the watcher looks: the daemon's, or its jobs'."""
     if not jobs:
         return daemons
-    from daemonkit.jobs.job import DAEMONS  # not for a plain loop
+    from daemonkit.jobs.job import DAEMON_DEFAULT  # not for a plain loop
 
-    own = [daemons if job.tick_timeout == DAEMONS else job.tick_timeout for job in jobs]
+    own = [daemons if job.tick_timeout == DAEMON_DEFAULT else job.tick_timeout for job in jobs]
     return min((each for each in own if each is not None), default=None)
 
 

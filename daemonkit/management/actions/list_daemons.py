@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from daemonkit.discovery import Found, find_daemons
-from daemonkit.jobs.job import Jobs, jobs_of
+from daemonkit.jobs.schedule import Jobs, jobs_of
 from daemonkit.management.actions.action import Action, Request
 
 

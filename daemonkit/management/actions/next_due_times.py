@@ -12,7 +12,7 @@ from django.core.management.base import CommandError
 from daemonkit.clock import Clock, Moment
 from daemonkit.discovery import find_daemon
 from daemonkit.exits import Exit
-from daemonkit.jobs.job import Jobs
+from daemonkit.jobs.schedule import Jobs
 from daemonkit.management.actions.action import Action, Request
 from daemonkit.schedules.base import Schedule
 from daemonkit.schedules.poll import Poll
