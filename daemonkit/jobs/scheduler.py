@@ -153,8 +153,9 @@ class Scheduler:
     # What is due
 
     def _run_what_is_due(self, now: Moment) -> None:
-        reason_to_wait = self.life.pace.reason_to_wait(now)  # first: when it ends, all starts anew
-        self._note_changes(now)
+        # The reason first: when it ends, the schedules may count anew.
+        reason_to_wait = self.life.pace.reason_to_wait(now)
+        self._ask_schedules_again(now, reason_to_wait)
         while self._ended:
             job = self._ended.popleft()
             self._decide(job, job.after_run(now), now, reason_to_wait)
@@ -168,18 +169,19 @@ class Scheduler:
         if ready:
             self.pool.fulfil((run, run.execute) for run in ready)
 
-    def _note_changes(self, now: Moment) -> None:
-        """Ask the schedules again if the wall clock was set, or if this process has come to lead.
+    def _ask_schedules_again(self, now: Moment, reason_to_wait: str) -> None:
+        """Ask them again if the wall clock was set, or if this process has come to lead.
 
         A new leader does not run what came due while another process led.
         """
         was_set, since = self.wall_clock.was_set(now), self.life.pace.since
-        has_come_to_lead = since is not self._since
-        if not was_set and not has_come_to_lead:
+        restarts = since is not self._since and not reason_to_wait
+        if restarts:
+            self._since = since
+        elif not was_set:
             return
-        self._since = since
         for job in self.jobs:
-            job.restart(since, now) if has_come_to_lead else job.times.ask_again(now)
+            job.restart(since, now) if restarts else job.times.ask_again(now)
             self.agenda.put(job, job.next_due)
 
     def _decide(
