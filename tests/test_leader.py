@@ -14,6 +14,7 @@ from django.core.management.base import CommandError
 from django.db import OperationalError, connections, transaction
 
 from daemonkit import BaseDaemonCommand, Cron, Every, Moment, Schedule, StaleEpoch, guarded
+from daemonkit.connections.private_session import PrivateSession
 from daemonkit.leading.leader import Leadership
 from daemonkit.leading.lease import Candidate, Deposed, LeaseRow, Row, Terms, boot_clock
 from daemonkit.life import Life
@@ -477,9 +478,10 @@ def life() -> Life:
 
 
 @pytest.fixture
-def leadership(daemonkits: None, ticking: SetClock, life: Life) -> Iterator[Leadership]:
+def leadership(daemonkits: None, ticking: SetClock, life: Life, probe: str) -> Iterator[Leadership]:
     """It leads, by the test's clock."""
-    leadership = Leadership(Led(), TERMS, ticking)
+    session = PrivateSession(probe, TERMS.patience)
+    leadership = Leadership(Led(), TERMS, session, ticking)
     leadership.enter(life)
     assert leadership.hindrance == "not leader"
     leadership.step()

@@ -426,7 +426,7 @@ def test_a_ledger_without_its_table_stops_no_job_and_is_one_sentence(
     assert len(ran) == 20
     (said,) = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
     assert "cannot be written" in said
-    assert said.endswith("It has no table: run `manage.py migrate`")
+    assert said.endswith("It has no table: run `manage.py migrate daemonkit --database probe`")
     assert "\n" not in said
 
 
@@ -459,7 +459,7 @@ def test_a_job_that_needs_the_ledger_is_refused_without_its_table_and_78(
         @job(Cron("* * * * *"), **details)
         def turn(self) -> None: ...
 
-    with pytest.raises(CommandError, match=r"run `manage.py migrate`") as caught:
+    with pytest.raises(CommandError, match=r"run `manage.py migrate daemonkit") as caught:
         live(Command, FakeClock(NOON), max_ticks=1)
     restore_table(database)
     assert caught.value.returncode == 78

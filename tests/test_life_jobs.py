@@ -374,7 +374,7 @@ def test_an_exclusive_job_without_the_migration_is_one_sentence_and_78(
     assert daemon.wait(30) == 78
     sentence, *others = [line for line in daemon.output.splitlines() if "ledger" in line]
     assert sentence.startswith("CommandError: several has jobs that need the ledger")
-    assert sentence.endswith("run `manage.py migrate`")
+    assert sentence.endswith("run `manage.py migrate daemonkit`")
     assert not others
     assert "dropped" not in daemon.output
     assert "Traceback" not in daemon.output

@@ -19,9 +19,11 @@ from django.core.exceptions import ImproperlyConfigured
 
 from daemonkit import conf
 from daemonkit.connections.private_session import PrivateSessions
+from daemonkit.connections.tables import how_to_migrate, is_table_missing
 from daemonkit.connections.write_behind import WriteBehind
 from daemonkit.errors import Problem, classify, one_line
-from daemonkit.jobs.rows import Entry, Rows, is_table_missing
+from daemonkit.jobs.rows import Entry, Rows
+from daemonkit.models import Run
 from daemonkit.schedules.backoff import Backoff
 
 logger = logging.getLogger("daemonkit")
@@ -116,15 +118,16 @@ class DatabaseLedger:
         try:
             return self._ask(self.rows.newest)
         except Exception as error:
-            if needed and not self._ask(is_table_missing):
+            if needed and not self._ask(_is_table_missing):
                 raise
             if not needed:
                 self.complain(error)
                 return {}
         # Outside of the except block, or the other error would be logged with this one.
+        alias = conf.database()
         raise ImproperlyConfigured(
             f"{self.daemon} has jobs that need the ledger (exclusive=True or catch_up=True), and "
-            f"it has no table in the database {conf.database()!r}: run `manage.py migrate`"
+            f"it has no table in the database {alias!r}: {how_to_migrate(alias)}"
         )
 
     def claim(self, entry: Entry) -> bool:
@@ -195,8 +198,9 @@ class DatabaseLedger:
     def _mend(self, error: Exception) -> str:
         if classify(error) is None:
             with contextlib.suppress(Exception):
-                self._has_no_table = self._ask(is_table_missing)
-        return ". It has no table: run `manage.py migrate`" if self._has_no_table else ""
+                self._has_no_table = self._ask(_is_table_missing)
+        how = how_to_migrate(conf.database())
+        return f". It has no table: {how}" if self._has_no_table else ""
 
     def _recovered(self) -> None:
         if self._is_ailing:
@@ -205,3 +209,7 @@ class DatabaseLedger:
 
 
 _TRIED_AGAIN = (Problem.RETRY, Problem.LOST, Problem.UNREACHABLE)
+
+
+def _is_table_missing() -> bool:
+    return is_table_missing(conf.database(), Run._meta.db_table)

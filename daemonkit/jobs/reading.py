@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections import Counter
 from typing import Any
 
 from daemonkit import conf
 from daemonkit.jobs.rows import from_database
 from daemonkit.models import Run
+from daemonkit.process.identity import Identity
 
 
 def read(daemon: str | None = None) -> list[dict[str, Any]]:
@@ -30,7 +29,8 @@ def read(daemon: str | None = None) -> list[dict[str, Any]]:
 
 
 def _as_dict(row: Run) -> dict[str, Any]:
-    status = "killed" if row.status == Run.Status.RUNNING and _is_gone(row) else row.status
+    is_gone = row.pid is not None and Identity(row.host, row.pid).is_gone
+    status = "killed" if row.status == Run.Status.RUNNING and is_gone else row.status
     return {
         "daemon": row.daemon,
         "job": row.job,
@@ -44,16 +44,3 @@ def _as_dict(row: Run) -> dict[str, Any]:
         "host": row.host,
         "pid": row.pid,
     }
-
-
-def _is_gone(row: Run) -> bool:
-    """Whether the process of a running row has ended, as far as this host can see."""
-    if row.host != socket.gethostname() or row.pid is None:
-        return False
-    try:
-        os.kill(row.pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False

@@ -7,7 +7,6 @@ raises.
 from __future__ import annotations
 
 import os
-import socket
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from django.db.models.functions import RowNumber
 from daemonkit import conf
 from daemonkit.jobs.skip_reason import SkipReason
 from daemonkit.models import Run
+from daemonkit.process.identity import host_name
 
 _KEY = ["daemon", "job", "due"]
 _RESULTS = ["status", "reason", "late", "started", "seconds", "error", "host", "pid"]
@@ -54,7 +54,7 @@ class Rows:
 
     def __init__(self, daemon: str) -> None:
         self.daemon = daemon
-        self.host, self.pid = socket.gethostname(), os.getpid()
+        self.host, self.pid = host_name(), os.getpid()
         self._new_rows: Counter[str] = Counter()  # of each job, since it was pruned
 
     @property
@@ -175,11 +175,6 @@ class Rows:
             host=self.host,
             pid=self.pid,
         )
-
-
-def is_table_missing() -> bool:
-    connection = connections[conf.database()]
-    return Run._meta.db_table not in connection.introspection.table_names()
 
 
 # A project without USE_TZ has columns without a zone. They hold UTC, in which no hour comes twice.

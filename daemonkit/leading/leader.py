@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from django.dispatch import Signal
 
-from daemonkit import conf, signals
+from daemonkit import signals
 from daemonkit.clock import Moment
 from daemonkit.connections.private_session import Answer, PrivateSession
 from daemonkit.daemon import Daemon
