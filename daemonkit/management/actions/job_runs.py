@@ -15,8 +15,8 @@ from daemonkit.connections.units import fresh_connections
 from daemonkit.discovery import find_daemon
 from daemonkit.errors import Problem, classify, one_line
 from daemonkit.exits import Exit
-from daemonkit.jobs.schedule import jobs_of
 from daemonkit.jobs.reading import read
+from daemonkit.jobs.schedule import jobs_of
 from daemonkit.management.actions.action import Action, Request
 from daemonkit.models import Run
 from daemonkit.schedules.durations import duration_text
