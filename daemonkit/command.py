@@ -152,7 +152,7 @@ class BaseDaemonCommand(StartedByDjango):
                 with fresh_connections:
                     result = life.tick()
                     if result is not None:
-                        result, kept = life.judge(result)
+                        result, kept = life.judge(result, life.schedule)
             except BaseException as raised:
                 if ends_process(raised):
                     raise

@@ -26,6 +26,7 @@ from daemonkit.process import reexec
 from daemonkit.process.signal_handlers import last_look, on_signals
 from daemonkit.process.stopping import Stop
 from daemonkit.schedules.backoff import after_failure
+from daemonkit.schedules.base import Schedule
 from daemonkit.settings.settings import Settings
 from daemonkit.signals import announce
 from daemonkit.verdict import Verdict
@@ -200,12 +201,12 @@ class Life:
         if signals.iteration_started.receivers:
             announce(signals.iteration_started, self.daemon, number=number, due=due, job=job)
 
-    def judge(self, result: Any) -> tuple[Any, Any]:
-        """A tick's result, awaited if that was left to us, and what the schedule keeps of it.
+    def judge(self, result: Any, schedule: Schedule) -> tuple[Any, Any]:
+        """A tick's result, awaited if that was left to us, and what its schedule keeps of it.
         Called inside the unit of work: what it raises is the tick's failure."""
         if hasattr(type(result), "__await__"):
             result = async_to_sync(_awaited)(result)
-        return result, self.schedule.judge(result)
+        return result, schedule.judge(result)
 
     def finish(
         self,

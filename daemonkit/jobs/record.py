@@ -21,8 +21,6 @@ class Record:
 
     def __init__(self, life: Life, ledger: Ledger, wall_clock: WallClock) -> None:
         self._life, self._ledger, self._wall_clock = life, ledger, wall_clock
-        self.last: Iteration | None = None
-        """The last run, whichever job's it was."""
         self._catching_up = {job.name for job in life.settings.jobs if job.catch_up}
 
     def claim(self, job: str, due: Moment, now: Moment) -> bool:
@@ -46,7 +44,6 @@ class Record:
 
     def ran(self, iteration: Iteration, *, failed: bool, error: str) -> None:
         """A run has ended. ``error``: what the ledger is to say of its failure."""
-        self.last = iteration
         entry = Entry(
             job=iteration.job,
             due=self._wall_clock.label(iteration.due),

@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from daemonkit.clock import Moment
-from daemonkit.iteration import Iteration
+from daemonkit.iteration import Iteration, ends_process, release_frames
 from daemonkit.jobs.record import Record, stored_text
 from daemonkit.jobs.skip_reason import SkipReason
 from daemonkit.life import Life
 from daemonkit.listeners.log import logger
 from daemonkit.process.stopping import Tick
 from daemonkit.schedules.base import Schedule
-
-ENDS_THE_PROCESS = (SystemExit, KeyboardInterrupt, GeneratorExit)
 
 
 class Owner(Protocol):
@@ -51,7 +49,7 @@ class Run:
         self.started: Moment | None = None
         self.seconds = 0.0
         self.timing: Tick | None = None
-        self._judgement: Any = None
+        self._kept: Any = None
 
     def execute(self) -> Any:
         """Do the job's work, unless something has come in between."""
@@ -71,7 +69,8 @@ class Run:
         with life.stop.timing(job.tick_timeout, job.name) as self.timing:
             try:
                 result = job.work()
-                self._judgement = job.schedule.judge(result)
+                if result is not None:
+                    result, self._kept = life.judge(result, job.schedule)
                 return result
             finally:
                 self.seconds = life.clock.moment().monotonic - now.monotonic
@@ -111,7 +110,9 @@ class Run:
         except Exception:
             logger.exception("%s: the end of its run was not noted", self.job.name)
         finally:
-            self.job.end(iteration and iteration._replace(result=self._judgement))
+            self.job.end(iteration and iteration._replace(result=self._kept))
+            if error is not None and not self.job.life.once:
+                release_frames(error)
 
     def iteration(self, started: Moment, seconds: float, result: Any = None) -> Iteration:
         return Iteration(self.number, self.due, started, seconds, result, job=self.job.name)
@@ -120,7 +121,7 @@ class Run:
         """Tell everybody what the run came to."""
         job = self.job
         text = "" if error is None else stored_text(error)
-        if isinstance(error, ENDS_THE_PROCESS):
+        if error is not None and ends_process(error):
             job.end_process(error)
         else:
             cut = self.timing is not None and self.timing.overdue_since is not None

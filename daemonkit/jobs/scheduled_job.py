@@ -195,10 +195,12 @@ class ScheduledJob:
             self._began, self._ended = began.monotonic, began.monotonic + seconds
 
     def end(self, iteration: Iteration | None) -> None:
-        """The run has ended, and came to this; None if it never began."""
+        """The run has ended, and came to this; None if it never began. The result of ``iteration``
+        is what the schedule keeps of it."""
         with self._lock:
             self._phase, self._run = Phase.IDLE, None
             if iteration is not None:
+                self.life.last = iteration
                 self.last = iteration._replace(result=None, error=None)
                 if iteration.error is not None or not self.is_fixed:
                     self._undecided = iteration

@@ -124,7 +124,7 @@ class Scheduler:
             self._close()
         if self._raised is not None and not life.stop.forced:
             raise self._raised
-        return self.record.last
+        return life.last
 
     def _wait(self, due: Moment, now: Moment) -> None:
         seconds = due.monotonic - now.monotonic

@@ -69,8 +69,11 @@ def tick_of(daemon: _Written) -> Callable[[], Any]:
 def has_jobs(daemon: type[Any]) -> bool:
     """Whether a class has methods under ``@job``. Whoever wrote it has then imported ``job``: a
     plain loop loads nothing to find out."""
-    marker = sys.modules.get("daemonkit.jobs.job")
-    return marker is not None and bool(marker.jobs_of(daemon))
+    if "daemonkit.jobs.job" not in sys.modules:
+        return False
+    from daemonkit.jobs.schedule import jobs_of
+
+    return bool(jobs_of(daemon))
 
 
 def _members(daemon: type[Any]) -> Iterator[tuple[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from daemonkit.jobs.job import Jobs, jobs_of, one_of
+from daemonkit.jobs.schedule import Jobs, jobs_of, one_of
 from daemonkit.schedules.once import Once
 from daemonkit.settings.parsing import that_fires, usage
 
