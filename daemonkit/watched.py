@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from daemonkit import signals
-from daemonkit.connections.thread import cut_connections
+from daemonkit.connections.cutting import cut_connections
 from daemonkit.process.stopping import Stop, Tick
 from daemonkit.settings.settings import Settings
 from daemonkit.signals import announce

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import pytest
 
-from tests.kit.aliases import MakeAlias, alias
+from tests.kit.aliases import MakeAlias, alias, between, setup
 from tests.kit.processes import Live, Manage, gates, live, manage
 from tests.kit.projects import project
 from tests.kit.servers import (
@@ -29,6 +29,7 @@ __all__ = [
     "MakeProxy",
     "Manage",
     "alias",
+    "between",
     "gates",
     "live",
     "machine",
@@ -40,6 +41,7 @@ __all__ = [
     "project",
     "proxy",
     "server",
+    "setup",
     "used_servers",
 ]
 

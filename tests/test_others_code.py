@@ -17,6 +17,7 @@ from django.test import override_settings
 
 from daemonkit import fresh_connections
 from daemonkit.connections import cache_closing, thread
+from daemonkit.connections.cutting import cut_connections
 from lab.pooling_engines.pooling import PoolingMixin
 from lab.servers import Server
 from lab.waiting import eventually
@@ -178,7 +179,7 @@ def test_a_cut_from_outside_reaches_a_wrapper_of_ones_own(
 
     def cut() -> None:
         eventually(lambda: any(row.query == sleep for row in server.session_rows()))
-        thread.cut_connections(here, for_good=False)
+        cut_connections(here, for_good=False)
 
     cutter = threading.Thread(target=cut)
     cutter.start()

@@ -1,7 +1,4 @@
-"""One link: what we know of one thread's connection to one database, and how to drop or cut it.
-
-Drivers differ only in here.
-"""
+"""One link: what we know of one thread's connection to one database, and how to drop or cut it."""
 
 from __future__ import annotations
 
@@ -13,16 +10,23 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from django.db import OperationalError
+from django.db import Error, OperationalError
 
 from daemonkit.connections.lending import pool_of
+from daemonkit.connections.observed_errors import ObservedErrors
 from daemonkit.connections.pauses import site_of
+from daemonkit.connections.sessions import MySQLSession, session_of
 from daemonkit.connections.sockets import cut_socket, descriptor_of
-from daemonkit.connections.statements import begins_transaction, ends_transaction, is_plain
-from daemonkit.connections.wrappers import Wrapper, is_in_memory, reset
+from daemonkit.connections.wrappers import (
+    Wrapper,
+    is_in_memory,
+    is_in_transaction,
+    reset,
+    roll_back_in_memory,
+)
 
 ALIVE_BYPASS = 0.5
-"""Seconds after its last good query for which a connection is asked by a look at its descriptor
+"""Seconds after its last good query for which a connection is validated by a look at its socket
 alone. HikariCP calls the idea the alive bypass window, and has the same default."""
 
 
@@ -44,28 +48,40 @@ class Link:
         self.wrapper = weakref.ref(wrapper)
         """Call it: None once Django has let go of its wrapper."""
         self._holder = holder
+        self._is_dropping = False
         wrapper.execute_wrappers.insert(0, self)  # first: others take theirs off by pop()
         wrapper.is_usable = self.is_usable
+        self.errors = ObservedErrors(wrapper)
         self.connected()
 
     def connected(self) -> None:
         """Look at a raw connection that was just made."""
         wrapper = self.wrapper()
         assert wrapper is not None
+        settings = wrapper.settings_dict
         self.raw = wrapper.connection
         self.proven = time.monotonic()
-        self.suspect = self.begun = False
         self.callers = False
         self.pause = 0.0
-        self.pooled = pool_of(self.raw) is not None
-        session = getattr(self.raw, "pgconn", None) or getattr(self.raw, "info", None)
-        self._session = session if hasattr(session, "transaction_status") else None  # psycopg's
-        self._tells = self._session is not None or hasattr(self.raw, "in_transaction")
         self.site, self._site_noted = "", 0.0
+        self.pooled = pool_of(self.raw) is not None
+        self._autocommit: bool = settings["AUTOCOMMIT"]
+        self._closes_after_use = settings["CONN_MAX_AGE"] == 0
+        self.session = session_of(self.raw, vendor=wrapper.vendor, autocommit=self._autocommit)
+        self._heard = self.session if isinstance(self.session, MySQLSession) else None
+        self.errors.clear()
         self.descriptor, self._inode = descriptor_of(self.raw)
         self._poll = select.poll()
         if self.descriptor is not None:
             self._poll.register(self.descriptor, select.POLLIN)
+
+    def look_again(self, wrapper: Wrapper) -> None:
+        """Look at the raw connection if it was exchanged without being announced."""
+        if wrapper.connection is not None and wrapper.connection is not self.raw:
+            self.connected()
+            self.suspect()
+
+    # The witness of its queries
 
     def __call__(
         self,
@@ -76,15 +92,27 @@ class Link:
         context: dict[str, Any],
     ) -> Any:
         """Witness one query: an execute wrapper, as ``connection.execute_wrapper()`` takes them."""
-        if not self._tells and not is_plain(sql):
-            self._heard(sql)
+        if self._heard is not None:
+            self._heard.hear(sql)
         now = time.monotonic()
         if now - self._site_noted > 1.0:  # rarely enough to cost nothing
             self._site_noted, self.site = now, site_of(sys._getframe(1))
             self.pause = max(self.pause, self.unused_for(now))
-        result = execute(sql, params, many, context)
+        try:
+            result = execute(sql, params, many, context)
+        except Error:
+            self._look_whose_error_it_is(context["cursor"])
+            raise
         self.proven = now
         return result
+
+    def _look_whose_error_it_is(self, cursor: Any) -> None:
+        """A cursor that was kept while its connection was replaced says that the session is lost,
+        and means the old one."""
+        if self.errors.lost is not None:
+            connection = getattr(cursor, "connection", None)
+            socket_of_cursor = descriptor_of(connection)
+            self.errors.from_elsewhere = socket_of_cursor != (self.descriptor, self._inode)
 
     def longest_pause(self, wrapper: Wrapper, now: float) -> float:
         """Seconds for which the unit of work that is about to end left it unused at a stretch."""
@@ -96,29 +124,49 @@ class Link:
         """Seconds since its last good query or the start of the unit of work."""
         return now - max(self.proven, self._holder.began)
 
-    def _heard(self, sql: Any) -> None:
-        """A statement that may leave a transaction open, or the session changed, when it is raw."""
-        self.suspect = True
-        if begins_transaction(sql):
-            self.begun = True
-        elif ends_transaction(sql):
-            self.begun = False
+    def suspect(self) -> None:
+        """Something was sent that we did not see: ask the session before it is trusted again."""
+        self.proven = float("-inf")
+        if self._heard is not None:
+            self._heard.suspect()
+
+    # Questions
 
     def is_usable(self) -> bool:
-        """Django's ``is_usable()``, without its round trip when the session answered just now."""
+        """Django's ``is_usable()``, without its round trip when the session answered just now.
+
+        In a unit of work a connection that is not usable is closed here. Django would close it
+        next, but raises what the driver raises: mysqlclient for a handle that is closed already.
+        """
         wrapper = self.wrapper()
         assert wrapper is not None
-        if self._holder.depth and not wrapper.errors_occurred and self.answered_lately():
+        if not self._holder.depth or self._is_dropping:  # engines ask while they close
+            return bool(type(wrapper).is_usable(wrapper))
+        if not wrapper.errors_occurred and self.answered_lately():
             return True
-        usable: bool = type(wrapper).is_usable(wrapper)
+        if self.answers():
+            return True
+        if not wrapper.in_atomic_block:
+            self.drop()
+        return False
+
+    def answers(self) -> bool:
+        """Ask the server whether it is there, and whether this is still the same session."""
+        wrapper = self.wrapper()
+        if wrapper is None or wrapper.connection is None:
+            return False
+        usable = bool(type(wrapper).is_usable(wrapper)) and not self._has_reconnected()
         if usable:
             self.proven = time.monotonic()
         return usable
 
-    def was_used(self, wrapper: Wrapper) -> bool:
-        """Whether the unit of work asked for a cursor or began a transaction, going by what Django
-        notes when it validates a connection; it does not do that for a pooled one."""
-        return bool(wrapper.health_check_done or wrapper.errors_occurred or self.pooled)
+    def _has_reconnected(self) -> bool:
+        """Whether the driver has made another session in silence, as PyMySQL did in ``ping()``
+        before 1.2: one without the settings, and without our knowledge of its socket."""
+        return self.descriptor is not None and descriptor_of(self.raw) != (
+            self.descriptor,
+            self._inode,
+        )
 
     def answered_lately(self) -> bool:
         """Whether a query went well a moment ago and the server has said nothing since.
@@ -128,80 +176,86 @@ class Link:
         """
         if self.descriptor is None or time.monotonic() - self.proven > ALIVE_BYPASS:
             return False
-        return not self._poll.poll(0)
+        return not self._poll.poll(0) and self.session.owes_nothing()
+
+    def was_used(self, wrapper: Wrapper) -> bool:
+        """Whether the unit of work asked for a cursor or began a transaction, going by what Django
+        notes when it validates a connection; it does not do that for a pooled one."""
+        return bool(wrapper.health_check_done or wrapper.errors_occurred or self.pooled)
 
     def is_calm(self, wrapper: Wrapper, now: float, *, keeps: bool) -> bool:
         """Whether nothing at all is to be done about it, before or after a unit of work: what
         Django's ``close_if_unusable_or_obsolete`` and ``left_open`` ask, in one look."""
-        settings = wrapper.settings_dict
         close_at = wrapper.close_at
         return (
             wrapper.connection is self.raw
             and not wrapper.in_atomic_block
-            and wrapper.autocommit == settings["AUTOCOMMIT"]
+            and wrapper.autocommit == self._autocommit
             and not wrapper.errors_occurred
-            and not wrapper.savepoint_ids
-            and not self.suspect
+            and not self.errors.seen
             and not self.pooled
-            and not (self._tells and self._transaction_open())
-            and (close_at is None or now < close_at or (keeps and settings["CONN_MAX_AGE"] == 0))
+            and self.session.seems_idle()
+            and (close_at is None or now < close_at or (keeps and self._closes_after_use))
         )
 
-    def left_open(self) -> str | None:
-        """What a unit of work has left behind in the session or the wrapper, in words."""
-        wrapper = self.wrapper()
-        if wrapper is None:
-            return None
-        if wrapper.in_atomic_block or wrapper.savepoint_ids or wrapper.closed_in_transaction:
-            return "left an atomic() block open"
-        if wrapper.connection is None:
-            return None
-        if wrapper.autocommit != wrapper.settings_dict["AUTOCOMMIT"]:
-            return "left autocommit off"
-        if wrapper.settings_dict["AUTOCOMMIT"] and self._transaction_open():
-            return "left a transaction open"
-        return None
+    def is_in_transaction(self, wrapper: Wrapper) -> bool:
+        """Whether a transaction is open, begun by Django or in SQL. It may ask the server.
 
-    def _transaction_open(self) -> bool:
-        """Whether the session is in a transaction that Django knows nothing of: a raw BEGIN."""
-        raw: Any = self.raw
-        if self._session is not None:
-            return bool(self._session.transaction_status != 0)
-        if hasattr(raw, "in_transaction"):  # sqlite3
-            return bool(raw.in_transaction)
-        if not self.suspect:
-            return False
-        # MySQL's client library does not tell. BEGIN without its end is a transaction; after
-        # anything else that may have opened one (a CALL, two statements in one) a ROLLBACK costs
-        # half a query, and a SET autocommit shows in the status that came with its answer.
-        if self.begun:
+        If the server does not answer, what was last known decides: the caller whose transaction is
+        lost has to hear of it, and not have the rest of its work done in a new session.
+        """
+        if is_in_transaction(wrapper):
             return True
-        raw.rollback()
-        self.suspect = False
-        return not raw.get_autocommit()
+        if wrapper.connection is None:
+            return False
+        self.look_again(wrapper)
+        try:
+            return self.session.is_in_transaction()
+        except Exception:
+            return self.session.seemed_in_transaction()
+
+    def has_been_hung_up(self) -> bool:
+        """Whether the server has said something, and then does not answer."""
+        return bool(self._poll.poll(0)) and not self.answers()
+
+    # Ending it
+
+    def roll_back(self, wrapper: Wrapper) -> None:
+        """Roll back what is open, if that can be done. Never raises."""
+        with contextlib.suppress(Exception):
+            wrapper.rollback()
+            self.session.was_rolled_back()
 
     def drop(self) -> None:
-        """Close the socket and reset the wrapper, whatever state they are in. Never raises.
+        """Close the connection without a word to the server, whatever state it is in. Never raises.
 
-        Hard: the server sees an end of file and rolls back. Nothing polite is sent, because
-        politeness to a peer that is gone can wait for ever.
+        The socket is shut down first: the server sees an end of file and rolls back, and nothing
+        that follows can wait for a peer that is gone. Then the wrapper closes itself, because an
+        engine that overrides ``close()`` has state of its own to reset.
         """
         wrapper = self.wrapper()
         if wrapper is None:
             return
-        raw: Any = wrapper.connection
-        if is_in_memory(wrapper):  # to close it would be to destroy the database
-            with contextlib.suppress(Exception):
-                raw.rollback()
-        elif raw is not None:
-            wrapper.connection = None
+        if is_in_memory(wrapper):
+            roll_back_in_memory(wrapper)
+        else:
+            self.look_again(wrapper)
             self.cut()
-            with contextlib.suppress(Exception):
-                raw.close()
-            if pool := pool_of(raw):  # it counts what it has lent
+            if self.pooled and wrapper.connection is self.raw:
                 with contextlib.suppress(Exception):
-                    pool.putconn(raw)
-        reset(wrapper)
+                    self.raw.close()  # or the pool would lend it again as a healthy one
+            self._is_dropping = True
+            try:
+                wrapper.close()
+            except Exception:
+                pass  # a driver's close() may raise on a handle that is closed already
+            finally:
+                self._is_dropping = False
+            if wrapper.in_atomic_block or wrapper.connection is not None:
+                reset(wrapper)  # inside atomic() it has closed the connection and kept it
+                wrapper.connection = None
+        wrapper.rollback_exc = None
+        self.errors.clear()
 
     def cut(self) -> None:
         """End the session from outside, even in the middle of a query. Any thread may call it.
@@ -220,7 +274,7 @@ class Link:
         wrapper = self.wrapper()
         if wrapper is not None:
             wrapper.execute_wrappers.append(_refuse)
-            wrapper._commit = _refuse
+            wrapper.commit = _refuse
         self.cut()
 
 

@@ -1,4 +1,4 @@
-"""Which SQL statements are known to open no transaction, by their text."""
+"""What the text of an SQL statement says about transactions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ _USUAL = ("SELECT ", "INSERT ", "UPDATE ", "DELETE ")  # how most of them begin:
 _PLAIN = re.compile(
     r"\s*(?:SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH|SHOW|EXPLAIN|SAVEPOINT|RELEASE)\b", re.I
 )
-_BEGINS = re.compile(r"(?:.*;)?\s*(?:BEGIN|START\s+TRANSACTION)\b", re.I | re.S)
-_ENDS = re.compile(r"(?:.*;)?\s*(?:COMMIT|ROLLBACK)\b(?!.*\bTO\b)", re.I | re.S)
+_COMMENT = re.compile(r"/\*(?!!).*?\*/|(?:--\s|#)[^\n]*", re.S)
+_BEGINS = re.compile(r"\s*(?:BEGIN|START\s+TRANSACTION)\b", re.I)
+_ENDS = re.compile(r"\s*(?:COMMIT|ROLLBACK)\b(?!.*\bTO\b)", re.I | re.S)
 
 
 def is_plain(sql: Any) -> bool:
@@ -23,14 +24,15 @@ def is_plain(sql: Any) -> bool:
     return ";" not in sql and bool(sql.startswith(_USUAL) or _PLAIN.match(sql))
 
 
-def begins_transaction(sql: Any) -> bool:
-    """Whether its text says so: a BEGIN or a START TRANSACTION, with nothing after it."""
-    return _BEGINS.match(_text(sql)) is not None
-
-
-def ends_transaction(sql: Any) -> bool:
-    """Whether its text says so: a COMMIT, or a ROLLBACK that is not TO a savepoint."""
-    return _ENDS.match(_text(sql)) is not None
+def leaves_open(sql: Any, *, was_open: bool) -> bool:
+    """Whether a transaction is open after it, going by its text. Only a guess: a quoted semicolon
+    or a stored procedure misleads it."""
+    for statement in _COMMENT.sub(" ", _text(sql)).split(";"):
+        if _BEGINS.match(statement):
+            was_open = True
+        elif _ENDS.match(statement):
+            was_open = False
+    return was_open
 
 
 def _text(sql: Any) -> str:

@@ -1,29 +1,27 @@
 """What one thread holds: its links, and how deep it is in units of work.
 
-This is where connections are cleaned, dropped, closed and cut; ``connections.py`` has the doors.
+Connections are cleaned, dropped and closed here. ``units.py`` has the doors.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from django.db import Error, OperationalError, connections
-from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db import OperationalError, connections
 from django.db.backends.signals import connection_created
 
-from daemonkit.connections import lending
+from daemonkit.connections import callproc, lending, refusals
 from daemonkit.connections.cache_closing import close_caches
 from daemonkit.connections.link import Link
 from daemonkit.connections.pauses import WORTH_A_LOOK, warn_of_pause
 from daemonkit.connections.sockets import cut_socket, descriptor_of
-from daemonkit.connections.wrappers import Wrapper, is_in_transaction
-from daemonkit.errors import chain, one_line
+from daemonkit.connections.wrappers import Wrapper
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from daemonkit.connections.doubts import Failure
 
 
 class ThreadConnections:
@@ -39,6 +37,7 @@ class ThreadConnections:
 
     def begin(self) -> None:
         """Before the outermost unit of work: clean by Django's rules, and distrust what is kept."""
+        refusals.lift_here()
         self.began = now = time.monotonic()
         for link in self.links:
             wrapper = link.wrapper()
@@ -46,7 +45,7 @@ class ThreadConnections:
                 continue
             link.pause = 0.0
             if not link.is_calm(wrapper, now, keeps=self.keeps):
-                link.callers = is_in_transaction(wrapper)
+                link.callers = link.is_in_transaction(wrapper)
                 if link.callers or wrapper.connection is None:
                     continue
                 self._clean(link, wrapper)
@@ -57,8 +56,9 @@ class ThreadConnections:
 
     def end(self, error: BaseException | None) -> None:
         """After the outermost unit of work: drop what is in doubt, keep the rest as Django says."""
+        behind: list[Failure] = []
         if error is not None:
-            self.adopt()  # a connection that broke while it was being made announced itself nowhere
+            behind = self._look_behind(error)
         now = time.monotonic()
         for link in self.links:
             wrapper = link.wrapper()
@@ -66,32 +66,56 @@ class ThreadConnections:
                 continue
             pause = link.longest_pause(wrapper, now) if now - self.began > WORTH_A_LOOK else 0.0
             if error is not None or not link.is_calm(wrapper, now, keeps=self.keeps):
-                self._settle(link, wrapper, error)
+                self._settle(link, wrapper, error, behind)
             if pause > WORTH_A_LOOK:
                 warn_of_pause(wrapper, pause, link.site)
             wrapper.health_check_enabled = wrapper.settings_dict["CONN_HEALTH_CHECKS"]
+        refusals.lift_here()
         close_caches()
 
-    def _settle(self, link: Link, wrapper: Wrapper, error: BaseException | None) -> None:
-        why = _doubt(link, wrapper, error)
-        if why is not None:
-            link.drop()
-            logger.warning("connection %r dropped: the unit of work %s", wrapper.alias, why)
-        elif wrapper.connection is not None:
+    def _look_behind(self, error: BaseException) -> list[Failure]:
+        """The database errors behind the exception that ended a unit of work."""
+        from daemonkit.connections import doubts, settling  # not loaded while all is well
+
+        settling.drop_half_made(self.adopt())
+        behind = doubts.failures(error, self.links)
+        settling.warn_of_strangers(behind)
+        return behind
+
+    def _settle(
+        self, link: Link, wrapper: Wrapper, error: BaseException | None, behind: list[Failure]
+    ) -> None:
+        from daemonkit.connections import settling
+
+        if not settling.was_dropped(link, wrapper, error, behind):
             self._clean(link, wrapper)
 
     def distrust(self) -> None:
         """Have every connection validated before its next query, in the middle of a unit."""
         for link in self.links:
             wrapper = link.wrapper()
-            if wrapper is not None and not is_in_transaction(wrapper):
+            if wrapper is not None and not link.is_in_transaction(wrapper):
                 wrapper.health_check_enabled, wrapper.health_check_done = True, False
 
-    def adopt(self) -> None:
-        """Link every open connection of this thread's ``connections`` that has no link yet."""
-        for wrapper in connections.all(initialized_only=True):
-            if wrapper.connection is not None and self._is_new(wrapper):
-                self._link(wrapper)
+    def adopt(self) -> list[Link]:
+        """Link every open connection of this thread's ``connections`` that has no link yet; return
+        the new links. What was sent on them is not known."""
+        found = [
+            self._link(wrapper)
+            for wrapper in connections.all(initialized_only=True)
+            if wrapper.connection is not None and self._is_new(wrapper)
+        ]
+        for link in found:
+            link.suspect()
+        return found
+
+    def drop(self, wrapper: Wrapper) -> None:
+        """Drop the connection of one wrapper, whether it has a link or not."""
+        links = [link for link in self.links if link.wrapper() is wrapper]
+        for link in links:
+            link.drop()
+        if not links:
+            wrapper.close()
 
     def connected(self, wrapper: Wrapper) -> None:
         """Hear that a wrapper has connected.
@@ -114,24 +138,29 @@ class ThreadConnections:
             return False  # lent by another thread, which cleans it
         return not any(link.wrapper() is wrapper for link in self.links)
 
-    def _link(self, wrapper: Wrapper) -> None:
+    def _link(self, wrapper: Wrapper) -> Link:
         self.links = [link for link in self.links if link.wrapper() is not None]
-        self.links.append(Link(wrapper, self))
+        self.links.append(link := Link(wrapper, self))
+        return link
 
     def mind_socket(self, raw: Any) -> None:
-        """Have ``cut_sockets()`` reach a driver's connection that no link stands for."""
+        """Have ``cut()`` reach a driver's connection that no link stands for."""
         descriptor, inode = descriptor_of(raw)
         if descriptor is not None:
             alive = [each for each in self._sockets if each[0]() is not None]
             self._sockets = [*alive, (weakref.ref(raw), descriptor, inode)]
 
-    def cut_sockets(self) -> None:
-        """Cut the sessions that no link stands for. Any thread may call this."""
+    def cut(self, *, for_good: bool) -> None:
+        """Cut all sessions of this thread from outside. Any thread may call this."""
+        for link in list(self.links):
+            link.refuse() if for_good else link.cut()
         for _, descriptor, inode in self._sockets:
             cut_socket(descriptor, inode)
 
     def _clean(self, link: Link, wrapper: Wrapper) -> None:
         """Django's ``close_if_unusable_or_obsolete``, which may itself raise on a dead handle."""
+        if wrapper.connection is None:
+            return
         if self.keeps and wrapper.settings_dict["CONN_MAX_AGE"] == 0:
             wrapper.close_at = None
         try:
@@ -148,8 +177,6 @@ class _Here(threading.local):
 
 here = _Here()
 _threads: weakref.WeakValueDictionary[int, ThreadConnections] = weakref.WeakValueDictionary()
-_refused: set[int] = set()
-_suspended: dict[int, str] = {}
 
 
 def this_thread() -> ThreadConnections:
@@ -161,52 +188,22 @@ def this_thread() -> ThreadConnections:
     return thread
 
 
-def cut_connections(threads: set[int], *, for_good: bool) -> None:
-    """Cut the database sessions of these threads (``threading.get_ident()``) from outside.
-
-    ``for_good``: until the process ends these threads send no statement and connect no more. A
-    statement or COMMIT that is on the wire has an unknown outcome.
-    """
-    if for_good:
-        _refused.update(threads)
-        setattr(BaseDatabaseWrapper, "connect", _refusing_connect)  # noqa: B010  mypy refuses it plain
-    for ident in threads:
-        thread = _threads.get(ident)
-        if thread is None:
-            continue
-        for link in list(thread.links):
-            link.refuse() if for_good else link.cut()
-        thread.cut_sockets()
+def others(threads: set[int]) -> list[ThreadConnections]:
+    """What other threads (``threading.get_ident()``) hold."""
+    found = (_threads.get(thread) for thread in threads)
+    return [thread for thread in found if thread is not None]
 
 
-def suspend_connections(threads: set[int], why: str) -> None:
-    """Cut the sessions of these threads, and let them make none until ``resume_connections()``:
-    each try raises ``OperationalError`` and says why."""
-    _suspended.update(dict.fromkeys(threads, why))
-    cut_connections(threads, for_good=False)
-
-
-def resume_connections(thread: int) -> None:
-    _suspended.pop(thread, None)
+def is_in_unit(ident: int) -> bool:
+    """Whether another thread (``threading.get_ident()``) is in a unit of work."""
+    thread = _threads.get(ident)
+    return thread is not None and thread.depth > 0
 
 
 def install() -> None:
     """Hear of every connection that is made. Called by ``AppConfig.ready()``; twice is once."""
     connection_created.connect(_on_connection_created, dispatch_uid="daemonkit.connections.units")
-
-
-def _doubt(link: Link, wrapper: Wrapper, error: BaseException | None) -> str | None:
-    """Why a connection cannot be kept after a unit of work, or None if it can."""
-    if error is not None and wrapper.connection is not None and link.was_used(wrapper):
-        if not isinstance(error, Exception):
-            return f"was interrupted by {type(error).__name__}"
-        kinds = (Error, wrapper.Database.Error)  # some errors reach us in the driver's own class
-        if any(isinstance(behind, kinds) for behind in chain(error)):
-            return f"ended in {one_line(error)}"
-    try:
-        return link.left_open()
-    except Exception as trouble:
-        return f"left it in an unknown state ({type(trouble).__name__})"
+    callproc.install()
 
 
 def close(link: Link) -> None:
@@ -219,32 +216,23 @@ def close(link: Link) -> None:
 
 
 def _on_connection_created(connection: Wrapper, **_: Any) -> None:
-    if threading.get_ident() in _refused:
-        connection.connection, raw = None, connection.connection
-        raw.close()
-        _refusing_connect(connection)
     thread = this_thread()
     thread.connected(connection)
-    if why := _suspended.get(threading.get_ident()):  # asked last: a link that stands is cut
-        _turn_away(connection)
-        raise OperationalError(why)
+    try:
+        refusals.check()  # asked last: a link that stands is cut, too
+    except OperationalError:
+        thread.drop(connection)
+        raise
     if (pool := lending.pool_of(connection.connection)) is not None:
         _have_tested(connection, pool)
 
 
-def _turn_away(wrapper: Wrapper) -> None:
-    wrapper.connection, raw = None, wrapper.connection
-    if (pool := lending.pool_of(raw)) is not None:
-        lending.take_back(pool, raw)
-    else:
-        raw.close()
-
-
 def _have_tested(wrapper: Wrapper, pool: lending.Pool) -> None:
     """From now on a pool tests what it lends to units of work. This one it did not."""
+    thread = this_thread()
     is_first = lending.test_before_lending(pool, _is_test_due)
-    if is_first and this_thread().depth and not lending.is_alive(pool, wrapper.connection):
-        _turn_away(wrapper)
+    if is_first and thread.depth and not lending.is_alive(pool, wrapper.connection):
+        thread.drop(wrapper)
         wrapper.connect()  # which is announced to all
 
 
@@ -254,15 +242,5 @@ def _is_test_due(raw: Any) -> bool:
     if not thread.depth:
         return False
     thread.mind_socket(raw)
-    if why := _suspended.get(threading.get_ident()):
-        raise OperationalError(why)
+    refusals.check()
     return True
-
-
-_connect = BaseDatabaseWrapper.connect
-
-
-def _refusing_connect(wrapper: Wrapper) -> None:
-    if threading.get_ident() in _refused:
-        raise OperationalError("daemonkit makes no new connection: the process is being stopped")
-    _connect(wrapper)

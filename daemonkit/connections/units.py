@@ -19,7 +19,6 @@ from django.db.transaction import TransactionManagementError
 from django.dispatch import Signal
 
 from daemonkit.connections.thread import close, here, this_thread
-from daemonkit.connections.wrappers import is_in_transaction
 
 Work = TypeVar("Work", bound=Callable[..., Any])
 
@@ -100,7 +99,7 @@ def release_connections() -> None:
             )
     for link in thread.links:
         wrapper = link.wrapper()
-        if wrapper is not None and not is_in_transaction(wrapper):
+        if wrapper is not None and not link.is_in_transaction(wrapper):
             close(link)
 
 
@@ -127,7 +126,7 @@ def close_idle(seconds: float) -> None:
     until = time.monotonic() + seconds
     for link in this_thread().links:
         wrapper = link.wrapper()
-        if wrapper is None or wrapper.connection is None or is_in_transaction(wrapper):
+        if wrapper is None or wrapper.connection is None or link.is_in_transaction(wrapper):
             continue
         max_age = wrapper.settings_dict["CONN_MAX_AGE"]
         if max_age == 0 or (wrapper.close_at is not None and wrapper.close_at <= until):

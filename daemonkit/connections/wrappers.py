@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, TypeAlias
 
 Wrapper: TypeAlias = Any
@@ -18,6 +19,14 @@ def is_in_transaction(wrapper: Wrapper) -> bool:
     return wrapper.in_atomic_block or (
         wrapper.connection is not None and wrapper.autocommit != wrapper.settings_dict["AUTOCOMMIT"]
     )
+
+
+def roll_back_in_memory(wrapper: Wrapper) -> None:
+    """Drop what is open in a database that would be lost with its connection. Never raises."""
+    reset(wrapper)
+    with contextlib.suppress(Exception):
+        wrapper.connection.rollback()
+        wrapper.set_autocommit(wrapper.settings_dict["AUTOCOMMIT"])
 
 
 def reset(wrapper: Wrapper) -> None:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from daemonkit.connections.thread import resume_connections, suspend_connections
+from daemonkit.connections.cutting import resume_connections, suspend_connections
 from daemonkit.leading.fencing import StaleEpoch
 
 _epoch: contextvars.ContextVar[int | None] = contextvars.ContextVar("epoch", default=None)

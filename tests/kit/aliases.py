@@ -12,10 +12,12 @@ import pytest
 from django.db import DEFAULT_DB_ALIAS, connections
 from pytest_django.plugin import DjangoDbBlocker
 
+from daemonkit.connections.units import kept_between_units
 from lab.servers import MariaDB, Server
 from lab.servers.base import is_installed
 
 MakeAlias: TypeAlias = Callable[..., str]
+Setup: TypeAlias = Callable[..., tuple[Server, str]]
 
 
 @pytest.fixture
@@ -41,6 +43,28 @@ def alias(tmp_path: Path, django_db_blocker: DjangoDbBlocker) -> Iterator[MakeAl
         finally:
             for name in made:
                 forget(name)
+
+
+@pytest.fixture(params=["mariadb", "postgres", "postgres pool"])
+def setup(request: pytest.FixtureRequest, alias: MakeAlias) -> Setup:
+    """``setup(CONN_MAX_AGE=...)``: a server and an alias on it, for each driver; a pool allows
+    nothing but CONN_MAX_AGE=0."""
+    kind, _, pool = request.param.partition(" ")
+    server: Server = request.getfixturevalue(kind)
+
+    def make(**settings: object) -> tuple[Server, str]:
+        if pool:
+            settings.update(CONN_MAX_AGE=0, OPTIONS={"pool": {"min_size": 1, "max_size": 2}})
+        return server, alias(server, **settings)
+
+    return make
+
+
+@pytest.fixture(params=[False, True], ids=["units", "loop"])
+def between(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Units of work on their own, and as a loop runs them."""
+    with kept_between_units() if request.param else contextlib.nullcontext():
+        yield
 
 
 def sqlite_settings(folder: Path, name: str, settings: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,61 @@
+"""The errors that a connection raised in a unit of work, seen where Django translates them."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from typing import Any
+
+from django.db import Error, IntegrityError
+from django.db.utils import DatabaseErrorWrapper
+
+from daemonkit.connections.wrappers import Wrapper
+from daemonkit.errors import Problem, classify, one_line
+
+
+class ObservedErrors(DatabaseErrorWrapper):
+    """Stands in for a wrapper's ``wrap_database_errors``, through which each of its errors passes:
+    those of queries, of ``callproc()``, of fetching, of COMMIT and of connecting.
+
+    It remembers which they were, even if the code that made the query caught them.
+    """
+
+    wrapper: Wrapper
+
+    def __init__(self, wrapper: Wrapper) -> None:
+        super().__init__(weakref.proxy(wrapper))
+        self.seen = False
+        """Whether there was an error that may say something against the session."""
+        self.lost: str | None = None
+        self.read_only: str | None = None
+        self.from_elsewhere = False
+        """Whether it was a cursor of another connection that said that its session is lost."""
+        self._errors: weakref.WeakSet[BaseException] = weakref.WeakSet()
+        wrapper.wrap_database_errors = self
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if error is None:
+            return
+        if isinstance(error, (Error, self.wrapper.Database.Error)):
+            self._observe(error)
+        super().__exit__(kind, error, traceback)
+
+    def _observe(self, error: BaseException) -> None:
+        with contextlib.suppress(TypeError):  # a driver's class that allows no weak references
+            self._errors.add(error)
+        if isinstance(error, (IntegrityError, self.wrapper.Database.IntegrityError)):
+            return  # a loop may catch thousands of them
+        problem = classify(error)
+        if problem is Problem.LOST:
+            self.seen, self.lost = True, one_line(error)
+        elif problem is Problem.READ_ONLY:
+            self.seen, self.read_only = True, one_line(error)
+
+    def __contains__(self, error: object) -> bool:
+        return error in self._errors
+
+    def clear(self) -> None:
+        if self.seen or self._errors:
+            self.seen = self.from_elsewhere = False
+            self.lost = self.read_only = None
+            self._errors.clear()

@@ -1,0 +1,161 @@
+"""Whether a transaction is open in the session behind a driver's connection, however it was begun.
+
+The drivers differ in here. psycopg, psycopg2 and sqlite3 know without asking. The client library of
+MySQL does not tell, so a session that has sent anything but plain statements is asked.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from daemonkit.connections import statements
+
+_IDLE, _CLOSED = 0, 4
+"""libpq's PQTRANS_IDLE and PQTRANS_UNKNOWN."""
+
+_NO_SUCH_SAVEPOINT = 1305
+
+
+class Session:
+    """A session of which nothing is known, and which is taken to be idle."""
+
+    is_heard = False
+    """Whether it has to be told of the statements that are sent."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+
+    def seems_idle(self) -> bool:
+        """Whether no transaction can be open. Never raises, and never asks the server."""
+        return True
+
+    def is_in_transaction(self) -> bool:
+        """Whether a transaction is open. Asks the server if that takes it, and then raises what
+        the driver raises."""
+        return not self.seems_idle()
+
+    def seemed_in_transaction(self) -> bool:
+        """Whether a transaction was open in a session that no longer answers."""
+        return not self.seems_idle()
+
+    def was_rolled_back(self) -> None:
+        """Note that a ROLLBACK has just been answered."""
+
+    def owes_nothing(self) -> bool:
+        """Whether the handle is open and all answers have been read. Never asks the server."""
+        return True
+
+
+class PostgreSQLSession(Session):
+    """psycopg's and psycopg2's: libpq keeps the status that came with the last answer."""
+
+    def __init__(self, raw: Any, source: Any) -> None:
+        super().__init__(raw)
+        self._source = source
+
+    def seems_idle(self) -> bool:
+        return self._source.transaction_status in (_IDLE, _CLOSED)
+
+    def owes_nothing(self) -> bool:
+        return bool(self._source.transaction_status == _IDLE)
+
+
+class SQLiteSession(Session):
+    """SQLite's: the library is the server."""
+
+    def seems_idle(self) -> bool:
+        try:
+            return not self._raw.in_transaction
+        except Exception:
+            return True  # it is closed
+
+
+class MySQLSession(Session):
+    """MySQL's and MariaDB's. A session that has sent only plain statements is idle."""
+
+    is_heard = True
+
+    def __init__(self, raw: Any, *, autocommit: bool) -> None:
+        super().__init__(raw)
+        self._autocommit = autocommit
+        self._has_begun = False
+        self.is_suspect = False
+
+    def hear(self, sql: Any) -> None:
+        """Note a statement before it is sent."""
+        if not self._autocommit or not statements.is_plain(sql):
+            self.suspect()
+            self._has_begun = statements.leaves_open(sql, was_open=self._has_begun)
+
+    def suspect(self) -> None:
+        """Have the server asked: anything may have been sent."""
+        self.is_suspect = True
+
+    def seems_idle(self) -> bool:
+        return not self.is_suspect
+
+    def is_in_transaction(self) -> bool:
+        if self.is_suspect:
+            self.is_suspect = self._ask()
+            self._has_begun = self._has_begun and self.is_suspect
+        return self.is_suspect
+
+    def seemed_in_transaction(self) -> bool:
+        return self._has_begun
+
+    def was_rolled_back(self) -> None:
+        self._has_begun = False
+        self.is_suspect = self._autocommit and not self._raw.get_autocommit()
+
+    def owes_nothing(self) -> bool:
+        # Both raise on a closed handle, and next_result() if rows are unread. It sends nothing,
+        # while PyMySQL's method of that name would wait for an answer.
+        try:
+            if hasattr(self._raw, "store_result"):
+                return bool(self._raw.next_result() == -1)
+            return bool(self._raw.open)
+        except Exception:
+            return False
+
+    def _ask(self) -> bool:
+        if self._autocommit and not self._raw.get_autocommit():
+            return True
+        if "mariadb" in str(self._raw.get_server_info()).lower():
+            return answers_in_transaction(self._raw)
+        return has_savepoints(self._raw)
+
+
+def answers_in_transaction(raw: Any) -> bool:
+    """Ask MariaDB. MySQL has no such variable."""
+    with raw.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM DUAL WHERE @@in_transaction")
+        return cursor.fetchone() is not None
+
+
+def has_savepoints(raw: Any) -> bool:
+    """Ask MySQL, or MariaDB: outside of a transaction a savepoint is gone at once.
+
+    Error 1305 (ER_SP_DOES_NOT_EXIST in both servers' mysqld_error.h) says so.
+    """
+    with raw.cursor() as cursor:
+        try:
+            cursor.execute("SAVEPOINT daemonkit")
+            cursor.execute("RELEASE SAVEPOINT daemonkit")
+        except Exception as error:
+            if error.args[:1] == (_NO_SUCH_SAVEPOINT,):
+                return False
+            raise
+    return True
+
+
+def session_of(raw: Any, *, vendor: str, autocommit: bool) -> Session:
+    """The session of a driver's connection. ``autocommit`` is what the settings of Django say."""
+    if hasattr(raw, "pgconn"):
+        return PostgreSQLSession(raw, raw.pgconn)
+    if hasattr(getattr(raw, "info", None), "transaction_status"):
+        return PostgreSQLSession(raw, raw.info)
+    if hasattr(raw, "in_transaction"):
+        return SQLiteSession(raw)
+    if vendor == "mysql":
+        return MySQLSession(raw, autocommit=autocommit)
+    return Session(raw)
