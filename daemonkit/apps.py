@@ -34,7 +34,7 @@ class DaemonkitConfig(AppConfig):
         register(_check_time_limits, "database", deploy=True)
 
 
-# What follows loads what it needs when it is needed, and not at every start.
+# These functions import what they need when they are called, to keep the start fast.
 
 
 def _tell_systemd(daemon: Announcer, **_: Any) -> None:
@@ -51,10 +51,10 @@ def _check_time_limits(**arguments: Any) -> list[CheckMessage]:
 
 
 def _refuse_a_missing_driver() -> None:
-    """One sentence and exit code 78 instead of the traceback with which Django's start would end.
+    """Exit with one sentence and code 78, where Django's start would end in a traceback.
 
-    It loads the driver while it loads the models, before any command of ours can run. We come
-    first: app configs are made before models are imported.
+    Django loads the driver when it imports the models, before any command can run. App configs are
+    made before that.
     """
     from django.db import connections
 

@@ -1,7 +1,7 @@
-"""What can be said of the databases before trouble comes: Django's checks, the servers' word.
+"""Checks of the databases: which time limits are missing, and whether the servers answer.
 
-A half-open link (a host that is gone, a firewall that forgot, a frozen server) hangs every
-driver's default. daemonkit's own bound is ``tick_timeout``; the driver's come sooner.
+With default settings every driver hangs on a half-open link (a host that has gone, a firewall that
+dropped its state, a frozen server). ``tick_timeout`` limits that; the driver's limits act sooner.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ TIME_LIMITS: Mapping[str, tuple[str, ...]] = {
     "mysql": ("connect_timeout", "read_timeout", "write_timeout"),
     "postgresql": ("connect_timeout", "tcp_user_timeout"),
 }
-"""The options that bound a half-open link. For MySQL a read_timeout must be longer than the longest
-statement: the server goes on with one that it cuts. PostgreSQL's tcp_user_timeout does not see a
-server that is frozen but whose kernel still answers."""
+"""The options that limit the wait on a half-open link. MySQL's read_timeout must be longer than the
+longest statement: the server goes on with a statement whose client has given up. PostgreSQL's
+tcp_user_timeout does not notice a frozen server whose kernel still answers."""
 
 
 def missing_time_limits(wrapper: BaseDatabaseWrapper) -> list[str]:
-    """The options that bound a half-open link and are not set for this connection."""
+    """Return the names of ``TIME_LIMITS`` that are not set for this connection."""
     options = wrapper.settings_dict["OPTIONS"]
     return [name for name in TIME_LIMITS.get(wrapper.vendor, ()) if name not in options]
 
 
 def check_time_limits(**_: Any) -> list[CheckMessage]:
-    """For ``manage.py check --deploy``; asks no server."""
+    """Check the settings, for ``manage.py check --deploy``. Connects to no server."""
     return [
         Warning(
             f"The database {alias!r} has no {', '.join(missing)} in its OPTIONS.",
@@ -48,7 +48,7 @@ def check_time_limits(**_: Any) -> list[CheckMessage]:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one database says when it is asked."""
+    """Whether one database answered, and what a daemon should know about it."""
 
     alias: str
     ok: bool
@@ -58,7 +58,7 @@ class Answer:
 
 
 def ask_databases() -> Iterator[Answer]:
-    """Connect to every database once, at once, and say what a daemon should know of it."""
+    """Connect to every database once and yield its answer."""
     for alias in connections:
         wrapper = connections[alias]
         try:

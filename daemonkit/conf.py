@@ -1,4 +1,4 @@
-"""The setting DAEMONKIT: what holds for all daemons of a project. Its defaults are in here."""
+"""The setting DAEMONKIT, which applies to all daemons of a project, and its defaults."""
 
 from __future__ import annotations
 
@@ -12,34 +12,37 @@ _STORE_ERRORS = ("text", "class", "none")
 
 
 def database() -> str:
-    """The alias of the database that has daemonkit's own tables."""
-    alias = _said("database")
+    """Return the alias of the database with daemonkit's own tables."""
+    alias = _configured("database")
     if alias not in settings.DATABASES:
-        raise ImproperlyConfigured(f"DAEMONKIT['database'] is {alias!r}, which DATABASES lacks")
+        raise ImproperlyConfigured(f"DAEMONKIT['database'] is {alias!r}, which is not in DATABASES")
     return str(alias)
 
 
 def keep_runs() -> int:
-    """How many rows of the ledger are kept of each job: the newest."""
-    rows = _said("keep_runs")
+    """Return how many rows the ledger keeps for each job: the newest ones."""
+    rows = _configured("keep_runs")
     if not isinstance(rows, int) or rows < 1:
         raise ImproperlyConfigured(f"DAEMONKIT['keep_runs'] is a number above zero, not {rows!r}")
     return rows
 
 
 def store_errors() -> str:
-    """How much of an error daemonkit's tables hold, since its text may hold personal data: "text",
-    "class" (only the name of its class) or "none"."""
-    choice = _said("store_errors")
+    """Return how much of an error is stored: "text", "class" (the name of its class) or "none".
+
+    The text of an error may contain personal data.
+    """
+    choice = _configured("store_errors")
     if choice not in _STORE_ERRORS:
         choices = ", ".join(map(repr, _STORE_ERRORS))
         raise ImproperlyConfigured(f"DAEMONKIT['store_errors'] is one of {choices}, not {choice!r}")
     return str(choice)
 
 
-def _said(name: str) -> Any:
-    said = getattr(settings, "DAEMONKIT", {})
-    if not isinstance(said, dict) or (unknown := set(said) - set(_DEFAULTS)):
-        wrong = "no dictionary" if not isinstance(said, dict) else f"it has {sorted(unknown)}"
+def _configured(name: str) -> Any:
+    configured = getattr(settings, "DAEMONKIT", {})
+    if not isinstance(configured, dict) or (unknown := set(configured) - set(_DEFAULTS)):
+        is_dictionary = isinstance(configured, dict)
+        wrong = f"it has {sorted(unknown)}" if is_dictionary else "it is no dictionary"
         raise ImproperlyConfigured(f"DAEMONKIT takes {', '.join(_DEFAULTS)}; {wrong}")
-    return said.get(name, _DEFAULTS[name])
+    return configured.get(name, _DEFAULTS[name])

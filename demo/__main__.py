@@ -1,6 +1,6 @@
 """A bare loop and a daemonkit loop, side by side, on a private MariaDB that ends their sessions.
 
-Exit code 0 if the story came out as it should: the bare loop fails, the other one does not notice.
+Exit code 0 if the bare loop fails and the other one does not, as they should.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from lab.servers import MariaDB
 from lab.waiting import eventually
 
 ROOT = Path(__file__).resolve().parent.parent
-WIDTH = 37  # of a column; two of them and what is between fit into 80
+WIDTH = 37  # of a column; two columns and the separator fit into 80 characters
 
 SECOND_ACT = """\
-The bare loop goes on like that until somebody starts it anew.
+The bare loop goes on like this until somebody restarts it.
 
-Second: wait_timeout. MariaDB now ends sessions that were idle for one second
-(by default eight hours: a quiet night). Both loops are started anew, to tick
+Second: wait_timeout. MariaDB now ends sessions that are idle for one second
+(the default is eight hours: a quiet night). Both loops are restarted and tick
 every two seconds."""
 
 RED, GREEN, BOLD, PLAIN = ("\033[31m", "\033[32m", "\033[1m", "\033[0m")
@@ -37,11 +37,11 @@ RED, GREEN, BOLD, PLAIN = ("\033[31m", "\033[32m", "\033[1m", "\033[0m")
 
 @dataclass
 class Loop:
-    """One of the two processes: what it has said, tick by tick."""
+    """One of the two processes, and the lines that it has printed: one for each tick."""
 
     command: tuple[str, ...]
     server: MariaDB
-    said: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
 
     def __enter__(self) -> Loop:
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -67,35 +67,35 @@ class Loop:
             self.process.communicate()
 
     def hear(self) -> str:
-        """What the next tick says."""
+        """Wait for the line of the next tick."""
         assert self.process.stdout
         line = self.process.stdout.readline().strip() or "(it has ended)"
-        self.said.append(line)
+        self.lines.append(line)
         return line
 
     @property
     def session(self) -> int:
-        """The session of its last good tick."""
+        """The session of the last tick that succeeded."""
         return self.sessions[-1]
 
     @property
     def sessions(self) -> list[int]:
-        found = [re.search(r"session (\d+)", line) for line in self.said]
+        found = [re.search(r"session (\d+)", line) for line in self.lines]
         return list(dict.fromkeys(int(match[1]) for match in found if match))
 
     @property
     def failures(self) -> list[str]:
-        return [line for line in self.said if "session" not in line]
+        return [line for line in self.lines if "session" not in line]
 
     @property
     def has_failed(self) -> bool:
-        """Its last tick, that is."""
-        return self.said[-1:] == self.failures[-1:]
+        """Whether the last tick failed."""
+        return self.lines[-1:] == self.failures[-1:]
 
 
 @contextlib.contextmanager
 def side_by_side(server: MariaDB, seconds: float) -> Iterator[tuple[Loop, Loop]]:
-    """Both processes, which tick every so many seconds."""
+    """Run both processes, which tick every ``seconds``."""
     bare = Loop(("bare_loop", f"--seconds={seconds:g}"), server)
     kept = Loop(("run_daemon", "daemonkit_loop", f"--every={seconds:g}s"), server)
     with bare, kept:
@@ -146,15 +146,13 @@ def paint(text: str, colour: str) -> str:
 
 
 def summary(acts: list[tuple[Loop, Loop]]) -> bool:
-    """Two lines, and whether the story came out as it should."""
+    """Print two lines. Returns whether the bare loop failed and the other one did not."""
     bare = [failure for loop, _ in acts for failure in loop.failures]
     kept = [failure for _, loop in acts for failure in loop.failures]
-    ticks = sum(len(loop.said) for _, loop in acts)
+    ticks = sum(len(loop.lines) for _, loop in acts)
     codes = sorted({code for failure in bare for code in re.findall(r"\((20\d\d),", failure)})
     print(f"\nbare loop: {len(bare)} of {ticks} ticks failed, with {' and '.join(codes)}.")
-    print(
-        f"daemonkit: {len(kept)} of {ticks} ticks failed: each time it had a new session, unasked."
-    )
+    print(f"daemonkit: {len(kept)} of {ticks} ticks failed. It got a new session each time.")
     all_lost = all(loop.failures for loop, _ in acts)
     return all_lost and bool(codes) and not kept and all(len(loop.sessions) > 1 for _, loop in acts)
 
@@ -171,11 +169,11 @@ def main() -> int:
         server.start()
         server.execute("INSERT INTO entry (note) VALUES ('one'), ('two'), ('three')")
         print(f"\n  {'a bare loop'.ljust(WIDTH)} | with daemonkit\n  {'-' * WIDTH} | {'-' * WIDTH}")
-        came_out = summary([killed(server), timed_out(server)])
+        as_expected = summary([killed(server), timed_out(server)])
     finally:
         server.remove()
     print(f"\n({time.monotonic() - started:.0f} seconds.)")
-    return 0 if came_out else 1
+    return 0 if as_expected else 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Something to ask the database for."""
+"""A table, and a query for both loops."""
 
 from django.db import connection, models
 
@@ -15,6 +15,6 @@ class Entry(models.Model):
 
 
 def count_entries() -> str:
-    """What both loops do in each tick, and the session in which it was done."""
+    """The work of a tick. The result names the session."""
     count = Entry.objects.count()
     return f"{count} rows, session {connection.connection.thread_id()}"

@@ -1,4 +1,4 @@
-"""The demo's settings. Both loops keep their connection, as most people's loops do."""
+"""The demo's settings. Both loops keep their connection."""
 
 import json
 import os

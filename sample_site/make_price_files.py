@@ -29,13 +29,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--files", type=int, default=3)
     parser.add_argument("--lines", type=int, default=2000, help="prices in each file")
-    parser.add_argument("--bad", action="store_true", help="one more file, with a bad line")
+    parser.add_argument("--bad", action="store_true", help="also make a file with a bad line")
     parser.add_argument("--seed", type=int, default=1, help="other prices for the same products")
     return parser.parse_args()
 
 
 def price_lines(count: int, random: Random) -> Iterator[str]:
-    """The same products in each file, at new prices."""
+    """Yield the lines of a file: the same products in each, with new prices."""
     for index in range(count):
         number, supplier = divmod(index, len(SUPPLIERS))
         cents = random.randint(100, 99_999)
@@ -43,7 +43,7 @@ def price_lines(count: int, random: Random) -> Iterator[str]:
 
 
 def drop(folder: Path, number: int, lines: list[str]) -> None:
-    """Under another name first: the shop must never see half a file."""
+    """Write under another name first, so that the shop never sees an incomplete file."""
     path = folder / f"prices-{number:04}.csv"
     unfinished = path.with_name(f".{path.name}.unfinished")
     unfinished.write_text("\n".join(["sku,amount,currency", *lines]) + "\n")

@@ -820,9 +820,9 @@ def test_check_of_a_refused_password_ends_with_78(manage: Manage, mariadb: Maria
 @pytest.mark.parametrize(
     ("said", "sentence"),
     [
-        ({"database": "nope"}, "DAEMONKIT['database'] is 'nope', which DATABASES lacks"),
+        ({"database": "nope"}, "DAEMONKIT['database'] is 'nope', which is not in DATABASES"),
         ({"keep_run": 3}, "DAEMONKIT takes database, keep_runs, store_errors; it has ['keep_run']"),
-        ([], "DAEMONKIT takes database, keep_runs, store_errors; no dictionary"),
+        ([], "DAEMONKIT takes database, keep_runs, store_errors; it is no dictionary"),
     ],
 )
 def test_runs_under_settings_that_make_no_sense_ends_with_78(

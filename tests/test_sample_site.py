@@ -355,7 +355,7 @@ def test_more_than_there_is_cannot_be_put_in_a_basket(product):
     assert in_stock() == 10
 
 
-def test_imagined_customers_keep_the_daemons_busy(product):
+def test_simulated_customers_keep_the_daemons_busy(product):
     assert customers.visit(20, Random(1)).startswith("20 baskets, ")
     states = Counter(Basket.objects.values_list("state", flat=True))
     assert set(states) == {"open", "ordered"}

@@ -1,4 +1,4 @@
-"""The shop's settings. What differs from machine to machine comes from the environment."""
+"""The shop's settings. Those that differ from machine to machine come from the environment."""
 
 import os
 from pathlib import Path
@@ -29,7 +29,7 @@ def database(url: str) -> dict[str, Any]:
     """SQLite beside manage.py, or what the URL says."""
     config = parsed(url) if url else sqlite(BASE_DIR / "shop.sqlite3")
     if config["ENGINE"] == "django.db.backends.sqlite3":
-        # Several daemons write: each takes the lock when its transaction begins, and waits for it.
+        # Several daemons write. Each waits for the lock when its transaction starts, not later.
         config["OPTIONS"] = {
             "timeout": 20,
             "transaction_mode": "IMMEDIATE",
@@ -53,7 +53,7 @@ def parsed(url: str) -> dict[str, Any]:
     config: dict[str, Any] = dict(dj_database_url.parse(url))
     host = urlsplit(url).netloc.rpartition("@")[2]
     if host.upper().startswith("%2F"):
-        config["HOST"] = unquote(host)  # a socket's path keeps its capitals, unlike a host's name
+        config["HOST"] = unquote(host)  # the parser lowers a host's name, but a path has capitals
     return config
 
 

@@ -1,4 +1,4 @@
-"""Baskets hold stock back until they are ordered, or expire."""
+"""Baskets reserve stock until they are ordered or expire."""
 
 from datetime import datetime, timedelta
 
@@ -10,7 +10,7 @@ from shop.models import Basket, BasketLine, Product
 
 
 class OutOfStock(Exception):
-    """Fewer pieces are left than the customer wants."""
+    """There are fewer pieces than the customer wants."""
 
 
 class BasketClosed(Exception):
@@ -36,7 +36,7 @@ def order(basket: Basket) -> None:
 
 
 def expire(older_than: timedelta, at_most: int = 500) -> int:
-    """Give back the stock of baskets that nobody touched for so long: how many there were."""
+    """Give back the stock of baskets not touched for ``older_than``. Returns their number."""
     deadline = timezone.now() - older_than
     forgotten = Basket.objects.filter(state=Basket.State.OPEN, touched_at__lt=deadline)
     baskets = forgotten.order_by("touched_at").values_list("pk", flat=True)[:at_most]

@@ -1,4 +1,4 @@
-"""Imagined customers, so that the daemons of a shop without real ones have something to do."""
+"""Simulated customers, which give the daemons of the sample shop something to do."""
 
 from contextlib import suppress
 from random import Random
@@ -9,12 +9,13 @@ from shop import baskets
 from shop.models import Basket, Product
 
 DELIVERY = 20
-MOST = 3  # of one product, and products in a basket
+MAX_PRODUCTS = 3  # in one basket
+MAX_QUANTITY = 3  # of one product
 
 
 def visit(customers: int, random: Random) -> str:
-    """Each customer fills a basket; every other one, more or less, pays for it."""
-    sold_out = Product.objects.filter(in_stock__lt=MOST)
+    """Let each customer fill a basket, and about half of them pay for it."""
+    sold_out = Product.objects.filter(in_stock__lt=MAX_QUANTITY)
     sold_out.update(in_stock=F("in_stock") + DELIVERY)
     for_sale = list(Product.objects.filter(price__isnull=False).select_related("price")[:1000])
     if not for_sale:
@@ -25,9 +26,9 @@ def visit(customers: int, random: Random) -> str:
 
 def shop_around(for_sale: list[Product], random: Random) -> bool:
     basket = Basket.objects.create()
-    for product in random.sample(for_sale, k=min(MOST, len(for_sale))):
+    for product in random.sample(for_sale, k=min(MAX_PRODUCTS, len(for_sale))):
         with suppress(baskets.OutOfStock):
-            baskets.put(basket, product, random.randint(1, MOST))
+            baskets.put(basket, product, random.randint(1, MAX_QUANTITY))
     pays = random.random() < 0.5
     if pays:
         baskets.order(basket)

@@ -1,7 +1,7 @@
-"""The folder that price files are dropped into.
+"""The folder into which price files are put.
 
-A writer gives its file another name, or one that begins with a dot, and renames it to *.csv when it
-is complete: what is called *.csv is never half a file.
+A writer uses another name, or one that starts with a dot, and renames the file to *.csv when it is
+complete. So a *.csv file is always complete.
 """
 
 import os
@@ -16,9 +16,9 @@ from shop.prices import import_prices
 
 
 def import_next(inbox: Path) -> str:
-    """Import the first file that waits, by name, and say what came of it; "" if none waits."""
+    """Import the first waiting file by name. Returns the result, "" if no file waits."""
     for path in waiting(inbox):
-        # A file that is gone was moved by another process: the next one, then.
+        # If the file is gone, another process has moved it: try the next one.
         with suppress(FileNotFoundError), path.open("rb") as file:
             return import_and_move(path, file)
     return ""
@@ -46,7 +46,7 @@ def import_and_move(path: Path, file: BinaryIO) -> str:
 
 
 def place_in(folder: Path, name: str, content: bytes) -> Path:
-    """A path that does not take the place of an earlier file of that name with other content."""
+    """Return a path that does not overwrite an earlier file with this name and other content."""
     folder.mkdir(exist_ok=True)
     place = folder / name
     if not place.exists() or place.read_bytes() == content:
@@ -55,7 +55,7 @@ def place_in(folder: Path, name: str, content: bytes) -> Path:
 
 
 def move(path: Path, file: BinaryIO, place: Path) -> None:
-    """Unless another process has moved it, or a new file has come under the same name."""
+    """Move the file, unless another process has moved it or a new file has the same name."""
     with suppress(FileNotFoundError):
         if os.path.samestat(path.stat(), os.fstat(file.fileno())):
             path.replace(place)

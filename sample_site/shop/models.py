@@ -1,14 +1,14 @@
-"""What the shop knows: products and their prices, baskets, and a report a day."""
+"""Products and their prices, baskets, and daily reports."""
 
 from django.db import models
 from django.utils import timezone
 
-CURRENCY = "EUR"  # the shop sells in one currency; a price in another is a mistake
+CURRENCY = "EUR"  # the only one; a price in another currency is an error
 AMOUNT = {"max_digits": 10, "decimal_places": 2}
 
 
 class Supplier(models.Model):
-    """Known by the code that all its SKUs begin with: ACME sells ACME-00042."""
+    """All its SKUs start with its code: ACME sells ACME-00042."""
 
     code = models.CharField(max_length=20, unique=True)
     average_price = models.DecimalField(**AMOUNT, null=True)
@@ -28,7 +28,7 @@ class Product(models.Model):
 
 
 class PriceFile(models.Model):
-    """A price file that was imported. The constraint is what makes it "never twice"."""
+    """A price file that was imported. The constraint keeps it from being imported twice."""
 
     name = models.CharField(max_length=255)
     digest = models.CharField(max_length=64, help_text="SHA-256 of the content.")
@@ -45,7 +45,7 @@ class PriceFile(models.Model):
 
 
 class Price(models.Model):
-    """What a product costs now."""
+    """The current price of a product."""
 
     product = models.OneToOneField(Product, on_delete=models.CASCADE, primary_key=True)
     amount = models.DecimalField(**AMOUNT)
@@ -56,7 +56,7 @@ class Price(models.Model):
 
 
 class PriceChange(models.Model):
-    """What a product cost, and which file changed it; none if it was set by itself."""
+    """A former and a new price. ``file`` is None if the price was set without a file."""
 
     product = models.ForeignKey(Product, on_delete=models.CASCADE, related_name="price_changes")
     file = models.ForeignKey(PriceFile, null=True, on_delete=models.PROTECT, related_name="changes")
@@ -69,7 +69,7 @@ class PriceChange(models.Model):
 
 
 class Basket(models.Model):
-    """Open until it is ordered or expires. While it is open, its lines hold stock back."""
+    """Open until it is ordered or expires. While it is open, its lines reserve stock."""
 
     class State(models.TextChoices):
         OPEN = "open"

@@ -1,6 +1,7 @@
-"""Mail, which may take its time: handed to whatever task queue the shop has.
+"""Mail, which may take long and so goes to the task queue that the shop has.
 
-Celery where CELERY_BROKER_URL is set, else Django's own tasks (Django 6), else it is sent at once.
+That is Celery if CELERY_BROKER_URL is set, else Django's tasks (Django 6). Without either, mail is
+sent at once.
 """
 
 from datetime import date
@@ -18,7 +19,7 @@ def mail(day: str) -> None:
 
 
 def send_report(day: date) -> None:
-    """Have the report of a day mailed, by somebody else and later."""
+    """Have the report of a day mailed later, by the task queue."""
     if settings.CELERY_BROKER_URL:
         from shop.celery import mail_report
 

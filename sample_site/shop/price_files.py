@@ -1,4 +1,4 @@
-"""What a price file says: CSV in UTF-8, the header sku,amount,currency, a price a line."""
+"""Read price files: CSV in UTF-8, the header sku,amount,currency, one price a line."""
 
 import csv
 import io
@@ -9,20 +9,20 @@ from shop.models import CURRENCY
 
 HEADER = ["sku", "amount", "currency"]
 LONGEST_SKU = 40
-# ASCII capitals only: MySQL takes "é", "E" and "e" for the same letter where it compares.
+# ASCII capitals only: MySQL compares "é", "E" and "e" as equal.
 SKU = re.compile(r"(?P<supplier>[A-Z0-9]{1,20})-[A-Z0-9-]+")
 AMOUNT = re.compile(r"[0-9]{1,8}(\.[0-9]{1,2})?")
 
 
 class BadPriceFile(ValueError):
-    """Says which line is wrong, and why."""
+    """A price file has an error. The message names the line and the reason."""
 
     def __init__(self, line: int, reason: str) -> None:
         super().__init__(f"line {line}: {reason}")
 
 
 def read_prices(content: bytes) -> dict[str, Decimal]:
-    """The amount for each SKU. Raises BadPriceFile at the first line that is wrong."""
+    """Return the amount for each SKU. Raises BadPriceFile at the first wrong line."""
     lines = csv.reader(io.StringIO(decoded(content), newline=""), strict=True)
     prices: dict[str, Decimal] = {}
     try:
@@ -43,7 +43,7 @@ def read_prices(content: bytes) -> dict[str, Decimal]:
 
 def decoded(content: bytes) -> str:
     try:
-        return content.decode("utf-8-sig")  # a spreadsheet likes to begin a file with a mark
+        return content.decode("utf-8-sig")  # spreadsheets put a byte order mark first
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise BadPriceFile(line, "this is not UTF-8") from error

@@ -1,4 +1,4 @@
-"""Prices come in files, or one by one. Nothing in here knows about daemons, or about folders."""
+"""Prices come in files, or one by one. This module knows nothing about daemons or folders."""
 
 from collections.abc import Collection
 from decimal import Decimal
@@ -14,10 +14,11 @@ from shop.price_files import read_prices, supplier_code
 
 
 def import_prices(name: str, content: bytes) -> int | None:
-    """Import a price file wholly or not at all: how many prices it has, None if it was in before.
+    """Import a price file completely or not at all.
 
-    The record of the file and its prices are committed together. Of two processes with the same
-    file one waits for the other's commit and then finds the record. Raises BadPriceFile.
+    Returns how many prices it has, or None if it was imported before. The record of the file and
+    its prices are committed together. If two processes import the same file, one waits for the
+    other's commit and then finds the record. Raises BadPriceFile.
     """
     prices = read_prices(content)
     with transaction.atomic():
@@ -32,9 +33,9 @@ def import_prices(name: str, content: bytes) -> int | None:
 
 @transaction.atomic
 def set_price(sku: str, amount: Decimal) -> tuple[Decimal | None, Decimal]:
-    """Set one price: what it was (None: there was none), and what it is now.
+    """Set one price. Returns the old price (None if there was none) and the new one.
 
-    Raises Product.DoesNotExist: only a file makes new products.
+    Raises Product.DoesNotExist for an unknown SKU: only a file adds products.
     """
     product = Product.objects.get(sku=sku)
     price = Price.objects.select_for_update().filter(product=product).first()
@@ -77,13 +78,13 @@ def apply_changes(changes: list[PriceChange]) -> None:
         ],
         update_conflicts=True,
         update_fields=["amount", "valid_from"],
-        # PostgreSQL and SQLite must be told which constraint is meant, MySQL must not be.
+        # PostgreSQL and SQLite need the unique fields here, MySQL refuses them.
         unique_fields=["product"] if features.supports_update_conflicts_with_target else None,
     )
 
 
 def known_products(skus: Collection[str]) -> dict[str, Product]:
-    """The product of each SKU. One that the shop has never heard of is a new product."""
+    """Return the product of each SKU. An unknown SKU becomes a new product."""
     products = Product.objects.in_bulk(skus, field_name="sku")
     missing = sorted(set(skus) - products.keys())
     if missing:
@@ -104,7 +105,7 @@ def known_suppliers(codes: Collection[str]) -> dict[str, Supplier]:
 
 
 def refresh() -> str:
-    """Work out every supplier's average price anew: `run_daemon shop.prices.refresh --every 30s`"""
+    """Compute the average price of each supplier: `run_daemon shop.prices.refresh --every 30s`"""
     prices = Price.objects.filter(product__supplier=OuterRef("pk"))
     average = prices.values("product__supplier").annotate(average=Round(Avg("amount"), 2))
     refreshed = Supplier.objects.update(average_price=Subquery(average.values("average")))

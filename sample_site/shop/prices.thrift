@@ -1,4 +1,4 @@
-// What the REST view says, for programs; and what it cannot do, setting a price.
+// The prices of the REST view, for programs. It can also set a price.
 // Served by `manage.py run_daemon price_service`.
 
 struct Price {
@@ -13,7 +13,7 @@ struct Price {
 
 struct Change {
     1: string sku,
-    2: optional string old_amount,      // none: it had no price
+    2: optional string old_amount,      // absent: it had no price
     3: string amount,
 }
 
@@ -25,7 +25,7 @@ exception InvalidAmount {
     1: string message,
 }
 
-// The database gave no answer. A change that was under way may or may not have been made.
+// The database did not answer. A change that was being made may or may not have taken effect.
 exception Unavailable {
     1: string message,
 }
@@ -34,11 +34,11 @@ service Prices {
     Price get_price(1: string sku)
         throws (1: NotFound not_found, 2: Unavailable unavailable),
 
-    // The next 50 by SKU; from the first on if `after` is empty.
+    // The next 50 in the order of SKUs. An empty `after` means from the first one.
     list<Price> prices_of(1: string supplier, 2: string after)
         throws (1: NotFound not_found, 2: Unavailable unavailable),
 
-    // Returns what has changed.
+    // Returns the change.
     Change set_price(1: string sku, 2: string amount)
         throws (1: NotFound not_found, 2: Unavailable unavailable, 3: InvalidAmount invalid),
 }

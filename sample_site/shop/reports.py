@@ -17,7 +17,7 @@ def yesterday(zone: ZoneInfo) -> date:
 
 
 def write_report(day: date, zone: ZoneInfo) -> DailyReport:
-    """Write the report of a day, or write it anew: there is one row a day however often it runs."""
+    """Write the report of a day, or replace it: there is one row a day."""
     start, end = (
         datetime.combine(each, time.min, tzinfo=zone) for each in (day, day + timedelta(days=1))
     )

@@ -1,6 +1,6 @@
 """The prices over Thrift, on the same models as the REST view; see prices.thrift.
 
-Nothing in here knows about sockets (thrift_server.py does), or about daemons.
+This module knows nothing about daemons, or about sockets, which are in thrift_server.py.
 """
 
 import functools
@@ -64,10 +64,10 @@ def as_struct(price: Price) -> Any:
 
 
 class PriceProcessor(TProcessor):
-    """Answers every call in the service's own words, whatever becomes of it.
+    """Answers every call with a result or an exception of the service, never a driver's error.
 
-    It stands outside of ``fresh_connections``, which drops a connection that failed: for that it
-    must have seen the database's own error go by.
+    It is outside of ``fresh_connections``, which must see the error of the database in order to
+    drop the connection.
     """
 
     def __init__(self) -> None:

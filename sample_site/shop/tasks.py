@@ -1,4 +1,4 @@
-"""The shop's tasks for Django 6, whichever backend TASKS names; its default does them at once."""
+"""The shop's tasks for Django 6. TASKS names the backend; the default one runs them at once."""
 
 from django.tasks import task
 

@@ -1,4 +1,4 @@
-"""A Thrift server that can be drained: a thread for each client, call after call."""
+"""A Thrift server with a thread for each client, which finishes its calls before it stops."""
 
 import contextlib
 import logging
@@ -18,10 +18,10 @@ logger = logging.getLogger(__name__)
 
 
 class ThriftServer:
-    """Serves from the beginning of its ``with`` block to the end.
+    """Serves from the start of its ``with`` block to the end.
 
-    Then no client is let in any more, the calls that have arrived are answered, and clients that
-    have nothing to ask are hung up on. Raises ``OSError`` when it cannot listen.
+    Then it accepts no more clients, answers the calls that have arrived, and closes the connections
+    of idle clients. Raises ``OSError`` when it cannot listen.
     """
 
     def __init__(self, processor: TProcessor, host: str, port: int) -> None:
@@ -44,7 +44,7 @@ class ThriftServer:
         return len(self._clients)
 
     def take_calls(self) -> int:
-        """How many calls were answered since it was last asked."""
+        """Return how many calls were answered since the last call of this method."""
         with self._lock:
             calls, self._calls = self._calls, 0
             return calls
@@ -66,8 +66,8 @@ class ThriftServer:
         with self._lock:
             threads = list(self._clients)
             for client in self._clients.values():
-                with contextlib.suppress(OSError):  # it has hung up itself
-                    # What has arrived can still be read, and answered; after that comes the end.
+                with contextlib.suppress(OSError):  # the client has closed it
+                    # What has arrived can still be read and answered. Then comes an end of file.
                     client.shutdown(socket.SHUT_RD)
         for thread in threads:
             thread.join()
@@ -78,7 +78,7 @@ class ThriftServer:
                 self._let_in(*self._listener.accept())
             except (OSError, RuntimeError) as error:
                 if not self._draining:
-                    logger.warning("no client can be let in: %s", error)
+                    logger.warning("cannot accept a client: %s", error)
                     time.sleep(0.1)  # too many open files or threads, most likely
 
     def _let_in(self, client: socket.socket, address: tuple[str, int]) -> None:
@@ -89,16 +89,16 @@ class ThriftServer:
             self._clients[thread] = client
 
     def _serve(self, client: socket.socket) -> None:
-        """The life of a client's thread. The database connections that it opened end with it."""
+        """Run a client's thread. At its end its database connections are closed."""
         try:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             self._answer(client)
         except (TTransportException, OSError):
-            pass  # the client has hung up, or we have
+            pass  # the client has closed the connection, or we have
         except Exception as error:
             name = threading.current_thread().name
-            logger.warning("%s is hung up on, it does not speak our Thrift: %r", name, error)
+            logger.warning("closing %s, which does not speak our Thrift: %r", name, error)
         finally:
             release_connections()
             with self._lock:

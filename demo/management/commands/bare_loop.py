@@ -1,4 +1,4 @@
-"""What people write, before it has failed them."""
+"""A loop as it is often written: it catches the error and goes on."""
 
 import time
 from typing import Any

@@ -1,4 +1,4 @@
-"""The same with daemonkit."""
+"""The same loop as a daemon."""
 
 from daemonkit import BaseDaemonCommand, Every, Iteration
 from demo.models import count_entries

@@ -14,7 +14,7 @@ class Command(BaseDaemonCommand):
     schedule = Cron("0 3 * * *", timezone=ZONE)
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--day", type=date.fromisoformat, help="Yesterday, if not said.")
+        parser.add_argument("--day", type=date.fromisoformat, help="Default: yesterday.")
 
     def tick(self) -> str:
         zone = ZoneInfo(ZONE)

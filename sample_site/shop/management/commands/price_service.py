@@ -12,11 +12,11 @@ class Command(BaseDaemonCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", default="127.0.0.1")
-        parser.add_argument("--port", type=int, default=9090, help="0: any that is free.")
+        parser.add_argument("--port", type=int, default=9090, help="0: any free port.")
 
     @contextmanager
     def lifespan(self) -> Iterator[None]:
-        from shop.rpc import PriceProcessor  # here, so that the shop does without thriftpy2
+        from shop.rpc import PriceProcessor  # imported here: only this daemon needs thriftpy2
         from shop.thrift_server import ThriftServer
 
         host, port = self.options["host"], self.options["port"]

@@ -7,7 +7,7 @@ from shop.customers import visit
 
 
 class Command(BaseCommand):
-    help = "Let imagined customers fill baskets, and pay for some."
+    help = "Let simulated customers fill baskets, and pay for some of them."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--customers", type=int, default=10)
