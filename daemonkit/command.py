@@ -100,7 +100,8 @@ class BaseDaemonCommand(StartedByDjango):
 
     def beat(self, message: str = "") -> None:
         """Prove progress in a long tick: ``tick_timeout``, and while stopping ``stop_timeout``,
-        start anew. The message is for the status: "41 of 90 files"."""
+        start anew. If the tick fails later, it counts as the first failure in a row. The message
+        is for the status: "41 of 90 files". Any thread that the tick started may call it."""
         job = self._life.stop.beat() if self._life is not None else ""
         announce(signals.daemon_beat, self, message=message, job=job)
 
@@ -159,6 +160,7 @@ class BaseDaemonCommand(StartedByDjango):
                 result, error = None, raised
         seconds = life.clock.moment().monotonic - started.monotonic
         iteration = Iteration(number, due, started, seconds, result)
-        iteration = life.finish(iteration, error, last, cut=timing.overdue_since is not None)
+        before = None if timing.has_beaten else last  # progress begins the count of failures anew
+        iteration = life.finish(iteration, error, before, cut=timing.overdue_since is not None)
         life.last = iteration if result is None else iteration._replace(result=kept)
         return iteration

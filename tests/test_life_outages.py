@@ -192,6 +192,16 @@ def test_beat_starts_tick_timeout_anew(live: Live, server: Server) -> None:
     assert notes(server) == ["begun", "done"]
 
 
+@pytest.mark.parametrize("helper", ["thread", "executor", "pool", "async"])
+def test_beat_counts_from_any_thread_that_the_tick_started(
+    live: Live, mariadb: Server, helper: str
+) -> None:
+    arguments = ["--seconds", "3", "--helpers", helper, "--tick-timeout", "2s", "--pulse", "1s"]
+    daemon = live("slow", *arguments, "--once", on=mariadb)
+    assert daemon.wait(within=20) == 0
+    assert "past its tick_timeout" not in daemon.stderr
+
+
 # Failures
 
 

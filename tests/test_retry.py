@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.db import IntegrityError, OperationalError
 
-from daemonkit import Backoff, Cron, Every, Iteration, Moment, Poll, Problem
+from daemonkit import Backoff, BaseDaemonCommand, Cron, Every, Iteration, Moment, Poll, Problem
 from daemonkit.schedules.backoff import after_failure, next_due
 from daemonkit.testing import FakeClock
 from tests.kit.simulated import live, starts, wall
@@ -209,3 +210,22 @@ def test_an_outage_in_between_neither_counts_nor_forgives() -> None:
     clock = FakeClock()
     with pytest.raises(Exception, match="failed 3 times in a row, the last time with ValueError"):
         live(Every(1), clock, 50, outcomes(*errors), max_failures=3)
+
+
+def test_a_tick_that_beats_before_it_fails_begins_the_count_of_failures_anew() -> None:
+    class Command(BaseDaemonCommand):
+        schedule = Every(1)
+        ticks = 0
+
+        def tick(self) -> None:
+            type(self).ticks += 1
+            if self.ticks % 3 == 0:
+                self.beat("41 of 90 files")
+            raise ValueError("a bad row")
+
+        def on_error(self, iteration: Iteration) -> None:
+            failures.append(iteration.failures)
+
+    failures: list[int] = []
+    call_command(Command(), clock=FakeClock(), max_ticks=7, max_failures=4)
+    assert failures == [1, 2, 1, 2, 3, 1, 2]

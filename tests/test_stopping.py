@@ -6,10 +6,12 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+from daemonkit import Pool
 from daemonkit.process.signal_handlers import on_signals
-from daemonkit.process.stopping import Stop
+from daemonkit.process.stopping import Stop, Tick
 from daemonkit.process.watcher import Unattended, Watcher
 from lab.waiting import eventually
 
@@ -97,3 +99,50 @@ def test_no_descriptor_and_no_thread_is_left_behind() -> None:
             pass
     assert len(list(Path("/dev/fd").iterdir())) == before
     assert not [thread for thread in threading.enumerate() if "daemonkit" in thread.name]
+
+
+# Progress
+
+
+def on_a_thread(work: Callable[[], object]) -> None:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+def test_a_beat_of_an_unknown_thread_counts_for_the_tick_that_runs() -> None:
+    stop = Stop()
+    stop.beat()
+    with stop.timing(5, "report") as tick:
+        tick.touched = 0.0
+        assert not tick.has_beaten
+        said: list[str] = []
+        on_a_thread(lambda: said.append(stop.beat()))
+        assert said == ["report"]
+        assert (tick.touched, tick.has_beaten) == (stop.touched, True)
+
+
+def test_a_beat_of_a_pools_thread_counts_for_the_job_that_submitted_its_work_alone() -> None:
+    stop, said = Stop(), []
+    submitted, done = threading.Event(), threading.Event()
+    seen: list[Tick] = []
+
+    def stuck() -> None:
+        with stop.timing(5, "stuck") as tick:
+            seen.append(tick)
+            submitted.set()
+            done.wait()
+
+    thread = threading.Thread(target=stuck)
+    thread.start()
+    submitted.wait()
+    with Pool(1) as pool, stop.timing(5, "report") as tick:
+        said.append(pool.submit(stop.beat).result())
+        on_a_thread(lambda: said.append(stop.beat()))
+    assert (said, tick.has_beaten, seen[0].has_beaten) == (["report", ""], True, True)
+    with Pool(1) as pool, stop.timing(5, "report") as tick:
+        seen[0].has_beaten = False
+        said.append(pool.submit(stop.beat).result())
+    done.set()
+    thread.join()
+    assert (said[-1], tick.has_beaten, seen[0].has_beaten) == ("report", True, False)

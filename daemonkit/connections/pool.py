@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 import threading
 import time
@@ -50,7 +51,8 @@ class Pool:
         if the pool is closed.
         """
         future: Future[Result] = Future()
-        self._shared.put([(future, work, args, kwargs)])
+        in_context = contextvars.copy_context().run  # so that a tick's beat() is known as its own
+        self._shared.put([(future, in_context, (work, *args), kwargs)])
         return future
 
     def fulfil(self, promises: Iterable[tuple[Promise, Callable[..., Any]]]) -> None:

@@ -76,13 +76,18 @@ class Stop:
     def beat(self) -> str:
         """Proof of progress: ``tick_timeout`` and, while stopping, ``stop_timeout`` start anew.
 
+        May be called by any thread that a tick has started. One that has not taken over the tick's
+        context, as ``daemonkit.Pool`` and ``asyncio.to_thread`` do, counts for each tick that
+        runs: nobody can tell which one started it.
+
         Returns whose progress it is, the name of a job, or ""."""
         self.touched = time.monotonic()
         tick = _current.get()
-        if tick is None or self.ticks.get(tick.thread) is not tick:
-            return ""
-        tick.touched = self.touched
-        return tick.name
+        is_known = tick is not None and self.ticks.get(tick.thread) is tick
+        beating = [tick] if tick is not None and is_known else list(self.ticks.values())
+        for each in beating:
+            each.touched, each.has_beaten = self.touched, True
+        return beating[0].name if len(beating) == 1 else ""
 
     def timing(self, timeout: float | None, name: str = "") -> Tick:
         """Hold a unit of work of this thread to a time limit, in seconds: a ``with`` block. The
@@ -100,6 +105,7 @@ class Tick:
         self.timeout, self.name = timeout, name
         self.touched = time.monotonic()  # when it began or last proved progress
         self.overdue_since: float | None = None
+        self.has_beaten = False
         self._running = running
         self._outer = running.get(self.thread)
 
