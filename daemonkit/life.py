@@ -123,8 +123,8 @@ class Life:
         Both clocks are asked anew in each slice: the wall clock may be set while we wait.
         """
         waiting, pace, last = False, self.pace, self.last
-        if last is not None and last.error is not None and not self.once:
-            release_frames(last.error)
+        if last is not None and last.error is not None and not self.settings.raise_errors:
+            release_frames(last.error)  # all have seen it
         ticks = last.number if last else 0
         now = self.now = self.clock.moment()
         while self.goes_on(ticks, now):

@@ -49,7 +49,12 @@ def alive_before_each_tick(
     alive: list[int] = []
     rows: list[weakref.ref[Row]] = []
     call_command(
-        Command(), schedule=schedule or Every(1), clock=FakeClock(), max_ticks=ticks, verbosity=0
+        Command(),
+        schedule=schedule or Every(1),
+        clock=FakeClock(),
+        max_ticks=ticks,
+        verbosity=0,
+        raise_errors=False,
     )
     assert len(alive) == ticks
     return alive
@@ -133,7 +138,7 @@ def test_on_error_sees_the_variables_of_the_failed_tick() -> None:
             amounts.append(step.tb_frame.f_locals["amount"])
 
     amounts: list[int] = []
-    call_command(Command(), clock=FakeClock(), max_ticks=2)
+    call_command(Command(), clock=FakeClock(), max_ticks=2, raise_errors=False)
     assert amounts == [42, 42]
 
 

@@ -30,7 +30,14 @@ def live(work: Callable[[], Any], schedule: Schedule, ticks: int = 3) -> list[It
             failed.append(iteration)
 
     failed: list[Iteration] = []
-    call_command(Command(), schedule=schedule, clock=FakeClock(), max_ticks=ticks, verbosity=2)
+    call_command(
+        Command(),
+        schedule=schedule,
+        clock=FakeClock(),
+        max_ticks=ticks,
+        verbosity=2,
+        raise_errors=False,
+    )
     return failed
 
 
@@ -163,7 +170,7 @@ def test_an_await_of_a_task_that_was_cancelled_is_a_failed_tick() -> None:
                 task.cancel()
                 await task
 
-    call_command(Command(), clock=FakeClock(), max_ticks=4)
+    call_command(Command(), clock=FakeClock(), max_ticks=4, raise_errors=False)
     assert Command.ticks == 4
 
 
@@ -196,5 +203,5 @@ def test_on_error_may_be_cancelled_too() -> None:
         def on_error(self, iteration: Iteration) -> None:
             raise asyncio.CancelledError
 
-    call_command(Command(), clock=FakeClock(), max_ticks=3)
+    call_command(Command(), clock=FakeClock(), max_ticks=3, raise_errors=False)
     assert Command.ticks == 3

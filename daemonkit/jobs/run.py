@@ -124,7 +124,9 @@ class Run:
         if error is not None and ends_process(error):
             job.end_process(error)
         else:
-            cut = self.timing is not None and self.timing.overdue_since is not None
-            iteration = job.life.finish(iteration, error, job.last, cut=cut)
+            timing = self.timing
+            cut = timing is not None and timing.overdue_since is not None
+            last = None if timing is not None and timing.has_beaten else job.last
+            iteration = job.life.finish(iteration, error, last, cut=cut)
         job.record.ran(iteration, failed=error is not None, error=text)
         return iteration
