@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import pytest
-from django.db import Error, connections
+from django.db import DataError, Error, IntegrityError, connections
 
 from daemonkit import fresh_connections
 from lab.processes import ROOT
@@ -48,6 +48,8 @@ POSTGRESQL = {
     ),
     "SET ROLE": State("SET ROLE daemonkit", "SELECT (current_setting('role') = 'daemonkit')::int"),
 }
+DUPLICATE = "INSERT INTO entry (id, note) VALUES (7, 'first'), (7, 'second')"
+TOO_LONG = "INSERT INTO entry (note) VALUES (REPEAT('x', 300))"
 STATES = [
     pytest.param(name, state, id=f"{name}-{what}")
     for name, states in (("mariadb", MYSQL), ("postgres", POSTGRESQL))
@@ -80,6 +82,24 @@ def test_state_is_gone_after_a_unit_of_work_that_failed(
     with pytest.raises(Error), fresh_connections:
         query(used, "SELECT nonsense")
     assert not is_left(used, state)
+
+
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [("mariadb", MYSQL["GET_LOCK"]), ("postgres", POSTGRESQL["advisory lock"])],
+    ids=["mariadb", "postgres"],
+)
+def test_state_stays_after_an_error_that_says_nothing_about_the_session(
+    server: Server, alias: MakeAlias, state: State
+) -> None:
+    used = alias(server, CONN_MAX_AGE=None)
+    leave(used, state)
+    with pytest.raises(IntegrityError), fresh_connections:
+        query(used, DUPLICATE)
+    assert is_left(used, state)
+    with pytest.raises(DataError), fresh_connections:
+        query(used, TOO_LONG)
+    assert is_left(used, state)
 
 
 @pytest.mark.parametrize(
