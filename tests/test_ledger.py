@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -491,6 +492,29 @@ def test_an_exclusive_run_that_cannot_be_claimed_does_not_run_and_says_so(
         "test_ledger turn due 2026-03-02 12:00:20+00:00 did not run: ledger"
     ]
     assert sum("cannot be written" in text for text in errors) == 1
+
+
+def test_once_fails_and_says_which_job_did_not_run(database: str) -> None:
+    ran = []
+
+    class Command(BaseDaemonCommand):
+        @contextlib.contextmanager
+        def lifespan(self) -> Iterator[None]:
+            without_table(database)
+            yield
+
+        @job(Every(seconds=10), exclusive=True)
+        def strict(self) -> None: ...
+
+        @job(Every(seconds=10))
+        def plain(self) -> None:
+            ran.append(1)
+
+    with pytest.raises(CommandError, match="test_ledger did not run strict: ledger") as caught:
+        live(Command, FakeClock(NOON), once=True)
+    restore_table(database)
+    assert caught.value.returncode == 1
+    assert ran == [1]
 
 
 def test_a_setting_that_makes_no_sense_is_one_sentence_and_78(

@@ -111,8 +111,13 @@ class Run:
             logger.exception("%s: the end of its run was not noted", self.job.name)
         finally:
             self.job.end(iteration and iteration._replace(result=self._kept))
-            if error is not None and not self.job.life.once:
+            if error is not None and not self._is_raised_at_end:
                 release_frames(error)
+
+    @property
+    def _is_raised_at_end(self) -> bool:
+        """Whether somebody will get to see the error once more."""
+        return self.job.life.once or self.job.life.verdict.is_over
 
     def iteration(self, started: Moment, seconds: float, result: Any = None) -> Iteration:
         return Iteration(self.number, self.due, started, seconds, result, job=self.job.name)
