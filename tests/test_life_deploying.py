@@ -253,6 +253,74 @@ def test_a_user_installs_for_the_manager_of_its_own(shop: Project) -> None:
     systemctl("disable --now my-shop-100-visit_shop my-shop-100-daemons.target")
 
 
+# Uninstalling
+
+
+def units_of(project: Project) -> str:
+    return project.machine.sh(f"ls {UNITS} | grep my-shop", check=False).stdout
+
+
+def test_uninstall_stops_disables_and_removes_and_the_target_goes_with_the_last(
+    shop: Project,
+) -> None:
+    shop.install("expire_baskets", "daily_report", "--environment-file", "/etc/shop/env")
+    first, last = "my-shop-100-expire_baskets.service", "my-shop-100-daily_report.service"
+    would = shop.manage("daemons", "uninstall", "expire_baskets", "--dry-run").stdout
+    assert would == f"would stop, disable and remove {UNITS}/{first}\n"
+    said = shop.manage("daemons", "uninstall", "expire_baskets").stdout
+    assert said == f"stopped and disabled {first}\nremoved {UNITS}/{first}\n"
+    assert shop.machine.show(first, "LoadState") == "not-found"
+    assert shop.machine.show(last, "ActiveState") == "active"
+    said = shop.manage("daemons", "uninstall", "daily_report").stdout
+    assert f"removed {UNITS}/my-shop-100-daemons.target" in said
+    assert units_of(shop) == ""
+    assert not shop.machine.sh("find /etc/systemd -name 'my-shop*'").stdout
+
+
+def test_uninstall_all_takes_daemons_that_exist_no_more_and_nothing_of_another_project(
+    shop: Project, other: Project
+) -> None:
+    shop.command("passing", "class Command(BaseDaemonCommand):\n"
+                 "    schedule = Every(seconds=30)\n\n    def tick(self): ...\n")  # fmt: skip
+    settings = "DJANGO_SETTINGS_MODULE=depot_settings"
+    script = f'cd "$0" && {settings} exec venv/bin/python manage.py daemons install passing'
+    shop.machine.run("sh", "-c", script, shop.folder)
+    other.install("expire_baskets")
+    shop.install("expire_baskets")
+    shop.manage("daemons", "uninstall", "--all")
+    assert units_of(shop) == ""
+    assert shop.machine.show("shop-expire_baskets.service", "ActiveState") == "active"
+    again = shop.manage("daemons", "uninstall", "--all").stdout
+    assert again == "nothing to do: no daemon of this project is installed\n"
+
+
+def test_uninstall_refuses_in_one_sentence(shop: Project, other: Project) -> None:
+    other.install("expire_baskets")
+    refused = {
+        ("daily_report",): "daily_report.service is not there: no such daemon was installed",
+        ("expire_baskets", "--project", "shop"): "was written for another project",
+        (): "say which: the names of daemons, or --all",
+        ("expire_baskets", "--all"): "say which: the names of daemons, or --all",
+    }
+    for arguments, sentence in refused.items():
+        done = shop.manage("daemons", "uninstall", *arguments, check=False)
+        assert done.returncode == (2 if "say which" in sentence else 1)
+        assert sentence in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    assert shop.machine.show("shop-expire_baskets.service", "ActiveState") == "active"
+
+
+def test_a_reload_of_the_target_reloads_every_daemon(shop: Project) -> None:
+    shop.install("expire_baskets", "daily_report", "--environment-file", "/etc/shop/env")
+    units = ["my-shop-100-expire_baskets.service", "my-shop-100-daily_report.service"]
+    pids = [shop.machine.pid(unit) for unit in units]
+    shop.machine.run("systemctl", "reload", "my-shop-100-daemons.target")
+    for unit in units:
+        shop.machine.wait_for(unit, "begins anew: SIGHUP")
+        eventually(lambda unit=unit: shop.machine.journal(unit).count(" started: ") == 2, 20)
+    assert [shop.machine.pid(unit) for unit in units] == pids
+
+
 # The page
 
 

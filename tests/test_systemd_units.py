@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from daemonkit.deploying import units
-from daemonkit.deploying.units import Deployment, project_folder, project_name, render_unit
+from daemonkit.deploying.closed_folders import closed_folder
+from daemonkit.deploying.deployment import Deployment
+from daemonkit.deploying.project import project_folder, project_name, python_path
+from daemonkit.deploying.rendering import render_target, render_unit
+from daemonkit.deploying.template import read_template
 from lab.processes import ROOT, child_environment
 from tests.kit.processes import Manage
 
@@ -69,6 +72,7 @@ def test_a_rendered_unit_is_about_this_project() -> None:
         "ExecStart=/srv/shop/current/venv/bin/python manage.py run_daemon sync_prices --region us",
         "EnvironmentFile=/etc/shop.env",
         "PartOf=shop-daemons.target",
+        "ReloadPropagatedFrom=shop-daemons.target",
         "WantedBy=shop-daemons.target",
         "StateDirectory=shop",
         "User=shop-daemons",
@@ -109,8 +113,8 @@ def test_the_user_manager_gets_what_it_has_the_right_to() -> None:
     unit = replace(SHOP, user_manager=True)
     assert values(unit, "User") == values(unit, "ProtectSystem") == values(unit, "After") == []
     assert values(unit, "NoNewPrivileges") == ["yes"]
-    assert "WantedBy=default.target" in units.render_target(unit)
-    assert "WantedBy=multi-user.target" in units.render_target(SHOP)
+    assert "WantedBy=default.target" in render_target(unit)
+    assert "WantedBy=multi-user.target" in render_target(SHOP)
 
 
 def test_without_an_environment_file_there_is_a_word_about_it() -> None:
@@ -144,7 +148,7 @@ def test_what_systemd_would_expand_is_escaped() -> None:
 
 def test_every_option_of_the_sandbox_says_what_it_takes_away() -> None:
     """In the template and in what is rendered of it for each manager."""
-    template = units.read_template("daemonkit@.service").splitlines()
+    template = read_template("daemonkit@.service").splitlines()
     for text in (template, lines(), lines(replace(SHOP, user_manager=True))):
         begin = next(n for n, line in enumerate(text) if line.startswith("# Each option below"))
         for number, line in enumerate(text[begin:], begin):
@@ -155,14 +159,14 @@ def test_every_option_of_the_sandbox_says_what_it_takes_away() -> None:
 
 
 def test_the_template_has_one_line_to_edit() -> None:
-    template = units.read_template("daemonkit@.service").splitlines()
+    template = read_template("daemonkit@.service").splitlines()
     (marked,) = [n for n, line in enumerate(template) if "EDIT" in line]
     assert template[marked + 3] == "Environment=PROJECT=/srv/shop"
     assert "\n".join(template[marked + 4 :]).count("/srv/shop") == 0
 
 
 def test_the_template_knows_no_option_that_is_younger_than_the_systemd_it_is_for() -> None:
-    template = units.read_template("daemonkit@.service")
+    template = read_template("daemonkit@.service")
     for young in ("notify-reload", "RestartSteps", "RestartMaxDelaySec", "ImportCredential"):
         assert young not in template
 
@@ -236,27 +240,58 @@ def test_a_path_of_modules_that_is_in_use_goes_into_the_unit() -> None:
     assert not [line for line in lines() if "PYTHONPATH" in line]
 
 
-def test_it_is_looked_at_like_the_projects_folder(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    shut = tmp_path / "shut"
-    shut.mkdir(mode=0o700)
-    unit = replace(SHOP, folder="/usr", program=("/usr/bin/python3", "manage.py"))
+OPEN = replace(SHOP, folder="/usr", program=("/usr/bin/python3", "manage.py"))
+
+
+@pytest.fixture
+def shut(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder that only its owner may enter, and nothing else in the way."""
     monkeypatch.setattr(sys, "base_prefix", "/usr")
-    assert unit.closed_folder == ""
-    closed = replace(unit, python_path=f"/usr/lib:{shut}").closed_folder
-    assert closed
-    assert shut.is_relative_to(closed)  # pytest's own folders may be shut, too
-    at_home = replace(unit, python_path="/usr/lib:/home/bob/lib")
+    folder = tmp_path / "shut"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+def test_nothing_is_in_the_way_of_who_may_enter_all(shut: Path) -> None:
+    assert closed_folder(OPEN) is None
+    assert closed_folder(replace(OPEN, folder=str(shut), user="bob")) is None
+    assert closed_folder(replace(OPEN, folder=str(shut), user_manager=True)) is None
+
+
+def test_a_closed_folder_is_named_with_what_is_in_it_and_the_right_mend(
+    shut: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_the_way = {
+        f"the project, {shut}": (replace(OPEN, folder=str(shut)), "move the project"),
+        f"the interpreter, {shut}/venv/bin/python": (
+            replace(OPEN, program=(f"{shut}/venv/bin/python", "manage.py")),
+            "move it",
+        ),
+        f"{shut}, of $PYTHONPATH": (replace(OPEN, python_path=f"/usr/lib:{shut}"), "move it"),
+    }
+    for what, (deployment, mend) in in_the_way.items():
+        closed = closed_folder(deployment)
+        assert closed is not None
+        assert shut.is_relative_to(closed.folder)  # pytest's own folders may be shut, too
+        assert f"{what}, is in it" in str(closed)
+        assert mend in str(closed)
+    monkeypatch.setattr(sys, "base_prefix", f"{shut}/python")
+    assert f"Python, {shut}/python, is in it: install Python for all users" in str(
+        closed_folder(OPEN)
+    )
+
+
+def test_a_path_of_modules_in_a_home_is_still_seen() -> None:
+    at_home = replace(OPEN, python_path="/usr/lib:/home/bob/lib")
     assert values(at_home, "ProtectHome") == ["read-only"]
 
 
 def test_its_folders_are_written_in_full(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PWD", str(tmp_path))
-    assert units.python_path("") == ""
-    assert units.python_path("lib:/srv/more") == f"{tmp_path}/lib:/srv/more"
-    assert units.python_path(":/srv/more") == f"{tmp_path}:/srv/more"
+    assert python_path("") == ""
+    assert python_path("lib:/srv/more") == f"{tmp_path}/lib:/srv/more"
+    assert python_path(":/srv/more") == f"{tmp_path}:/srv/more"
 
 
 # The door
@@ -309,7 +344,12 @@ def test_what_stands_behind_the_dashes_are_the_daemons_options(manage: Manage) -
     ("arguments", "sentence"),
     [
         (["expire_basket"], "there is no daemon 'expire_basket'; did you mean expire_baskets"),
-        (["clearsessions"], "clearsessions is no daemon of its own: say how often"),
+        (
+            ["clearsessions"],
+            "clearsessions is no daemon of its own: say how often, with --every 1h or --cron "
+            "'0 3 * * *'; options of a daemon stand behind --, as in `daemons install "
+            "clearsessions -- --every 1h`",
+        ),
         (["expire_baskets", "--", "--older", "x"], "expire_baskets: argument"),
         (["import_prices", "expire_basket"], "there is no daemon 'expire_basket'"),
         (["expire_baskets", "--", "--every", "-1"], "--every"),

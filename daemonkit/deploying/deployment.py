@@ -1,124 +1,55 @@
-"""A project's daemons as units of systemd: what was said of them, checked and rendered."""
+"""A deployment: where a project is on a machine, and as whom its daemons run."""
 
 from __future__ import annotations
 
-import os
-import pwd
-import re
-import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
-from django.conf import settings
-from django.core.management.base import CommandError
-
-from daemonkit.deploying.installing import Installation
-from daemonkit.deploying.units import (
-    Deployment,
-    project_folder,
-    project_name,
-    python_path,
-    render_target,
-    render_unit,
-    systemd_version,
-)
-from daemonkit.discovery import find_daemon
-from daemonkit.settings.parsing import usage
-from daemonkit.settings.settings import Settings
+from daemonkit.deploying.quoting import one_line
+from daemonkit.deploying.systemctl import OLDEST_VERSION
 
 
-def add_options(parser: Any) -> None:
-    """What may be said of a deployment on the command line."""
-    parser.add_argument("names", nargs="+", metavar="NAME", help="their options stand behind --")
-    parser.add_argument("--project", help="the first part of the units' names; the folder's name")
-    parser.add_argument("--as", dest="account", metavar="USER", help="a user that there is")
-    parser.add_argument("--environment-file", metavar="PATH", help="/etc/PROJECT.env if it exists")
-    parser.add_argument("--user", action="store_true", help="for the user's own systemd")
+@dataclass(frozen=True)
+class Deployment:
+    """Where a project is on this machine, and as whom its daemons run.
 
-
-def deployment_of(options: dict[str, Any]) -> Deployment:
-    """Where this project is, and what was said of how to run it. Raises ``CommandError`` (2)."""
-    try:
-        folder, program = project_folder(sys.argv[0], _module())
-    except ValueError as error:
-        raise usage(str(error)) from error
-    project = options["project"] or project_name(folder)
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", project):
-        raise usage(f"--project takes letters, digits, '-', '_' and '.', not {project!r}")
-    user = options["account"] or ""
-    if user and options["user"]:
-        raise usage("say --user or --as USER, not both")
-    try:
-        pwd.getpwnam(user or "root")
-    except KeyError:
-        raise usage(f"there is no user {user!r}") from None
-    usual = Path(f"/etc/{project}.env")
-    file = options["environment_file"] or (usual if usual.is_file() else "")
-    return Deployment(
-        project=project,
-        folder=folder,
-        program=program,
-        settings=settings.SETTINGS_MODULE,
-        user=user,
-        environment_file=str(Path(file).absolute()) if file else "",
-        python_path=python_path(os.environ.get("PYTHONPATH", "")),
-        user_manager=options["user"],
-        version=systemd_version(),
-    )
-
-
-def unit_of(deployment: Deployment, name: str, options: Sequence[str] = ()) -> str:
-    """The unit of a daemon that is known to start under these options of its own; what stands
-    behind another ``--`` in them is for a command that is none. Raises ``CommandError`` (2)."""
-    own = list(options)
-    cut = own.index("--") if "--" in own else len(own)
-    daemon = find_daemon(name, own[cut + 1 :])
-    try:
-        said = daemon.create_parser("manage.py", name).parse_args(own[:cut])
-    except CommandError as error:
-        raise usage(f"{name}: {str(error).removeprefix('Error: ')}") from error
-    Settings(daemon, vars(said))
-    return render_unit(deployment, name, daemon.help, own)
-
-
-def closed_folder(deployment: Deployment) -> str:
-    """A sentence about what a made-up user may not enter, or ""."""
-    if folder := deployment.closed_folder:
-        return (
-            f"{folder} may not be entered by the user that systemd makes up: "
-            f"open it to all (chmod o+x), move the project, or say --as USER"
-        )
-    return ""
-
-
-def install(
-    deployment: Deployment,
-    names: Sequence[str],
-    options: Sequence[str],
-    say: Callable[[str], object],
-    *,
-    dry_run: bool,
-) -> None:
-    """Have systemd run these daemons, now and at each boot, and ``say`` what was done.
-
-    ``dry_run`` says what would be done, and refuses the same. Raises ``CommandError``: 2 for what
-    was typed, 1 for what this machine does not allow.
+    ``folder``
+        That of ``manage.py``, as somebody wrote it: it may lead through a link such as ``current``.
+    ``program``
+        What starts the project's commands there: an interpreter and its arguments.
+    ``user``
+        A user of the machine, or "" for one that systemd makes up.
+    ``environment_file``
+        Its path, or "" for none.
+    ``python_path``
+        Where the project's modules are besides, or "".
+    ``version``
+        Of systemd; what is rendered for an older one runs under a newer one, too.
     """
-    units = {deployment.unit(name): unit_of(deployment, name, options) for name in names}
-    units[deployment.target] = render_target(deployment)
-    if sentence := closed_folder(deployment):
-        raise CommandError(sentence)
-    if (file := deployment.environment_file) and not Path(file).is_file():
-        raise usage(f"there is no environment file {file}")
-    installation = Installation(deployment, units, say)
-    if dry_run:
-        installation.rehearse()
-    else:
-        installation.install()
 
+    project: str
+    folder: str
+    program: tuple[str, ...]
+    settings: str
+    user: str = ""
+    environment_file: str = ""
+    python_path: str = ""
+    user_manager: bool = False
+    version: int = OLDEST_VERSION
 
-def _module() -> str:
-    """The module that runs by ``python -m``, or "": a script runs."""
-    spec = sys.modules["__main__"].__spec__
-    return spec.name.removesuffix(".__main__") if spec is not None else ""
+    @property
+    def target(self) -> str:
+        return f"{self.project}-daemons.target"
+
+    def unit(self, daemon: str) -> str:
+        """The name of a daemon's unit; it says of which project."""
+        return f"{self.project}-{daemon}.service"
+
+    @property
+    def mark(self) -> str:
+        """The first line of the units that are ours to overwrite."""
+        return f"# Written by daemonkit for the project in {one_line(self.folder)}"
+
+    @property
+    def account(self) -> str:
+        """The user that systemd makes up."""
+        return f"{self.project[:22].replace('.', '_')}-daemons"

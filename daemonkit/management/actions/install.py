@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from daemonkit.deploying import deployment
+from daemonkit.deploying import options
 from daemonkit.management.actions.action import Action, Request
 
 
@@ -13,12 +13,13 @@ class Install(Action):
     help = "have systemd run daemons, now and at boot"
 
     def add_arguments(self, parser: Any) -> None:
-        deployment.add_options(parser)
+        options.add_names(parser)
+        options.add_deployment_options(parser)
         parser.add_argument("--dry-run", action="store_true", help="say it, and do nothing")
 
     def run(self, request: Request) -> None:
-        deployment.install(
-            deployment.deployment_of(request.options),
+        options.install(
+            options.deployment_of(request.options),
             request.options["names"],
             request.daemon_options,
             request.print,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from daemonkit.deploying import deployment
+from daemonkit.deploying import options
+from daemonkit.deploying.closed_folders import closed_folder
 from daemonkit.management.actions.action import Action, Request
 
 
@@ -13,14 +14,15 @@ class PrintUnit(Action):
     help = "print the systemd unit of a daemon"
 
     def add_arguments(self, parser: Any) -> None:
-        deployment.add_options(parser)
+        options.add_names(parser)
+        options.add_deployment_options(parser)
 
     def run(self, request: Request) -> None:
-        deployed = deployment.deployment_of(request.options)
+        deployment = options.deployment_of(request.options)
         units = [
-            deployment.unit_of(deployed, name, request.daemon_options)
+            options.unit_of(deployment, name, request.daemon_options)
             for name in request.options["names"]
         ]
         request.stdout.write("\n".join(units), ending="")
-        if sentence := deployment.closed_folder(deployed):
-            request.stderr.write(f"# {sentence}")
+        if closed := closed_folder(deployment):
+            request.stderr.write(f"# {closed}")

@@ -16,11 +16,20 @@ from daemonkit.management.actions.job_runs import JobRuns
 from daemonkit.management.actions.list_daemons import ListDaemons
 from daemonkit.management.actions.next_due_times import NextDueTimes
 from daemonkit.management.actions.print_unit import PrintUnit
+from daemonkit.management.actions.uninstall import Uninstall
 
 DEFAULT = ListDaemons()
 ACTIONS: dict[str, Action] = {
     action.name: action
-    for action in (DEFAULT, NextDueTimes(), JobRuns(), CheckDatabases(), PrintUnit(), Install())
+    for action in (
+        DEFAULT,
+        NextDueTimes(),
+        JobRuns(),
+        CheckDatabases(),
+        PrintUnit(),
+        Install(),
+        Uninstall(),
+    )
 }
 
 

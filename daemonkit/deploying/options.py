@@ -1,0 +1,124 @@
+"""A project's daemons as units of systemd: what was said of them, checked and rendered."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import CommandError
+
+from daemonkit.deploying.closed_folders import closed_folder
+from daemonkit.deploying.deployment import Deployment
+from daemonkit.deploying.installing import Installation
+from daemonkit.deploying.project import project_folder, project_name, python_path
+from daemonkit.deploying.rendering import render_target, render_unit
+from daemonkit.deploying.systemctl import systemd_version
+from daemonkit.discovery import find_daemon
+from daemonkit.jobs.job import jobs_of
+from daemonkit.settings.parsing import usage
+from daemonkit.settings.settings import Settings
+
+
+def add_names(parser: Any) -> None:
+    parser.add_argument("names", nargs="+", metavar="NAME", help="their options stand behind --")
+
+
+def add_project_options(parser: Any) -> None:
+    """Which project's units these are, and whose manager runs them."""
+    parser.add_argument("--project", help="the first part of the units' names; the folder's name")
+    parser.add_argument("--user", action="store_true", help="for the user's own systemd")
+
+
+def add_deployment_options(parser: Any) -> None:
+    """How the daemons of a project are to run."""
+    add_project_options(parser)
+    parser.add_argument("--as", dest="account", metavar="USER", help="a user that there is")
+    parser.add_argument("--environment-file", metavar="PATH", help="/etc/PROJECT.env if it exists")
+
+
+def deployment_of(options: dict[str, Any]) -> Deployment:
+    """Where this project is, and what was said of how to run it. Raises ``CommandError`` (2)."""
+    try:
+        folder, program = project_folder(sys.argv[0], _module())
+    except ValueError as error:
+        raise usage(str(error)) from error
+    project = options["project"] or project_name(folder)
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", project):
+        raise usage(f"--project takes letters, digits, '-', '_' and '.', not {project!r}")
+    user = options.get("account") or ""
+    if user and options["user"]:
+        raise usage("say --user or --as USER, not both")
+    try:
+        pwd.getpwnam(user or "root")
+    except KeyError:
+        raise usage(f"there is no user {user!r}") from None
+    usual = Path(f"/etc/{project}.env")
+    file = options.get("environment_file") or (usual if usual.is_file() else "")
+    return Deployment(
+        project=project,
+        folder=folder,
+        program=program,
+        settings=settings.SETTINGS_MODULE,
+        user=user,
+        environment_file=str(Path(file).absolute()) if file else "",
+        python_path=python_path(os.environ.get("PYTHONPATH", "")),
+        user_manager=options["user"],
+        version=systemd_version(),
+    )
+
+
+def unit_of(deployment: Deployment, name: str, options: Sequence[str] = ()) -> str:
+    """The unit of a daemon that is known to start under these options of its own; what stands
+    behind another ``--`` in them is for a command that is none. Raises ``CommandError`` (2)."""
+    own = list(options)
+    cut = own.index("--") if "--" in own else len(own)
+    daemon = find_daemon(name, own[cut + 1 :])
+    try:
+        said = daemon.create_parser("manage.py", name).parse_args(own[:cut])
+    except CommandError as error:
+        raise usage(f"{name}: {str(error).removeprefix('Error: ')}") from error
+    if not own and daemon.schedule is None and not jobs_of(type(daemon)):
+        raise usage(
+            f"{name} {daemon.how_to_schedule}; options of a daemon stand behind --, as in "
+            f"`daemons install {name} -- --every 1h`"
+        )
+    Settings(daemon, vars(said))
+    return render_unit(deployment, name, daemon.help, own)
+
+
+def install(
+    deployment: Deployment,
+    names: Sequence[str],
+    options: Sequence[str],
+    say: Callable[[str], object],
+    *,
+    dry_run: bool,
+) -> None:
+    """Have systemd run these daemons, now and at each boot, and ``say`` what was done.
+
+    ``dry_run`` says what would be done, and refuses the same. Raises ``CommandError``: 2 for what
+    was typed, 1 for what this machine does not allow.
+    """
+    units = {deployment.unit(name): unit_of(deployment, name, options) for name in names}
+    units[deployment.target] = render_target(deployment)
+    if closed := closed_folder(deployment):
+        raise CommandError(str(closed))
+    if (file := deployment.environment_file) and not Path(file).is_file():
+        raise usage(f"there is no environment file {file}")
+    installation = Installation(deployment, units, say)
+    if dry_run:
+        installation.rehearse()
+    else:
+        installation.install()
+
+
+def _module() -> str:
+    """The module that runs by ``python -m``, or "": a script runs."""
+    spec = sys.modules["__main__"].__spec__
+    return spec.name.removesuffix(".__main__") if spec is not None else ""
