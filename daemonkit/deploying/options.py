@@ -20,7 +20,7 @@ from daemonkit.deploying.project import project_folder, project_name, python_pat
 from daemonkit.deploying.rendering import render_target, render_unit
 from daemonkit.deploying.systemctl import systemd_version
 from daemonkit.discovery import find_daemon
-from daemonkit.jobs.job import jobs_of
+from daemonkit.jobs.schedule import jobs_of
 from daemonkit.settings.parsing import usage
 from daemonkit.settings.settings import Settings
 
