@@ -20,8 +20,15 @@ _warned: dict[str, float] = {}
 
 
 def close_caches() -> None:
-    """Close each cache that is open. One that raises is logged and does not stop the others."""
-    if not _may_be_open():
+    """Close each cache that is open. One that raises is logged and does not stop the others.
+
+    None can be open while no backend has been imported, which Django does when a cache is first
+    used. To look for open caches costs as much as all the rest of an empty unit of work.
+    """
+    known, modules = _backends
+    if known is not caches.settings:
+        modules = _note_backends()
+    if sys.modules.keys().isdisjoint(modules):
         return
     for cache in caches.all(initialized_only=True):
         try:
@@ -35,17 +42,12 @@ def forget_warnings() -> None:
     _warned.clear()
 
 
-def _may_be_open() -> bool:
-    """Whether any backend has been imported, which Django does when a cache is first used.
-
-    To look for open caches costs as much as all the rest of an empty unit of work.
-    """
+def _note_backends() -> set[str]:
+    """The modules of the backends that the settings name."""
     global _backends
-    known, modules = _backends
-    if known is not caches.settings:
-        modules = {cache["BACKEND"].rpartition(".")[0] for cache in caches.settings.values()}
-        _backends = caches.settings, modules
-    return not sys.modules.keys().isdisjoint(modules)
+    modules = {cache["BACKEND"].rpartition(".")[0] for cache in caches.settings.values()}
+    _backends = caches.settings, modules
+    return modules
 
 
 def _warn(cache: str, error: Exception) -> None:

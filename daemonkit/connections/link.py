@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import select
 import sys
-import time
 import weakref
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, Protocol
 
 from django.db import Error, OperationalError
@@ -15,8 +15,9 @@ from django.db import Error, OperationalError
 from daemonkit.connections.lending import pool_of
 from daemonkit.connections.observed_errors import ObservedErrors
 from daemonkit.connections.pauses import site_of
-from daemonkit.connections.sessions import MySQLSession, session_of
+from daemonkit.connections.sessions import MySQLSession, Session, session_of
 from daemonkit.connections.sockets import cut_socket, descriptor_of
+from daemonkit.connections.statements import is_plain
 from daemonkit.connections.wrappers import (
     Wrapper,
     is_in_memory,
@@ -51,7 +52,7 @@ class Link:
         self._is_dropping = False
         wrapper.execute_wrappers.insert(0, self)  # first: others take theirs off by pop()
         wrapper.is_usable = self.is_usable
-        self.errors = ObservedErrors(wrapper)
+        self.errors = ObservedErrors(wrapper, self)
         self.connected()
 
     def connected(self) -> None:
@@ -60,20 +61,28 @@ class Link:
         assert wrapper is not None
         settings = wrapper.settings_dict
         self.raw = wrapper.connection
-        self.proven = time.monotonic()
+        self.proven = monotonic()
         self.callers = False
         self.pause = 0.0
         self.site, self._site_noted = "", 0.0
         self.pooled = pool_of(self.raw) is not None
         self._autocommit: bool = settings["AUTOCOMMIT"]
         self._closes_after_use = settings["CONN_MAX_AGE"] == 0
+        self.has_health_checks: bool = settings["CONN_HEALTH_CHECKS"]
         self.session = session_of(self.raw, vendor=wrapper.vendor, autocommit=self._autocommit)
         self._heard = self.session if isinstance(self.session, MySQLSession) else None
-        self.errors.clear()
+        self._tells = self._heard is None and type(self.session) is not Session
+        self.errors.forget_session()
         self.descriptor, self._inode = descriptor_of(self.raw)
         self._poll = select.poll()
         if self.descriptor is not None:
             self._poll.register(self.descriptor, select.POLLIN)
+        self.settled()
+
+    def settled(self) -> None:
+        """Note whether there is anything left that has to be looked at in detail."""
+        is_suspect = self._heard is not None and self._heard.is_suspect
+        self.needs_a_look = self.pooled or self.errors.seen or is_suspect
 
     def look_again(self, wrapper: Wrapper) -> None:
         """Look at the raw connection if it was exchanged without being announced."""
@@ -92,9 +101,11 @@ class Link:
         context: dict[str, Any],
     ) -> Any:
         """Witness one query: an execute wrapper, as ``connection.execute_wrapper()`` takes them."""
-        if self._heard is not None:
-            self._heard.hear(sql)
-        now = time.monotonic()
+        heard = self._heard
+        if heard is not None and not (self._autocommit and is_plain(sql)):
+            self.needs_a_look = True
+            heard.hear(sql)
+        now = monotonic()
         if now - self._site_noted > 1.0:  # rarely enough to cost nothing
             self._site_noted, self.site = now, site_of(sys._getframe(1))
             self.pause = max(self.pause, self.unused_for(now))
@@ -129,6 +140,7 @@ class Link:
         self.proven = float("-inf")
         if self._heard is not None:
             self._heard.suspect()
+            self.needs_a_look = True
 
     # Questions
 
@@ -142,9 +154,7 @@ class Link:
         assert wrapper is not None
         if not self._holder.depth or self._is_dropping:  # engines ask while they close
             return bool(type(wrapper).is_usable(wrapper))
-        if not wrapper.errors_occurred and self.answered_lately():
-            return True
-        if self.answers():
+        if (not wrapper.errors_occurred and self.answered_lately()) or self.answers():
             return True
         if not wrapper.in_atomic_block:
             self.drop()
@@ -157,7 +167,7 @@ class Link:
             return False
         usable = bool(type(wrapper).is_usable(wrapper)) and not self._has_reconnected()
         if usable:
-            self.proven = time.monotonic()
+            self.proven = monotonic()
         return usable
 
     def _has_reconnected(self) -> bool:
@@ -174,16 +184,19 @@ class Link:
         A server that hangs up makes the descriptor readable. So do a notice or a TLS record, and
         then the round trip is made after all.
         """
-        if self.descriptor is None or time.monotonic() - self.proven > ALIVE_BYPASS:
-            return False
-        return not self._poll.poll(0) and self.session.owes_nothing()
+        return (
+            monotonic() - self.proven <= ALIVE_BYPASS
+            and self.descriptor is not None
+            and not self._poll.poll(0)
+            and self.session.owes_nothing()
+        )
 
     def was_used(self, wrapper: Wrapper) -> bool:
         """Whether the unit of work asked for a cursor or began a transaction, going by what Django
         notes when it validates a connection; it does not do that for a pooled one."""
         return bool(wrapper.health_check_done or wrapper.errors_occurred or self.pooled)
 
-    def is_calm(self, wrapper: Wrapper, now: float, *, keeps: bool) -> bool:
+    def is_calm(self, wrapper: Wrapper, now: float, keeps: bool) -> bool:
         """Whether nothing at all is to be done about it, before or after a unit of work: what
         Django's ``close_if_unusable_or_obsolete`` and ``left_open`` ask, in one look."""
         close_at = wrapper.close_at
@@ -192,9 +205,8 @@ class Link:
             and not wrapper.in_atomic_block
             and wrapper.autocommit == self._autocommit
             and not wrapper.errors_occurred
-            and not self.errors.seen
-            and not self.pooled
-            and self.session.seems_idle()
+            and not self.needs_a_look
+            and not (self._tells and not self.session.seems_idle())
             and (close_at is None or now < close_at or (keeps and self._closes_after_use))
         )
 
@@ -255,7 +267,7 @@ class Link:
                 reset(wrapper)  # inside atomic() it has closed the connection and kept it
                 wrapper.connection = None
         wrapper.rollback_exc = None
-        self.errors.clear()
+        self.errors.forget_session()
 
     def cut(self) -> None:
         """End the session from outside, even in the middle of a query. Any thread may call it.

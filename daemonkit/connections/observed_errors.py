@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from typing import Any
+from typing import Any, Protocol
 
 from django.db import Error, IntegrityError
 from django.db.utils import DatabaseErrorWrapper
 
 from daemonkit.connections.wrappers import Wrapper
 from daemonkit.errors import Problem, classify, one_line
+
+
+class Alarmed(Protocol):
+    """The link that an error may concern."""
+
+    needs_a_look: bool
 
 
 class ObservedErrors(DatabaseErrorWrapper):
@@ -22,10 +28,9 @@ class ObservedErrors(DatabaseErrorWrapper):
 
     wrapper: Wrapper
 
-    def __init__(self, wrapper: Wrapper) -> None:
+    def __init__(self, wrapper: Wrapper, link: Alarmed) -> None:
         super().__init__(weakref.proxy(wrapper))
-        self.seen = False
-        """Whether there was an error that may say something against the session."""
+        self._link = weakref.proxy(link)
         self.lost: str | None = None
         self.read_only: str | None = None
         self.from_elsewhere = False
@@ -47,15 +52,26 @@ class ObservedErrors(DatabaseErrorWrapper):
             return  # a loop may catch thousands of them
         problem = classify(error)
         if problem is Problem.LOST:
-            self.seen, self.lost = True, one_line(error)
+            self.lost = one_line(error)
         elif problem is Problem.READ_ONLY:
-            self.seen, self.read_only = True, one_line(error)
+            self.read_only = one_line(error)
+        if self.seen:
+            self._link.needs_a_look = True
+
+    @property
+    def seen(self) -> bool:
+        """Whether there was an error that says something against the session."""
+        return self.lost is not None or self.read_only is not None
 
     def __contains__(self, error: object) -> bool:
         return error in self._errors
 
+    def forget_session(self) -> None:
+        """Another session has taken the place of the one that the errors spoke of."""
+        self.from_elsewhere = False
+        self.lost = self.read_only = None
+
     def clear(self) -> None:
-        if self.seen or self._errors:
-            self.seen = self.from_elsewhere = False
-            self.lost = self.read_only = None
-            self._errors.clear()
+        """Begin anew, for the next unit of work."""
+        self.forget_session()
+        self._errors.clear()

@@ -15,7 +15,9 @@ from django.db import OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 _FOR_GOOD = "daemonkit makes no new connection: the process is being stopped"
-_reasons: dict[int, str] = {}
+reasons: dict[int, str] = {}
+"""By thread. Empty, as nearly always, nothing has to be lifted."""
+
 _stopped: set[int] = set()
 
 
@@ -23,7 +25,7 @@ def refuse(threads: Iterable[int], why: str) -> None:
     """Let these threads (``threading.get_ident()``) connect no more until their unit of work ends:
     each try raises ``OperationalError`` and says why."""
     _ask_before_connecting()
-    _reasons.update(dict.fromkeys(threads, why))
+    reasons.update(dict.fromkeys(threads, why))
 
 
 def refuse_for_good(threads: Iterable[int]) -> None:
@@ -34,19 +36,18 @@ def refuse_for_good(threads: Iterable[int]) -> None:
 
 def lift(thread: int) -> None:
     """Let a thread connect again."""
-    _reasons.pop(thread, None)
+    reasons.pop(thread, None)
 
 
 def lift_here() -> None:
     """Let this thread connect again: a unit of work begins, or has ended."""
-    if _reasons:
-        lift(threading.get_ident())
+    lift(threading.get_ident())
 
 
 def check() -> None:
     """Raise ``OperationalError`` if this thread may not connect."""
     thread = threading.get_ident()
-    why = _FOR_GOOD if thread in _stopped else _reasons.get(thread)
+    why = _FOR_GOOD if thread in _stopped else reasons.get(thread)
     if why is not None:
         raise OperationalError(why)
 

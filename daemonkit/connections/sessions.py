@@ -80,12 +80,13 @@ class MySQLSession(Session):
         self._autocommit = autocommit
         self._has_begun = False
         self.is_suspect = False
+        # mysqlclient's. PyMySQL's method of that name would wait for an answer.
+        self._next_result = raw.next_result if hasattr(raw, "store_result") else None
 
     def hear(self, sql: Any) -> None:
-        """Note a statement before it is sent."""
-        if not self._autocommit or not statements.is_plain(sql):
-            self.suspect()
-            self._has_begun = statements.leaves_open(sql, was_open=self._has_begun)
+        """Note a statement that is about to be sent, unless it is a plain one in autocommit."""
+        self.suspect()
+        self._has_begun = statements.leaves_open(sql, was_open=self._has_begun)
 
     def suspect(self) -> None:
         """Have the server asked: anything may have been sent."""
@@ -108,11 +109,9 @@ class MySQLSession(Session):
         self.is_suspect = self._autocommit and not self._raw.get_autocommit()
 
     def owes_nothing(self) -> bool:
-        # Both raise on a closed handle, and next_result() if rows are unread. It sends nothing,
-        # while PyMySQL's method of that name would wait for an answer.
         try:
-            if hasattr(self._raw, "store_result"):
-                return bool(self._raw.next_result() == -1)
+            if self._next_result is not None:
+                return bool(self._next_result() == -1)  # it raises on a closed handle, too
             return bool(self._raw.open)
         except Exception:
             return False

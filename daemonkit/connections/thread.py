@@ -6,8 +6,8 @@ Connections are cleaned, dropped and closed here. ``units.py`` has the doors.
 from __future__ import annotations
 
 import threading
-import time
 import weakref
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from django.db import OperationalError, connections
@@ -37,18 +37,23 @@ class ThreadConnections:
 
     def begin(self) -> None:
         """Before the outermost unit of work: clean by Django's rules, and distrust what is kept."""
-        refusals.lift_here()
-        self.began = now = time.monotonic()
+        if refusals.reasons:
+            refusals.lift_here()
+        self.began = now = monotonic()
         for link in self.links:
             wrapper = link.wrapper()
             if wrapper is None:
                 continue
             link.pause = 0.0
-            if not link.is_calm(wrapper, now, keeps=self.keeps):
+            if not link.is_calm(wrapper, now, self.keeps):
                 link.callers = link.is_in_transaction(wrapper)
                 if link.callers or wrapper.connection is None:
                     continue
+                if link.errors.read_only is not None:
+                    link.drop()
                 self._clean(link, wrapper)
+                link.errors.clear()
+                link.settled()
             link.callers = False
             if wrapper.queries_log and not wrapper.force_debug_cursor:
                 wrapper.queries_log.clear()
@@ -59,18 +64,19 @@ class ThreadConnections:
         behind: list[Failure] = []
         if error is not None:
             behind = self._look_behind(error)
-        now = time.monotonic()
+        now = monotonic()
         for link in self.links:
             wrapper = link.wrapper()
             if wrapper is None or link.callers:
                 continue
             pause = link.longest_pause(wrapper, now) if now - self.began > WORTH_A_LOOK else 0.0
-            if error is not None or not link.is_calm(wrapper, now, keeps=self.keeps):
+            if error is not None or not link.is_calm(wrapper, now, self.keeps):
                 self._settle(link, wrapper, error, behind)
             if pause > WORTH_A_LOOK:
                 warn_of_pause(wrapper, pause, link.site)
-            wrapper.health_check_enabled = wrapper.settings_dict["CONN_HEALTH_CHECKS"]
-        refusals.lift_here()
+            wrapper.health_check_enabled = link.has_health_checks
+        if refusals.reasons:
+            refusals.lift_here()
         close_caches()
 
     def _look_behind(self, error: BaseException) -> list[Failure]:
@@ -89,6 +95,7 @@ class ThreadConnections:
 
         if not settling.was_dropped(link, wrapper, error, behind):
             self._clean(link, wrapper)
+        link.settled()
 
     def distrust(self) -> None:
         """Have every connection validated before its next query, in the middle of a unit."""
