@@ -5,7 +5,7 @@ VENV ?= .venv
 ARGS ?=
 export PYTHON VENV
 
-.PHONY: help run test check demo gone-away bench lock clean
+.PHONY: help run test check demo gone-away bench soak lock clean
 
 help: ## list the targets
 	@echo "make TARGET [ARGS=\"...\"] [PYTHON=python3.11] [VENV=.venv]"
@@ -28,6 +28,9 @@ gone-away: ## measure what cures "MySQL server has gone away": docs/gone-away.md
 
 bench: ## run the benchmarks: ratios to bare loops (ARGS="--only ticks")
 	@sh scripts/bench $(ARGS)
+
+soak: ## run 100,000 units of work under random faults (ARGS="units --seed 7")
+	@sh scripts/soak $(ARGS)
 
 lock: ## write the lock file for PYTHON's Django
 	@sh scripts/lock
