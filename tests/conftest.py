@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 from typing import TypeVar
 
 import pytest
 
+from daemonkit.testing import plugin
 from tests.kit.aliases import MakeAlias, alias, between, setup
-from tests.kit.processes import Live, Manage, gates, live, manage
+from tests.kit.processes import Live, Manage, live, manage
 from tests.kit.projects import project
 from tests.kit.servers import (
     MakeProxy,
@@ -30,7 +32,6 @@ __all__ = [
     "Manage",
     "alias",
     "between",
-    "gates",
     "live",
     "machine",
     "manage",
@@ -51,9 +52,14 @@ Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if not config.pluginmanager.has_plugin("daemonkit"):  # an installation from before its time
+        config.pluginmanager.register(plugin, "daemonkit")
     config.addinivalue_line(
         "markers", "leaves_sessions: this test may leave sessions on its server, which are killed"
     )
+    # A shell lets its background jobs ignore Ctrl-C, and all that they start would ignore it, too.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # With CI=true a skip is a failure: nothing may go untested unseen.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import time
 import uuid
 from collections.abc import Iterator
@@ -21,41 +20,10 @@ from daemonkit.iteration import Iteration
 from daemonkit.listeners.status_line import Line
 from daemonkit.listeners.systemd import Channel, Notifier
 from daemonkit.process import reexec
+from daemonkit.testing import NotifySocket
 from lab.servers import Server
 from lab.waiting import eventually
 from tests.kit.projects import Project
-
-
-class Systemd:
-    """systemd's end: a socket, and what came in."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.bind("\0" + address[1:] if address.startswith("@") else address)
-        self.socket.setblocking(False)
-        self.messages: list[list[str]] = []
-
-    def heard(self) -> list[list[str]]:
-        """Every message until now, each in lines."""
-        while True:
-            try:
-                self.messages.append(self.socket.recv(8192).decode().split("\n"))
-            except BlockingIOError:
-                return self.messages
-
-    def lines(self) -> list[str]:
-        return [line for message in self.heard() for line in message]
-
-    def statuses(self) -> list[str]:
-        return [line[7:] for line in self.lines() if line.startswith("STATUS=")]
-
-    def wait_for(self, line: str, within: float = 20, count: int = 1) -> None:
-        eventually(
-            lambda: len([each for each in self.lines() if each.startswith(line)]) >= count,
-            within,
-            f"{line!r} among {self.lines()}",
-        )
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -64,17 +32,9 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def systemd(tmp_path: Path) -> Iterator[Systemd]:
-    end = Systemd(str(tmp_path / "notify"))
-    yield end
-    end.socket.close()
-
-
-@pytest.fixture
-def under_systemd(systemd: Systemd, monkeypatch: pytest.MonkeyPatch) -> Iterator[Systemd]:
-    """The same, for a daemon in this process."""
-    monkeypatch.setenv("NOTIFY_SOCKET", systemd.address)
-    yield systemd
+def systemd(notify_socket: NotifySocket) -> Iterator[NotifySocket]:
+    """systemd's end of the socket, for daemons in this process and in others."""
+    yield notify_socket
     reexec.handed_on.clear()
 
 
@@ -90,12 +50,11 @@ class Quick(BaseDaemonCommand):
 
 
 def test_both_kinds_of_sockets_are_spoken_to(address: str) -> None:
-    systemd = Systemd(address)
-    channel = Channel(address)
-    assert channel.send("READY=1", "STATUS=läuft")
-    assert systemd.heard() == [["READY=1", "STATUS=läuft"]]
-    channel.close()
-    systemd.socket.close()
+    with NotifySocket(address) as systemd:
+        channel = Channel(address)
+        assert channel.send("READY=1", "STATUS=läuft")
+        assert systemd.messages() == [["READY=1", "STATUS=läuft"]]
+        channel.close()
 
 
 @pytest.mark.parametrize(
@@ -108,43 +67,43 @@ def test_a_socket_that_is_not_there_is_no_exception(address: str) -> None:
     assert not channel.send("READY=1")
 
 
-def test_a_full_socket_neither_blocks_nor_raises(systemd: Systemd) -> None:
+def test_a_full_socket_neither_blocks_nor_raises(systemd: NotifySocket) -> None:
     channel = Channel(systemd.address)
     started = time.monotonic()
     sent = sum(channel.send("STATUS=" + "x" * 1000) for _ in range(2000))
     assert time.monotonic() - started < 5
     assert 0 < sent < 2000
-    systemd.heard()
+    systemd.messages()
     assert channel.send("READY=1")
     channel.close()
 
 
-def test_a_forked_child_is_silent(systemd: Systemd) -> None:
+def test_a_forked_child_is_silent(systemd: NotifySocket) -> None:
     channel = Channel(systemd.address)
     child = os.fork()
     if child == 0:
         os._exit(1 if channel.send("STOPPING=1") else 0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert systemd.heard() == []
+    assert systemd.messages() == []
     channel.close()
 
 
 # A life
 
 
-def test_a_life_in_the_words_of_the_protocol(under_systemd: Systemd) -> None:
+def test_a_life_in_the_words_of_the_protocol(systemd: NotifySocket) -> None:
     call_command(Quick(), max_ticks=2)
-    heard = under_systemd.heard()
+    heard = systemd.messages()
     assert heard[0] == ["STATUS=starts"]
     (ready,) = [message for message in heard if "READY=1" in message]
     assert "WATCHDOG_USEC=109000000" in ready  # 100 + 4 + 5 of slack
-    assert under_systemd.lines().count("WATCHDOG=1") == ready.count("WATCHDOG=1") == 1
+    assert systemd.lines().count("WATCHDOG=1") == ready.count("WATCHDOG=1") == 1
     assert heard.index(ready) == 1
     assert heard[-1] == ["STOPPING=1", "STATUS=stopped: max_ticks of 2 reached"]
 
 
 def test_the_environment_is_taken_when_a_life_begins_and_not_before(
-    under_systemd: Systemd, monkeypatch: pytest.MonkeyPatch
+    systemd: NotifySocket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A web server of the same project has loaded the same apps, and has a use for it."""
     monkeypatch.setenv("WATCHDOG_USEC", "1000000")
@@ -152,7 +111,7 @@ def test_the_environment_is_taken_when_a_life_begins_and_not_before(
     call_command(Quick(), max_ticks=1)
     assert "NOTIFY_SOCKET" not in os.environ
     assert "WATCHDOG_USEC" not in os.environ
-    assert reexec.handed_on == {"NOTIFY_SOCKET": under_systemd.address, "WATCHDOG_USEC": "1000000"}
+    assert reexec.handed_on == {"NOTIFY_SOCKET": systemd.address, "WATCHDOG_USEC": "1000000"}
 
 
 def test_without_systemd_nobody_listens() -> None:
@@ -166,43 +125,41 @@ def test_without_systemd_nobody_listens() -> None:
     assert receivers == [False]
 
 
-def test_after_a_life_nobody_listens_either(under_systemd: Systemd) -> None:
+def test_after_a_life_nobody_listens_either(systemd: NotifySocket) -> None:
     call_command(Quick(), max_ticks=1)
     assert not signals.daemon_pulse.has_listeners(Quick)
     assert not signals.iteration_finished.has_listeners(Quick)
 
 
-def test_without_a_tick_timeout_there_is_no_watchdog_of_ours(under_systemd: Systemd) -> None:
+def test_without_a_tick_timeout_there_is_no_watchdog_of_ours(systemd: NotifySocket) -> None:
     call_command(Quick(), max_ticks=1, tick_timeout="none")
-    assert not [line for line in under_systemd.lines() if line.startswith("WATCHDOG_USEC")]
+    assert not [line for line in systemd.lines() if line.startswith("WATCHDOG_USEC")]
 
 
-def test_what_must_arrive_is_sent_again_when_the_socket_was_full(systemd: Systemd) -> None:
+def test_what_must_arrive_is_sent_again_when_the_socket_was_full(systemd: NotifySocket) -> None:
     filler = Channel(systemd.address)
     while filler.send("x" * 4000):
         pass
 
     class Late(Quick):
         def tick(self) -> bool:
-            systemd.heard()
+            systemd.messages()
             return True
 
-    os.environ["NOTIFY_SOCKET"] = systemd.address
     call_command(Late(), max_ticks=2)
-    reexec.handed_on.clear()
     filler.close()
-    (ready,) = [message for message in systemd.heard() if "READY=1" in message]
+    (ready,) = [message for message in systemd.messages() if "READY=1" in message]
     assert "WATCHDOG_USEC=109000000" in ready
 
 
-def test_a_fast_loop_sends_a_few_messages_a_second(under_systemd: Systemd) -> None:
+def test_a_fast_loop_sends_a_few_messages_a_second(systemd: NotifySocket) -> None:
     started = time.monotonic()
     call_command(Quick(), max_ticks=5000)
     seconds = time.monotonic() - started
-    assert len(under_systemd.heard()) < 12 + 3 * seconds
+    assert len(systemd.messages()) < 12 + 3 * seconds
 
 
-def test_the_last_word_of_a_fast_loop_is_that_it_waits(under_systemd: Systemd) -> None:
+def test_the_last_word_of_a_fast_loop_is_that_it_waits(systemd: NotifySocket) -> None:
     class Emptied(Quick):
         left = 3000
 
@@ -211,25 +168,25 @@ def test_the_last_word_of_a_fast_loop_is_that_it_waits(under_systemd: Systemd) -
             return self.left > 0
 
     call_command(Emptied(), max_seconds=1.5)
-    said = under_systemd.statuses()
+    said = systemd.statuses()
     assert said[-2].startswith("waits; next at ")
     assert "tick 3000 took" in said[-2]
 
 
 def test_a_loop_that_is_woken_all_the_time_does_not_say_each_time_that_it_waits(
-    under_systemd: Systemd,
+    systemd: NotifySocket,
 ) -> None:
-    notifier = Notifier(Quick(), Channel(under_systemd.address))
+    notifier = Notifier(Quick(), Channel(systemd.address))
     due = Moment(time.monotonic() + 60, time.time() + 60)
     for number in range(1000):
         notifier.line.ended(iteration(number=number))
         notifier.waiting(due=due)
-    assert len(under_systemd.heard()) < 10
+    assert len(systemd.messages()) < 10
     notifier.channel.close()
 
 
 def test_an_idle_loop_says_that_it_lives_through_a_long_wait(
-    systemd: Systemd, project: Project
+    systemd: NotifySocket, project: Project
 ) -> None:
     project.command("daily", "class Command(BaseDaemonCommand):\n    schedule = Cron('0 3 * * *')\n"
                              "    pulse = 0.3\n\n    def tick(self): ...")  # fmt: skip
@@ -240,7 +197,7 @@ def test_an_idle_loop_says_that_it_lives_through_a_long_wait(
 
 
 def test_stopping_says_how_long_it_may_take_and_each_beat_says_so_anew(
-    systemd: Systemd, project: Project
+    systemd: NotifySocket, project: Project
 ) -> None:
     project.command(
         "draining",
@@ -261,7 +218,7 @@ def test_stopping_says_how_long_it_may_take_and_each_beat_says_so_anew(
     daemon.wait_for("ticking", within=20)
     daemon.signal(signal.SIGTERM)
     assert daemon.wait(20) == 0
-    (stopping,) = [message for message in systemd.heard() if "STOPPING=1" in message]
+    (stopping,) = [message for message in systemd.messages() if "STOPPING=1" in message]
     assert "EXTEND_TIMEOUT_USEC=13000000" in stopping
     assert systemd.lines().count("EXTEND_TIMEOUT_USEC=13000000") >= 3
     assert any(
@@ -270,7 +227,7 @@ def test_stopping_says_how_long_it_may_take_and_each_beat_says_so_anew(
     )
 
 
-def test_the_jobs_of_a_scheduled_daemon_are_named(systemd: Systemd, project: Project) -> None:
+def test_the_jobs_of_a_scheduled_daemon_are_named(systemd: NotifySocket, project: Project) -> None:
     project.command(
         "planned",
         """
@@ -302,7 +259,7 @@ def test_the_jobs_of_a_scheduled_daemon_are_named(systemd: Systemd, project: Pro
 
 
 def test_a_reload_is_announced_with_its_moment_and_ready_follows_from_the_new_image(
-    systemd: Systemd, project: Project
+    systemd: NotifySocket, project: Project
 ) -> None:
     project.command(
         "speaker",
@@ -322,7 +279,7 @@ def test_a_reload_is_announced_with_its_moment_and_ready_follows_from_the_new_im
     lines = systemd.lines()
     moment = int(next(line for line in lines if line.startswith("MONOTONIC_USEC"))[15:])
     assert before <= moment <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-    (reloading,) = [message for message in systemd.heard() if "RELOADING=1" in message]
+    (reloading,) = [message for message in systemd.messages() if "RELOADING=1" in message]
     assert f"MONOTONIC_USEC={moment}" in reloading
     assert "STOPPING=1" not in lines
     assert lines.index("RELOADING=1") < lines.index("STATUS=executes itself anew")
@@ -331,7 +288,7 @@ def test_a_reload_is_announced_with_its_moment_and_ready_follows_from_the_new_im
 
 
 def test_waiting_for_a_database_at_start_extends_the_time_to_start(
-    systemd: Systemd, project: Project, mariadb: Server
+    systemd: NotifySocket, project: Project, mariadb: Server
 ) -> None:
     project.command(
         "needy",
@@ -361,7 +318,9 @@ def test_waiting_for_a_database_at_start_extends_the_time_to_start(
     assert daemon.stop() == 0
 
 
-def test_the_watchdog_hears_nothing_of_an_overdue_tick(systemd: Systemd, project: Project) -> None:
+def test_the_watchdog_hears_nothing_of_an_overdue_tick(
+    systemd: NotifySocket, project: Project
+) -> None:
     project.command(
         "stuck",
         """
@@ -429,16 +388,16 @@ def test_what_is_said_of_a_job_stands_at_that_job_until_it_ends() -> None:
 
 
 def test_a_job_that_ends_gives_no_sign_of_life_for_one_that_is_overdue(
-    under_systemd: Systemd,
+    systemd: NotifySocket,
 ) -> None:
-    notifier = Notifier(Quick(), Channel(under_systemd.address))
+    notifier = Notifier(Quick(), Channel(systemd.address))
     notifier.overdue(seconds=2, job="alpha")
     notifier.finished(iteration(job="zulu"))
     notifier.pulse()
     notifier.finished(iteration(job="alpha"))
     notifier._pulse_next = 0
     notifier.pulse()
-    lines = [line for lines in under_systemd.heard() for line in lines]
+    lines = [line for lines in systemd.messages() for line in lines]
     assert lines.count("WATCHDOG=1") == 1
     notifier.channel.close()
 
@@ -468,7 +427,7 @@ def test_the_line_shows_words_and_numbers_and_asks_no_database() -> None:
         assert str(line) == f"waits; tick 7 took 250 ms{shown}"
 
 
-def test_an_error_whose_text_fails_does_not_silence_the_watchdog(under_systemd: Systemd) -> None:
+def test_an_error_whose_text_fails_does_not_silence_the_watchdog(systemd: NotifySocket) -> None:
     class Unspeakable(Exception):
         def __str__(self) -> str:
             raise RuntimeError("no words")
@@ -478,10 +437,10 @@ def test_an_error_whose_text_fails_does_not_silence_the_watchdog(under_systemd: 
             raise AssertionError
 
     daemon = Failing()
-    notifier = Notifier(daemon, Channel(under_systemd.address))
+    notifier = Notifier(daemon, Channel(systemd.address))
     notifier.line.ended(iteration(error=Unspeakable(), failures=1))
     notifier.pulse()
-    assert under_systemd.heard()[0][0] == "WATCHDOG=1"
+    assert systemd.messages()[0][0] == "WATCHDOG=1"
     notifier.channel.close()
 
 

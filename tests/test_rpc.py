@@ -499,6 +499,8 @@ def test_the_thrift_example_is_the_sample_sites() -> None:
 
 
 def test_the_example_for_grpc(here: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Or gRPC would start threads of its own in each child that this process forks, and hang there.
+    monkeypatch.setenv("GRPC_ENABLE_FORK_SUPPORT", "false")
     import grpc
 
     from tests.rpc import generated

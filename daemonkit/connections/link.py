@@ -165,6 +165,8 @@ class Link:
         wrapper = self.wrapper()
         if wrapper is None or wrapper.connection is None:
             return False
+        if self.session.is_closed():
+            return False
         usable = bool(type(wrapper).is_usable(wrapper)) and not self._has_reconnected()
         if usable:
             self.proven = monotonic()

@@ -41,6 +41,10 @@ class Session:
     def was_rolled_back(self) -> None:
         """Note that a ROLLBACK has just been answered."""
 
+    def is_closed(self) -> bool:
+        """Whether somebody has closed the raw connection, where Django does not look for that."""
+        return False
+
     def owes_nothing(self) -> bool:
         """Whether the handle is open and all answers have been read. Never asks the server."""
         return True
@@ -68,6 +72,12 @@ class SQLiteSession(Session):
             return not self._raw.in_transaction
         except Exception:
             return True  # it is closed
+
+    def is_closed(self) -> bool:
+        try:
+            return self._raw.in_transaction is None
+        except Exception:
+            return True
 
 
 class MySQLSession(Session):

@@ -1,6 +1,24 @@
-"""For a project's own tests of its daemons."""
+"""For a project's own tests of its daemons. docs/testing.md shows how they are used."""
 
 from daemonkit.testing.clock import FakeClock
+from daemonkit.testing.freezing import frozen_server
 from daemonkit.testing.gates import Gate, Gates, gate
+from daemonkit.testing.losing import Losing, Loss, lost_connections
+from daemonkit.testing.notify import NotifySocket
+from daemonkit.testing.running import DaemonUnderTest, SkippedRun, run_due, run_ticks
 
-__all__ = ["FakeClock", "Gate", "Gates", "gate"]
+__all__ = [
+    "DaemonUnderTest",
+    "FakeClock",
+    "Gate",
+    "Gates",
+    "Losing",
+    "Loss",
+    "NotifySocket",
+    "SkippedRun",
+    "frozen_server",
+    "gate",
+    "lost_connections",
+    "run_due",
+    "run_ticks",
+]

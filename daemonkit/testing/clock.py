@@ -1,8 +1,9 @@
-"""For a project's own tests of its daemons."""
+"""A clock that a test moves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 
 from daemonkit.clock import Clock, Moment
 
@@ -11,13 +12,16 @@ class FakeClock(Clock):
     """A clock that stands still until somebody waits; then the time has passed at once.
 
     ``call_command("report", max_ticks=3, clock=FakeClock())`` runs three days of a daily daemon in
-    no time. ``step(seconds)`` sets the wall clock, as an administrator or NTP would.
+    no time. ``wall`` is where the wall clock begins: an aware datetime, or seconds since 1970.
+    ``step(seconds)`` sets the wall clock, as an administrator or NTP would. Raises ``ValueError``
+    for a datetime without a time zone.
     """
 
-    def __init__(self, wall: float = 0.0) -> None:
+    def __init__(self, wall: datetime | float = 0.0) -> None:
         self._monotonic = 0.0
-        self._wall = wall
+        self._wall = seconds_since_1970(wall)
         self.waits: list[float] = []
+        """How long each wait took, in seconds."""
 
     def moment(self) -> Moment:
         return Moment(self._monotonic, self._wall)
@@ -38,3 +42,12 @@ class FakeClock(Clock):
     def step(self, seconds: float) -> None:
         """Set the wall clock forward, or back."""
         self._wall += seconds
+
+
+def seconds_since_1970(wall: datetime | float) -> float:
+    """What ``time.time()`` says at an aware datetime. Raises ``ValueError`` for a naive one."""
+    if not isinstance(wall, datetime):
+        return float(wall)
+    if wall.tzinfo is None:
+        raise ValueError(f"{wall} has no time zone: write datetime(..., tzinfo=UTC)")
+    return wall.timestamp()

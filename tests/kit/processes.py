@@ -8,7 +8,6 @@ from typing import TypeAlias
 
 import pytest
 
-from daemonkit.testing import Gates
 from lab.processes import MANAGE_PY, ROOT, Daemon, manage_command
 from lab.servers import Server
 
@@ -56,10 +55,3 @@ def live(manage: Manage) -> Live:
         return manage("run_daemon", *arguments, manage_py=LIVES, env={**database, **env})
 
     return start
-
-
-@pytest.fixture
-def gates() -> Iterator[Gates]:
-    """The gates of the daemons of tests/lives; a closed one holds them."""
-    with Gates() as gates:
-        yield gates

@@ -1,0 +1,105 @@
+"""A database server that stops answering, without closing anything: frozen by SIGSTOP."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from daemonkit.connections.private_session import private_wrapper
+from daemonkit.connections.sockets import descriptor_of
+
+_LISTENING = "0A"  # the state in /proc/net/tcp
+
+
+@contextlib.contextmanager
+def frozen_server(using: str = "default", *, most_seconds: float = 60.0) -> Iterator[int]:
+    """Stop the processes of the server of an alias while the block runs: a context manager.
+
+    The kernel goes on to accept connections and data, and nobody answers. The server must run on
+    this machine, and this process must have the right to signal it. After ``most_seconds`` it goes
+    on in any case. Returns the server's pid. Raises ``RuntimeError``, in one sentence, where there
+    is no such server.
+    """
+    pid = server_pid(using)
+    thaw = threading.Timer(most_seconds, _signal, (pid, signal.SIGCONT))
+    thaw.daemon = True
+    try:
+        _signal(pid, signal.SIGSTOP)
+    except PermissionError:
+        raise RuntimeError(f"the server of {using!r}, process {pid}, is not ours to stop") from None
+    thaw.start()
+    try:
+        yield pid
+    finally:
+        thaw.cancel()
+        _signal(pid, signal.SIGCONT)
+
+
+def server_pid(using: str = "default") -> int:
+    """The process that listens for the database of an alias. Raises ``RuntimeError`` if it is none
+    of this machine's."""
+    wrapper = private_wrapper(using, 10, "daemonkit-testing")
+    if wrapper.vendor == "sqlite":
+        raise RuntimeError("SQLite has no server that could be frozen")
+    wrapper.ensure_connection()
+    try:
+        descriptor, _ = descriptor_of(wrapper.connection)
+        with socket.socket(fileno=os.dup(descriptor or 0)) as link:
+            pid = _listener_of(link)
+    finally:
+        wrapper.close()
+    if not pid:
+        raise RuntimeError(f"the server of {using!r} is no process that we can see: is it remote?")
+    return pid
+
+
+def _listener_of(link: socket.socket) -> int:
+    if link.family == socket.AF_UNIX:
+        size = struct.calcsize("3i")
+        credentials = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+        return int(struct.unpack("3i", credentials)[0])
+    return _owner_of(_listening_inode(link.getpeername()[1]))
+
+
+def _listening_inode(port: int) -> str:
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+                return fields[9]
+    return ""
+
+
+def _owner_of(inode: str) -> int:
+    """The first process that holds this socket; the parent comes before its children."""
+    if not inode:
+        return 0
+    pids = sorted(int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for link in Path(f"/proc/{pid}/fd").iterdir():
+                if str(link.readlink()) == f"socket:[{inode}]":
+                    return pid
+    return 0
+
+
+def _signal(pid: int, signum: int) -> None:
+    """Signal a process, and then its children: it starts no others meanwhile."""
+    os.kill(pid, signum)
+    for child in [*_children_of(pid), *_children_of(pid)]:  # SIGSTOP takes a moment to arrive
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signum)
+
+
+def _children_of(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            found += map(int, (task / "children").read_text().split())
+    return found

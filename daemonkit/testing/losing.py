@@ -1,0 +1,163 @@
+"""Losing connections: a block in which sessions are really lost, at a chosen moment."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from django.db import connections
+from django.db.backends.signals import connection_created
+
+from daemonkit.connections.wrappers import Wrapper
+from daemonkit.testing.sessions import (
+    break_in_query,
+    kill_all_sessions,
+    kill_session,
+    refuse_in_memory,
+    wrappers_of,
+)
+
+
+class Loss(enum.Enum):
+    """The moment at which a session is lost."""
+
+    IDLE = "while idle"
+    """At once: whoever asks next finds that the session has ended."""
+    QUERY = "in a query"
+    """While the server works on a statement."""
+    COMMIT = "in COMMIT"
+    """While the server works on the COMMIT of an ``atomic()`` block."""
+
+
+class Losing:
+    """Sessions that are being lost: what ``lost_connections()`` returns."""
+
+    def __init__(
+        self, moment: Loss, using: str, *, times: int, after: int, applied: bool | None
+    ) -> None:
+        self.moment, self.using, self.times, self.after = moment, using, times, after
+        self.applied = moment is Loss.COMMIT if applied is None else applied
+        self.count = 0
+        """How many sessions have been lost."""
+        self.statements: list[str] = []
+        """The statements in which they were lost; "COMMIT" for a COMMIT."""
+        self._seen = 0
+        self._lock = threading.Lock()
+
+    def is_time(self) -> bool:
+        """Whether the statement or COMMIT that comes now is to lose its session."""
+        with self._lock:
+            self._seen += 1
+            if not self.after < self._seen <= self.after + self.times:
+                return False
+            self.count += 1
+            return True
+
+    def lose_in_query(
+        self,
+        execute: Callable[..., Any],
+        sql: Any,
+        params: Any,
+        many: bool,
+        context: dict[str, Any],
+    ) -> Any:
+        """An execute wrapper, as ``connection.execute_wrapper()`` takes them."""
+        if not self.is_time():
+            return execute(sql, params, many, context)
+        self.statements.append(str(sql))
+        if self.applied:
+            execute(sql, params, many, context)
+        return break_in_query(context["connection"])
+
+    def lose_in_commit(self, wrapper: Wrapper, commit: Callable[[], None]) -> None:
+        """In the place of a wrapper's ``commit()``."""
+        if not self.is_time():
+            return commit()
+        self.statements.append("COMMIT")
+        if self.applied:
+            wrapper.connection.commit()
+            return break_in_query(wrapper)
+        kill_session(wrapper)
+        return commit()
+
+
+@contextlib.contextmanager
+def lost_connections(
+    moment: Loss = Loss.IDLE,
+    *,
+    using: str = "default",
+    times: int = 1,
+    after: int = 0,
+    applied: bool | None = None,
+) -> Iterator[Losing]:
+    """Lose sessions of the alias ``using`` while the block runs: a context manager.
+
+    ``Loss.IDLE`` kills, at once, every session that this user has on the database. ``Loss.QUERY``
+    and ``Loss.COMMIT`` kill the session of a statement or COMMIT of this process: the first
+    ``times`` after ``after`` others. ``applied`` says whether the server has carried it out before
+    the session is lost; unless said otherwise, a COMMIT takes effect and a query does not.
+
+    MySQL and PostgreSQL kill the session. On SQLite the connection is closed under the driver.
+    Raises ``RuntimeError``, with the mend, in a transaction and for SQLite in memory.
+    """
+    refuse_in_memory(using)
+    _refuse_in_transaction(using)
+    losing = Losing(moment, using, times=times, after=after, applied=applied)
+    if moment is Loss.IDLE:
+        losing.count = kill_all_sessions(using)
+        yield losing
+        return
+    with _intercepting(losing):
+        yield losing
+
+
+def _refuse_in_transaction(alias: str) -> None:
+    if connections[alias].in_atomic_block:
+        raise RuntimeError(
+            f"lost_connections() would lose the transaction that is open on {alias!r}: use "
+            f"TransactionTestCase, or with pytest the fixture transactional_db"
+        )
+
+
+@contextlib.contextmanager
+def _intercepting(losing: Losing) -> Iterator[None]:
+    """Have all connections of an alias, and those that are made meanwhile, pass through."""
+    intercepted: list[Wrapper] = []
+
+    def intercept(connection: Wrapper, **_: Any) -> None:
+        if connection.alias == losing.using and not _is_private(connection):
+            _intercept(losing, connection)
+            intercepted.append(connection)
+
+    for wrapper in wrappers_of(losing.using):
+        intercept(wrapper)
+    connection_created.connect(intercept, weak=False)
+    try:
+        yield
+    finally:
+        connection_created.disconnect(intercept)
+        for wrapper in intercepted:
+            _leave_alone(losing, wrapper)
+
+
+def _is_private(wrapper: Wrapper) -> bool:
+    """Whether it is a session of daemonkit's own, which no unit of work uses."""
+    return wrapper.settings_dict is not connections.settings[wrapper.alias]
+
+
+def _intercept(losing: Losing, wrapper: Wrapper) -> None:
+    if losing.moment is Loss.QUERY:
+        if losing.lose_in_query not in wrapper.execute_wrappers:
+            wrapper.execute_wrappers.append(losing.lose_in_query)
+    elif "commit" not in vars(wrapper):
+        commit = wrapper.commit
+        wrapper.commit = lambda: losing.lose_in_commit(wrapper, commit)
+
+
+def _leave_alone(losing: Losing, wrapper: Wrapper) -> None:
+    with contextlib.suppress(ValueError):
+        wrapper.execute_wrappers.remove(losing.lose_in_query)
+    wrapper.__dict__.pop("commit", None)
