@@ -178,6 +178,7 @@ class StartedByDjango(_Command):
     def _live(self) -> None:
         owns_the_process = self._called_from_command_line
         if owns_the_process:
+            _name_sessions(self.name)
             gc.freeze()  # what is loaded stays: the collector need not look at it, tick after tick
         # Until the end, or until this process begins anew.
         with on_signals(to_the_end=owns_the_process):
@@ -195,6 +196,14 @@ class StartedByDjango(_Command):
         self, log_format: str | None, *, traceback: bool = False
     ) -> AbstractContextManager[None]:
         return ends_in_a_sentence(self.stderr, log_format, daemon=self.name, traceback=traceback)
+
+
+def _name_sessions(daemon: str) -> None:
+    """Name this process's sessions on PostgreSQL "daemonkit NAME", unless OPTIONS name them, or the
+    environment does: libpq looks there last."""
+    ours = "daemonkit "  # a daemon may have been started by another one
+    if os.environ.get("PGAPPNAME", ours).startswith(ours):
+        os.environ["PGAPPNAME"] = f"{ours}{daemon}"[:63]
 
 
 def _nothing() -> None: ...

@@ -263,6 +263,35 @@ def answers(connection: object) -> bool:
     return False
 
 
+# Sessions of the process's own
+
+
+@pytest.mark.parametrize("workers", [1, 8])
+def test_a_process_has_two_sessions_of_its_own_at_most(
+    start: Start, server: Server, workers: int
+) -> None:
+    """Its jobs have none here: all that is counted is for claims and the ledger."""
+    alone = ["--leader"] if workers == 1 else ["--workers", "8"]
+    daemon = start("several", "--job", "alone", *alone)
+    eventually(lambda: len(told(server)) >= 5 * workers, within=60)
+    assert 2 <= max(len(server.sessions()) for _ in range(20)) <= 2 * workers
+    assert daemon.stop(within=60) == 0
+    eventually(lambda: not server.sessions())
+
+
+@pytest.mark.parametrize("server", ["postgres"], indirect=True)
+def test_the_sessions_of_a_daemon_are_named_on_postgresql(start: Start, server: Server) -> None:
+    daemon = start("several", "--job", "slow", "--job", "alone", "--seconds", "30")
+    daemon.wait_for("in the middle", within=30)
+    shown = server.execute(
+        "SELECT DISTINCT application_name FROM pg_stat_activity WHERE usename = 'daemonkit'"
+    )
+    assert shown == [("daemonkit several",)]
+    daemon.signal(signal.SIGKILL)
+    daemon.wait(30)
+    server.kill_sessions()
+
+
 # Workers, and a leader
 
 

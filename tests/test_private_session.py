@@ -15,6 +15,7 @@ from django.db import IntegrityError, OperationalError, connections, transaction
 from daemonkit import fresh_connections
 from daemonkit.connections.private_session import NoAnswer, PrivateSession, private_wrapper
 from daemonkit.errors import Problem, classify
+from lab.pgbouncer import PgBouncer
 from lab.servers import PostgreSQL, Server
 from lab.waiting import eventually
 from tests.kit.aliases import MakeAlias
@@ -123,6 +124,39 @@ def test_pymysql_tells_the_server_whose_session_it_is(alias: MakeAlias, mariadb:
     session = PrivateSession(name, seconds=3, name="daemonkit probing")
     assert session.execute("SELECT 1", [], 5)[1] == [(1,)]
     session.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [({}, "daemonkit several"), ({"pool": True}, "daemonkit several"),
+     ({"application_name": "shop"}, "shop")],
+)  # fmt: skip
+def test_a_daemons_own_connections_are_named_unless_options_say_otherwise(
+    alias: MakeAlias, postgres: Server, monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any], shown: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("PGAPPNAME", "daemonkit several")  # as in a daemon's process
+    with fresh_connections, connections[alias(postgres, OPTIONS=options)].cursor() as cursor:
+        cursor.execute("SELECT current_setting('application_name')")
+        assert cursor.fetchone() == (shown,)
+
+
+# Behind pgbouncer
+
+
+def test_it_works_behind_pgbouncer_in_transaction_mode(alias: MakeAlias, postgres: Server) -> None:
+    assert isinstance(postgres, PostgreSQL)
+    with PgBouncer(postgres) as bouncer:
+        name = alias(postgres, port=bouncer.port)
+        sessions = [PrivateSession(name, seconds=3, name="daemonkit probing") for _ in range(4)]
+        with ThreadPoolExecutor(4) as pool:  # more clients than sessions of the server
+            for session in sessions * 25:
+                pool.submit(session.execute, "INSERT INTO entry (note) VALUES ('x')", [], 5)
+        _, [(shown,)] = sessions[0].execute("SELECT current_setting('application_name')", [], 5)
+        for session in sessions:
+            session.close()
+    assert shown == "daemonkit probing"
+    assert postgres.execute("SELECT count(*) FROM entry") == [(100,)]
 
 
 # Bounded
