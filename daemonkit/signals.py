@@ -64,6 +64,10 @@ daemon_beat = Signal(use_caching=True)
 """``message``, ``job``: a tick that takes long, or a run of this job, has made progress; ``job`` is
 "" for ``tick()``, and for who is neither."""
 
+tick_prolonged = Signal(use_caching=True)
+"""``job``: a tick, or a run of this job ("" for ``tick()``), has lasted one ``pulse``. Sent once,
+from another thread."""
+
 tick_overdue = Signal(use_caching=True)
 """``seconds``, ``stack``, ``job``: a tick, or a run of this job ("" for ``tick()``), is past its
 ``tick_timeout``; its connections are being cut. Sent from another thread."""

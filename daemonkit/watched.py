@@ -43,6 +43,9 @@ class WatchedLife:
         announce(moment, self._daemon, reason=reason)
         self._announced_stopping.set()
 
+    def on_prolonged(self, tick: Tick) -> None:
+        announce(signals.tick_prolonged, self._daemon, job=tick.name)
+
     def on_overdue(self, tick: Tick) -> None:
         frame = sys._current_frames().get(tick.thread)
         stack = "".join(traceback.format_stack(frame)) if frame else ""

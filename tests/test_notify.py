@@ -96,7 +96,7 @@ def test_a_life_in_the_words_of_the_protocol(systemd: NotifySocket) -> None:
     heard = systemd.messages()
     assert heard[0] == ["STATUS=starts"]
     (ready,) = [message for message in heard if "READY=1" in message]
-    assert "WATCHDOG_USEC=109000000" in ready  # 100 + 4 + 5 of slack
+    assert "WATCHDOG_USEC=17000000" in ready  # three pulses of 4 s, and 5
     assert systemd.lines().count("WATCHDOG=1") == ready.count("WATCHDOG=1") == 1
     assert heard.index(ready) == 1
     assert heard[-1] == ["STOPPING=1", "STATUS=stopped: max_ticks of 2 reached"]
@@ -131,11 +131,6 @@ def test_after_a_life_nobody_listens_either(systemd: NotifySocket) -> None:
     assert not signals.iteration_finished.has_listeners(Quick)
 
 
-def test_without_a_tick_timeout_there_is_no_watchdog_of_ours(systemd: NotifySocket) -> None:
-    call_command(Quick(), max_ticks=1, tick_timeout="none")
-    assert not [line for line in systemd.lines() if line.startswith("WATCHDOG_USEC")]
-
-
 def test_what_must_arrive_is_sent_again_when_the_socket_was_full(systemd: NotifySocket) -> None:
     filler = Channel(systemd.address)
     while filler.send("x" * 4000):
@@ -149,7 +144,7 @@ def test_what_must_arrive_is_sent_again_when_the_socket_was_full(systemd: Notify
     call_command(Late(), max_ticks=2)
     filler.close()
     (ready,) = [message for message in systemd.messages() if "READY=1" in message]
-    assert "WATCHDOG_USEC=109000000" in ready
+    assert "WATCHDOG_USEC=17000000" in ready
 
 
 def test_a_fast_loop_sends_a_few_messages_a_second(systemd: NotifySocket) -> None:
@@ -287,8 +282,9 @@ def test_a_reload_is_announced_with_its_moment_and_ready_follows_from_the_new_im
     assert daemon.stop() == 0
 
 
-def test_waiting_for_a_database_at_start_extends_the_time_to_start(
-    systemd: NotifySocket, project: Project, mariadb: Server
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_it_is_ready_when_it_begins_to_wait_for_a_database(
+    systemd: NotifySocket, project: Project, mariadb: Server, workers: str
 ) -> None:
     project.command(
         "needy",
@@ -296,7 +292,7 @@ def test_waiting_for_a_database_at_start_extends_the_time_to_start(
         from django.db import connection
 
         class Command(BaseDaemonCommand):
-            schedule = Every(seconds=60)
+            schedule = Poll(idle=60)
             pulse = 0.3
 
             def lifespan(self):
@@ -307,15 +303,62 @@ def test_waiting_for_a_database_at_start_extends_the_time_to_start(
         """,
     )
     mariadb.stop()
+    arguments = ["needy", "--workers", workers]
     daemon = project.manage(
-        "run_daemon", "needy", NOTIFY_SOCKET=systemd.address, DATABASE_URL=mariadb.url
+        "run_daemon", *arguments, NOTIFY_SOCKET=systemd.address, DATABASE_URL=mariadb.url
     )
-    systemd.wait_for("EXTEND_TIMEOUT_USEC=90300000", count=3)
-    assert "READY=1" not in systemd.lines()
-    assert any("waits for the database, next try at" in text for text in systemd.statuses())
-    mariadb.start()
     systemd.wait_for("READY=1")
+    waits = "waits for the database"
+    eventually(lambda: [text for text in systemd.statuses() if waits in text], 20)
+    first = next(message for message in systemd.messages() if "READY=1" in message)
+    assert "WATCHDOG_USEC=95900000" in first  # one try to open may take 90 s
+    mariadb.start()
+    systemd.wait_for("WATCHDOG_USEC=5900000")
     assert daemon.stop() == 0
+    assert systemd.lines().count("READY=1") == 1
+
+
+@pytest.mark.parametrize(
+    ("tick_timeout", "raised"), [("60s", "WATCHDOG_USEC=65400000"), ("none", "WATCHDOG_USEC=0")]
+)
+def test_a_tick_that_lasts_a_pulse_has_its_own_deadline_and_the_wait_after_it_a_few_pulses(
+    systemd: NotifySocket, project: Project, tmp_path: Path, tick_timeout: str, raised: str
+) -> None:
+    gate = tmp_path / "gate"
+    project.command(
+        "lasting",
+        f"""
+        import os, time
+
+        class Command(BaseDaemonCommand):
+            schedule = Every(seconds=60)
+            pulse = 0.2
+
+            def tick(self):
+                while not os.path.exists({str(gate)!r}):
+                    time.sleep(0.01)
+        """,
+    )
+    daemon = project.manage(
+        "run_daemon", "lasting", "--tick-timeout", tick_timeout, NOTIFY_SOCKET=systemd.address
+    )
+    systemd.wait_for(raised)
+    gate.touch()
+    systemd.wait_for("WATCHDOG_USEC=5600000", count=2)
+    assert daemon.stop() == 0
+    intervals = [line for line in systemd.lines() if line.startswith("WATCHDOG_USEC")]
+    assert intervals == ["WATCHDOG_USEC=5600000", raised, "WATCHDOG_USEC=5600000"]
+
+
+def test_a_job_that_lasts_a_pulse_changes_nothing_for_the_loop_goes_on(
+    systemd: NotifySocket,
+) -> None:
+    notifier = Notifier(Quick(), Channel(systemd.address))
+    notifier.prolonged(job="report")
+    notifier.prolonged(job="")
+    intervals = [line for line in systemd.lines() if line.startswith("WATCHDOG_USEC")]
+    assert len(intervals) == 1
+    notifier.close()
 
 
 def test_the_watchdog_hears_nothing_of_an_overdue_tick(
@@ -387,19 +430,16 @@ def test_what_is_said_of_a_job_stands_at_that_job_until_it_ends() -> None:
     assert "zulu is halfway" not in str(line)
 
 
-def test_a_job_that_ends_gives_no_sign_of_life_for_one_that_is_overdue(
-    systemd: NotifySocket,
+@pytest.mark.parametrize(("ended", "signs"), [("zulu", 0), ("alpha", 1)])
+def test_there_is_no_sign_of_life_until_the_job_that_is_overdue_has_ended(
+    systemd: NotifySocket, ended: str, signs: int
 ) -> None:
     notifier = Notifier(Quick(), Channel(systemd.address))
     notifier.overdue(seconds=2, job="alpha")
-    notifier.finished(iteration(job="zulu"))
+    notifier.finished(iteration(job=ended))
     notifier.pulse()
-    notifier.finished(iteration(job="alpha"))
-    notifier._pulse_next = 0
-    notifier.pulse()
-    lines = [line for lines in systemd.messages() for line in lines]
-    assert lines.count("WATCHDOG=1") == 1
-    notifier.channel.close()
+    assert systemd.lines().count("WATCHDOG=1") == signs
+    notifier.close()
 
 
 def test_the_line_of_a_follower_and_the_word_of_a_supervisor() -> None:

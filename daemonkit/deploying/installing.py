@@ -78,12 +78,14 @@ class Installation:
         return True
 
     def _start(self, verb: str, units: list[str]) -> None:
+        services = [name for name in units if name.endswith(".service")]
         try:
             self._systemctl(verb, *units, within=START_TIME)
         except subprocess.TimeoutExpired:
-            services = [name for name in units if name.endswith(".service")]
             waiting = [name for name in services if not self._systemctl.is_("is-active", name)]
             hint = self._systemctl.hint("status", *waiting)
             self.say(f"{', '.join(waiting)}: not ready yet; `{hint}`")
         else:
             self.say(f"{verb}ed {', '.join(units)}")
+            for name in services:
+                self.say(f"{name}: {self._systemctl.show(name, 'StatusText')['StatusText']}")

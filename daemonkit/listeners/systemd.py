@@ -8,7 +8,6 @@ which loads the same apps, has a use for it.
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,23 +18,27 @@ from daemonkit import signals
 from daemonkit.clock import Moment
 from daemonkit.iteration import Iteration
 from daemonkit.listeners.listener import Listener
+from daemonkit.listeners.notify_channel import Channel
 from daemonkit.listeners.status_line import Line
 from daemonkit.process.reexec import NOT_FOR_CHILDREN, handed_on
 from daemonkit.signals import Announcer
 
-GAP = 1.0
-"""Seconds between two messages that merely repeat or refine: a fast loop would send thousands."""
+MESSAGE_INTERVAL = 1.0
+"""Seconds between two messages that only repeat or refine: a fast loop would send thousands."""
 
-BURST = 5.0
+STATUS_BURST = 5.0
 """Seconds' worth of new statuses that may be sent at once, after a time without."""
 
-SLACK = 5.0
-"""Seconds that systemd waits on top of a deadline of ours: it is the last line, not the first."""
+WATCHDOG_PULSES = 3
+"""How many pulses may be missing before systemd kills a daemon that does not tick."""
 
-OPENING = 90.0
+WATCHDOG_MARGIN = 5.0
+"""Seconds that systemd waits on top of a deadline of ours, which comes first."""
+
+OPENING_TIME = 90.0
 """Seconds for one try to open the daemon, or for a new image to begin: systemd's own default."""
 
-STOPPED = 10.0
+STOP_MARGIN = 10.0
 """Seconds beyond ``stop_timeout`` until systemd kills: we end by force in the first of them."""
 
 
@@ -48,32 +51,6 @@ def begin(daemon: Announcer) -> None:
     notifier.begin()
 
 
-class Channel:
-    """systemd's end of the line. Sending never raises and never blocks.
-
-    ``address`` is a path, or begins with "@": an abstract socket.
-    """
-
-    def __init__(self, address: str) -> None:
-        self._address = "\0" + address[1:] if address.startswith("@") else address
-        self._pid = os.getpid()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)  # not inherited over exec
-        self._socket.setblocking(False)
-
-    def send(self, *lines: str) -> bool:
-        """Whether it was taken: not when the socket is gone or full, nor from a forked child."""
-        if os.getpid() != self._pid:
-            return False
-        try:
-            self._socket.sendto("\n".join(lines).encode(errors="replace"), self._address)
-        except (OSError, ValueError):  # ValueError: a NUL in the path
-            return False
-        return True
-
-    def close(self) -> None:
-        self._socket.close()
-
-
 class Notifier(Listener):
     """The listener that tells systemd of one life."""
 
@@ -81,10 +58,12 @@ class Notifier(Listener):
         super().__init__(daemon)
         self.channel = channel
         self.line = Line()
-        self._said = ""  # the status that systemd knows
-        self._owed: list[str] = []  # what must arrive, and did not yet
-        self._status_next = self._pulse_next = self._wait_next = 0.0  # not before, monotonic
-        self._opening = self._stopping = self._reloading = False
+        self._known_status = ""  # the one that systemd has
+        self._owed: list[str] = []  # lines that must arrive and have not yet
+        self._next_status = self._next_pulse = self._next_wait = 0.0  # not before, monotonic
+        self._is_opening = True
+        self._is_raised = self._is_stopping = self._is_reloading = False
+        self._has_said_ready = False
         self._overdue: set[str] = set()
 
     def moments(self) -> dict[Signal, Callable[..., None]]:
@@ -96,6 +75,7 @@ class Notifier(Listener):
             signals.iteration_started: self.started,
             signals.iteration_finished: self.finished,
             signals.daemon_beat: self.beat,
+            signals.tick_prolonged: self.prolonged,
             signals.tick_overdue: self.overdue,
             signals.standing_by: self.standing_by,
             signals.leadership_gained: self.leads,
@@ -116,36 +96,45 @@ class Notifier(Listener):
     # Opening
 
     def awaited(self, error: Exception, seconds: float, **_: Any) -> None:
-        self._opening = True
         self.line.awaits(error, seconds)
-        self._say(*self._signs_of_life())
+        self._say_ready()
 
     def ready(self, **_: Any) -> None:
-        self._opening = False
+        self._is_opening = False
         self.line.doing = "is ready"
-        self._pulse_next = time.monotonic() + GAP
-        self._say(*self._signs_of_life(), owed=["READY=1", *self._interval()])
+        self._next_pulse = time.monotonic() + MESSAGE_INTERVAL
+        self._say_ready()
+
+    def _say_ready(self) -> None:
+        """READY=1, once: a daemon that waits for its database holds up neither boot nor restart."""
+        ready = [] if self._has_said_ready else ["READY=1"]
+        self._has_said_ready = True
+        self._say("WATCHDOG=1", owed=[*ready, self._interval()])
 
     # The loop
 
     def pulse(self, **_: Any) -> None:
         now = time.monotonic()
-        if now >= self._pulse_next:
-            self._pulse_next = now + GAP
-            self._say(*self._signs_of_life())
+        if now >= self._next_pulse:
+            self._next_pulse = now + MESSAGE_INTERVAL
+            if self._is_raised and not self.line.running:
+                self._is_raised = False
+                self._say(*self._signs_of_life(), owed=[self._interval()])
+            else:
+                self._say(*self._signs_of_life())
 
     def waiting(self, due: Moment, **_: Any) -> None:
         self.line.doing, self.line.due = "waits", due
         now = time.monotonic()
-        if now >= self._status_next:
+        if now >= self._next_status:
             self._say()
-        elif due.monotonic - now >= GAP and now >= self._wait_next:
-            self._wait_next = now + GAP  # what a fast loop says last is to be the last word
+        elif due.monotonic - now >= MESSAGE_INTERVAL and now >= self._next_wait:
+            self._next_wait = now + MESSAGE_INTERVAL  # the last message before a long wait says so
             self._say()
 
     def started(self, number: int, job: str = "", **_: Any) -> None:
         self.line.begun(job, number)
-        if time.monotonic() >= self._status_next:
+        if time.monotonic() >= self._next_status:
             self._say()
 
     def finished(self, iteration: Iteration, **_: Any) -> None:
@@ -156,10 +145,17 @@ class Notifier(Listener):
         if message:
             self.line.messages[job] = message
         now = time.monotonic()
-        if now >= self._pulse_next:
+        if now >= self._next_pulse:
             self.pulse()
-        elif message and now >= self._status_next:
+        elif message and now >= self._next_status:
             self._say()
+
+    def prolonged(self, job: str = "", **_: Any) -> None:
+        """A tick has lasted one pulse: until it has ended, its own deadline holds. While a job
+        runs, the loop goes on giving its pulse."""
+        if not job:
+            self._is_raised = True
+            self._say(owed=[self._interval()])
 
     def overdue(self, seconds: float, job: str = "", **_: Any) -> None:
         self._overdue.add(job)
@@ -182,35 +178,36 @@ class Notifier(Listener):
 
     def status(self, text: str, **_: Any) -> None:
         self.line.override = text
-        if time.monotonic() >= self._status_next:
+        if time.monotonic() >= self._next_status:
             self._say()
 
     # The end
 
     def reloading(self, reason: str, **_: Any) -> None:
-        self._reloading = True
+        self._is_reloading = True
         self.line.ending = f"begins anew ({reason})"
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self._say(*self._time_to_stop(OPENING), owed=["RELOADING=1", f"MONOTONIC_USEC={now}"])
+        owed = ["RELOADING=1", f"MONOTONIC_USEC={now}", self._interval()]
+        self._say(self._time_to_stop(OPENING_TIME), owed=owed)
 
     def stopping(self, reason: str, **_: Any) -> None:
-        self._reloading, self._stopping = False, True
+        self._is_reloading, self._is_stopping = False, True
         self.line.ending = f"stops ({reason})"
-        self._say(*self._time_to_stop(), owed=["STOPPING=1"])
+        self._say(self._time_to_stop(), owed=["STOPPING=1"])
 
     def forced(self, reason: str, **_: Any) -> None:
-        self._reloading = False
+        self._is_reloading = False
         self.line.ending = f"forced to end: {reason}"
         self._say()
 
     def stopped(self, reason: str, **_: Any) -> None:
         self.line.running.clear()
-        self.line.ending = "executes itself anew" if self._reloading else f"stopped: {reason}"
-        if self._reloading:
-            self._say(*self._interval(at_least=OPENING), "WATCHDOG=1")
-        elif self._stopping:
+        self.line.ending = "executes itself anew" if self._is_reloading else f"stopped: {reason}"
+        if self._is_reloading:
+            self._say(self._interval(), "WATCHDOG=1")
+        elif self._is_stopping:
             self._say()
-        else:  # by itself: nobody has announced it
+        else:  # it ended by itself: nobody has announced it
             self._say(owed=["STOPPING=1"])
 
     # Words
@@ -219,42 +216,48 @@ class Notifier(Listener):
         """Send the lines, the status if it is a new one, and what must arrive."""
         self._owed += owed or []
         status = self._status()
-        news = [f"STATUS={status}"] if status != self._said else []
+        news = [f"STATUS={status}"] if status != self._known_status else []
         message = [*self._owed, *lines, *news]
         if not message or not self.channel.send(*message):
             return
         self._owed = [line for line in self._owed if line not in message]
         if news:
-            self._said = status
-            self._status_next = max(self._status_next, time.monotonic() - BURST) + GAP
+            self._known_status = status
+            earliest = time.monotonic() - STATUS_BURST
+            self._next_status = max(self._next_status, earliest) + MESSAGE_INTERVAL
 
     def _status(self) -> str:
         try:
             return str(self.line)
         except Exception:  # an error or a result whose own text fails: no reason to fall silent
-            return self._said
+            return self._known_status
 
     def _signs_of_life(self) -> list[str]:
         signs = [] if self._overdue else ["WATCHDOG=1"]
-        if self._opening:
-            signs.append(_microseconds("EXTEND_TIMEOUT_USEC", self.daemon.life.pulse + OPENING))
-        elif self._stopping:
-            signs += self._time_to_stop()
-        elif self._reloading:
-            signs += self._time_to_stop(OPENING)
+        if self._is_stopping:
+            signs.append(self._time_to_stop())
+        elif self._is_reloading:
+            signs.append(self._time_to_stop(OPENING_TIME))
         return signs
 
-    def _time_to_stop(self, more: float = STOPPED) -> list[str]:
-        return [_microseconds("EXTEND_TIMEOUT_USEC", self.daemon.life.stop_timeout + more)]
+    def _time_to_stop(self, more: float = STOP_MARGIN) -> str:
+        return _microseconds("EXTEND_TIMEOUT_USEC", self.daemon.life.stop_timeout + more)
 
-    def _interval(self, at_least: float = 0.0) -> list[str]:
-        """How long systemd is to bear our silence. Ours is the first try at a stuck tick: we cut it
-        at its ``tick_timeout`` and end the process a pulse later."""
+    def _interval(self) -> str:
+        """How long systemd is to bear our silence: a few pulses. During a long tick, and while the
+        daemon opens or begins anew, there is no pulse, and what it may take counts; 0 for ever."""
         life = self.daemon.life
-        if life.tick_timeout is None:
-            return []
-        seconds = life.tick_timeout + life.pulse + max(life.pulse, SLACK)
-        return [_microseconds("WATCHDOG_USEC", max(seconds, at_least))]
+        seconds = WATCHDOG_PULSES * life.pulse
+        if self._is_reloading:
+            seconds += life.stop_timeout + OPENING_TIME
+        elif self._is_opening:
+            seconds += OPENING_TIME
+        elif self._is_raised:
+            if life.tick_timeout is None:
+                return _microseconds("WATCHDOG_USEC", 0.0)
+            # We come first: we cut the tick at its deadline, and end the process a pulse later.
+            seconds = max(seconds, life.tick_timeout + 2 * life.pulse)
+        return _microseconds("WATCHDOG_USEC", seconds + WATCHDOG_MARGIN)
 
 
 def _microseconds(name: str, seconds: float) -> str:

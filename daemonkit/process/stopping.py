@@ -103,7 +103,9 @@ class Tick:
     def __init__(self, running: dict[int, Tick], timeout: float | None, name: str = "") -> None:
         self.thread = threading.get_ident()
         self.timeout, self.name = timeout, name
-        self.touched = time.monotonic()  # when it began or last proved progress
+        self.began = self.touched = time.monotonic()
+        """When it began, and when it last proved progress."""
+        self.is_prolonged = False
         self.overdue_since: float | None = None
         self.has_beaten = False
         self._running = running

@@ -47,6 +47,7 @@ class Watched(Protocol):
     pulse: float
 
     def on_asked(self, reason: str) -> None: ...
+    def on_prolonged(self, tick: Tick) -> None: ...
     def on_overdue(self, tick: Tick) -> None: ...
     def on_forced(self, reason: str) -> None: ...
     def cut(self, threads: set[int], *, for_good: bool) -> None: ...
@@ -69,6 +70,7 @@ class Unattended:
     pulse: float = 10.0
 
     def on_asked(self, reason: str) -> None: ...
+    def on_prolonged(self, tick: Tick) -> None: ...
     def on_overdue(self, tick: Tick) -> None: ...
     def on_forced(self, reason: str) -> None: ...
     def cut(self, threads: set[int], *, for_good: bool) -> None: ...
@@ -225,6 +227,12 @@ class Watcher:
         return max(self.stop.asked_at, self.stop.touched) + self.watched.stop_timeout
 
     def _tick_deadline(self, tick: Tick) -> float:
+        """When something is to be done about a tick: it has lasted one pulse, or too long."""
+        if not tick.is_prolonged:
+            return min(tick.began + self.watched.pulse, self._time_limit(tick))
+        return self._time_limit(tick)
+
+    def _time_limit(self, tick: Tick) -> float:
         if tick.overdue_since is not None:
             return tick.overdue_since + self.watched.pulse
         if tick.timeout is None:
@@ -241,7 +249,10 @@ class Watcher:
         if now >= self._stop_deadline():
             self._force(f"stop_timeout of {self.watched.stop_timeout:g} s ran out")
         for tick in list(self.stop.ticks.values()):
-            if now < self._tick_deadline(tick) or self.stop.forced:
+            if now >= tick.began + self.watched.pulse and not tick.is_prolonged:
+                tick.is_prolonged = True
+                self._tell(self.watched.on_prolonged, tick)
+            if now < self._time_limit(tick) or self.stop.forced:
                 continue
             if tick.overdue_since is None:
                 tick.overdue_since = now

@@ -265,6 +265,9 @@ class Supervisor:
         for worker in self.workers:
             worker.force(reason)
 
+    def on_prolonged(self, tick: Tick) -> None:
+        """Never called: a supervisor does not tick."""
+
     def on_overdue(self, tick: Tick) -> None:
         """Never called: a supervisor does not tick."""
 
