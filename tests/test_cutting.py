@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -173,9 +174,11 @@ def test_a_unit_that_was_cut_on_a_half_open_link_does_not_connect_and_hang_again
 
 
 def is_in_driver(thread: threading.Thread) -> bool:
-    """Whether a thread has left the test's own code for Django's and the driver's."""
+    """Whether a thread is in Django's or the driver's code."""
     frame = sys._current_frames().get(thread.ident or 0)
-    return frame is not None and "site-packages" in frame.f_code.co_filename
+    while frame is not None and "site-packages" not in frame.f_code.co_filename:
+        frame = frame.f_back
+    return frame is not None
 
 
 def test_a_new_alias_is_refused_too_after_the_cut(server: Server, alias: MakeAlias) -> None:
@@ -198,3 +201,50 @@ def test_a_new_alias_is_refused_too_after_the_cut(server: Server, alias: MakeAli
     cut.set()
     thread.join(10)
     assert not raised
+
+
+def silent_listener(stack: contextlib.ExitStack) -> int:
+    """The port of a server whose queue is full: no attempt to connect to it is answered."""
+    server = stack.enter_context(socket.socket())
+    server.bind(("127.0.0.1", 0))
+    server.listen(0)
+    for _ in range(3):
+        client = stack.enter_context(socket.socket())
+        client.setblocking(False)
+        client.connect_ex(server.getsockname())
+    return int(server.getsockname()[1])
+
+
+@pytest.mark.parametrize("silence", ["of the host", "of the server"])
+def test_a_cut_ends_an_attempt_to_connect(
+    server: Server, alias: MakeAlias, proxy: MakeProxy, silence: str
+) -> None:
+    """No driver tells its socket by then. The connection of another thread is left alone."""
+    with contextlib.ExitStack() as stack:
+        if silence == "of the host":
+            port = silent_listener(stack)
+        else:
+            between = proxy(server)
+            between.drop()
+            port = between.port
+        probe, other = alias(server, port=port), alias(server, "other", CONN_MAX_AGE=None)
+
+        def work() -> None:
+            with fresh_connections:
+                session(probe)
+
+        thread, raised = in_a_thread(work)
+        eventually(lambda: is_in_driver(thread))
+        with fresh_connections:
+            first = session(other)
+        with fresh_connections:
+
+            def is_cut() -> bool:
+                cut_connections({thread.ident or 0}, for_good=False)
+                thread.join(0.1)
+                return not thread.is_alive()
+
+            eventually(is_cut)
+            assert session(other) == first
+        assert isinstance(raised[0], OperationalError)
+        connections[other].close()

@@ -166,6 +166,24 @@ def test_tick_timeout_cuts_a_tick_on_a_half_open_link_and_the_daemon_lives_on(
     assert daemon.stderr.count("past its tick_timeout") <= 2
 
 
+@pytest.mark.parametrize("command", ["hasty", "transacting"])
+def test_a_network_that_stays_silent_fails_ticks_and_ends_no_process(
+    live: Live, server: Server, proxy: MakeProxy, command: str
+) -> None:
+    """Nothing bounds connect(), and the tick that was cut is not the last one that hangs in it."""
+    between = proxy(server)
+    url = server.url_through(between.port)
+    arguments = ["--tick-timeout", "500ms", "--pulse", "1s"]
+    daemon = live(command, *arguments, on=url, CONN_MAX_AGE="none")
+    ticks_on(daemon)
+    between.drop()
+    daemon.wait_for("past its tick_timeout of 500ms", count=4, within=30)
+    between.resume()
+    between.cut()
+    ticks_on(daemon)
+    assert daemon.stop() == 0
+
+
 def test_a_frozen_server_holds_a_tick_for_its_tick_timeout_only(live: Live, server: Server) -> None:
     arguments = ["--tick-timeout", "1s", "--pulse", "30s"]
     daemon = live("hasty", *arguments, on=server, CONN_MAX_AGE="none")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from daemonkit.connections import refusals
-from daemonkit.connections.thread import is_in_unit, others
+from daemonkit.connections.connecting import cut_attempts
+from daemonkit.connections.thread import is_in_unit, known_sockets, others
 
 _OVERDUE = (
     "daemonkit has cut the connections of this unit of work, which is past its time limit; "
@@ -22,17 +23,21 @@ def cut_connections(threads: set[int], *, for_good: bool) -> None:
         refusals.refuse_for_good(threads)
     else:
         refusals.refuse((thread for thread in threads if is_in_unit(thread)), _OVERDUE)
-    for thread in others(threads):
-        thread.cut(for_good=for_good)
+    _cut(threads, for_good=for_good)
 
 
 def suspend_connections(threads: set[int], why: str) -> None:
     """Cut the sessions of these threads, and let them make none until ``resume_connections()`` or
     the end of their unit of work: each try raises ``OperationalError`` and says why."""
     refusals.refuse(threads, why)
-    for thread in others(threads):
-        thread.cut(for_good=False)
+    _cut(threads, for_good=False)
 
 
 def resume_connections(thread: int) -> None:
     refusals.lift(thread)
+
+
+def _cut(threads: set[int], *, for_good: bool) -> None:
+    for thread in others(threads):
+        thread.cut(for_good=for_good)
+    cut_attempts(threads, known_sockets())

@@ -73,7 +73,7 @@ class Link:
         self._heard = self.session if isinstance(self.session, MySQLSession) else None
         self._tells = self._heard is None and type(self.session) is not Session
         self.errors.forget_session()
-        self.descriptor, self._inode = descriptor_of(self.raw)
+        self.descriptor, self.inode = descriptor_of(self.raw)
         self._poll = select.poll()
         if self.descriptor is not None:
             self._poll.register(self.descriptor, select.POLLIN)
@@ -123,7 +123,7 @@ class Link:
         if self.errors.lost is not None:
             connection = getattr(cursor, "connection", None)
             socket_of_cursor = descriptor_of(connection)
-            self.errors.from_elsewhere = socket_of_cursor != (self.descriptor, self._inode)
+            self.errors.from_elsewhere = socket_of_cursor != (self.descriptor, self.inode)
 
     def longest_pause(self, wrapper: Wrapper, now: float) -> float:
         """Seconds for which the unit of work that is about to end left it unused at a stretch."""
@@ -177,7 +177,7 @@ class Link:
         before 1.2: one without the settings, and without our knowledge of its socket."""
         return self.descriptor is not None and descriptor_of(self.raw) != (
             self.descriptor,
-            self._inode,
+            self.inode,
         )
 
     def answered_lately(self) -> bool:
@@ -278,7 +278,7 @@ class Link:
         runs without the GIL. SQLite has no socket; its ``interrupt()`` ends the statement.
         """
         if self.descriptor is not None:
-            cut_socket(self.descriptor, self._inode)  # a no-op if it was closed since
+            cut_socket(self.descriptor, self.inode)  # a no-op if it was closed since
         elif hasattr(self.raw, "interrupt"):
             with contextlib.suppress(Exception):
                 self.raw.interrupt()

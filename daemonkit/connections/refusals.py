@@ -6,13 +6,10 @@ Django finds its connection unusable. If the network is what it was cut for, it 
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Iterable
-from typing import Any
 
 from django.db import OperationalError
-from django.db.backends.base.base import BaseDatabaseWrapper
 
 _FOR_GOOD = "daemonkit makes no new connection: the process is being stopped"
 reasons: dict[int, str] = {}
@@ -24,13 +21,11 @@ _stopped: set[int] = set()
 def refuse(threads: Iterable[int], why: str) -> None:
     """Let these threads (``threading.get_ident()``) connect no more until their unit of work ends:
     each try raises ``OperationalError`` and says why."""
-    _ask_before_connecting()
     reasons.update(dict.fromkeys(threads, why))
 
 
 def refuse_for_good(threads: Iterable[int]) -> None:
     """Let these threads connect no more until the process ends."""
-    _ask_before_connecting()
     _stopped.update(threads)
 
 
@@ -50,18 +45,3 @@ def check() -> None:
     why = _FOR_GOOD if thread in _stopped else reasons.get(thread)
     if why is not None:
         raise OperationalError(why)
-
-
-def _ask_before_connecting() -> None:
-    """Put ``check()`` before Django's ``connect()``, when the first thread is refused."""
-    connect = BaseDatabaseWrapper.connect
-    if getattr(connect, "asks_daemonkit", False):
-        return
-
-    @functools.wraps(connect)
-    def connect_if_allowed(wrapper: Any) -> None:
-        check()
-        connect(wrapper)
-
-    vars(connect_if_allowed)["asks_daemonkit"] = True
-    setattr(BaseDatabaseWrapper, "connect", connect_if_allowed)  # noqa: B010  mypy refuses it plain

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import OperationalError, connections
 from django.db.backends.signals import connection_created
 
-from daemonkit.connections import callproc, lending, refusals
+from daemonkit.connections import callproc, connecting, lending, refusals
 from daemonkit.connections.cache_closing import close_caches
 from daemonkit.connections.link import Link
 from daemonkit.connections.pauses import WORTH_A_LOOK, warn_of_pause
@@ -201,6 +201,11 @@ def others(threads: set[int]) -> list[ThreadConnections]:
     return [thread for thread in found if thread is not None]
 
 
+def known_sockets() -> set[int]:
+    """The inodes of the sockets of all threads' links."""
+    return {link.inode for thread in list(_threads.values()) for link in list(thread.links)}
+
+
 def is_in_unit(ident: int) -> bool:
     """Whether another thread (``threading.get_ident()``) is in a unit of work."""
     thread = _threads.get(ident)
@@ -211,6 +216,7 @@ def install() -> None:
     """Hear of every connection that is made. Called by ``AppConfig.ready()``; twice is once."""
     connection_created.connect(_on_connection_created, dispatch_uid="daemonkit.connections.units")
     callproc.install()
+    connecting.install()
 
 
 def close(link: Link) -> None:
