@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.management.base import BaseCommand, CommandParser
 from django.utils import autoreload
 
-from daemonkit.connections.units import release_connections
+from daemonkit.connections.units import is_in_callers_transaction, release_connections
 from daemonkit.iteration import Iteration
 from daemonkit.life import Life
 from daemonkit.listeners.log import plain_logging
@@ -120,13 +120,13 @@ class StartedByDjango(_Command):
 
     def _begin(self, tick: Callable[[], Any], settings: Settings) -> None:
         """Make the life to be lived, with what its settings ask for; each is loaded only then."""
-        leadership, before_forced_end = None, _nothing
-        if settings.leader or settings.jobs:
+        leadership, before_forced_end, sessions = None, _nothing, None
+        if (settings.leader or settings.jobs) and not is_in_callers_transaction():
             from daemonkit.connections.private_session import PrivateSessions
 
             terms = settings.terms
             sessions = PrivateSessions(self.name, terms.patience if terms else None)
-        if settings.terms is not None and settings.leader:
+        if sessions is not None and settings.terms is not None and settings.leader:
             from daemonkit.leading.leader import Leadership
 
             leadership = Leadership(self, settings.terms, sessions.claims)

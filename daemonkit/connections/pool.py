@@ -157,7 +157,7 @@ def _serve(shared: _Shared) -> None:
     """A thread's life."""
     try:
         while (task := _next(shared.tasks)) is not None:
-            _do(*task)
+            do(*task)
             shared.finished()
             del task  # a thread that waits must keep nothing alive
     finally:
@@ -176,9 +176,10 @@ def _next(tasks: SimpleQueue[_Task | None]) -> _Task | None:
             return tasks.get(timeout=until_next_close())
 
 
-def _do(
+def do(
     promise: Promise, work: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
+    """Do work as a unit of work, and tell its promise what it came to."""
     if not promise.set_running_or_notify_cancel():
         return
     try:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
 from asgiref.sync import sync_to_async
+from django.db import connections
 from django.db.transaction import TransactionManagementError
 from django.dispatch import Signal
 
@@ -80,6 +81,11 @@ class FreshConnections:
 
 
 fresh_connections = FreshConnections()
+
+
+def is_in_callers_transaction() -> bool:
+    """Whether this thread is inside ``atomic()``, as in Django's TestCase."""
+    return any(wrapper.in_atomic_block for wrapper in connections.all(initialized_only=True))
 
 
 def release_connections() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
+from typing import TYPE_CHECKING
 
 from daemonkit import conf, signals
 from daemonkit.clock import NEVER, NOTHING_DUE, Moment
@@ -26,6 +27,9 @@ from daemonkit.jobs.wall_clock import WallClock
 from daemonkit.life import Life
 from daemonkit.settings.settings import Settings
 from daemonkit.signals import announce
+
+if TYPE_CHECKING:
+    from daemonkit.jobs.inline import CallingThread
 
 MAX_PASSED = 10
 """Of the due times that have passed together, how many are announced: the newest. More would push
@@ -46,18 +50,25 @@ def live(life: Life, scheduler: Scheduler) -> Iteration | None:
 
 
 class Scheduler:
-    """The loop of a daemon with jobs."""
+    """The loop of a daemon with jobs.
+
+    ``sessions`` are for the ledger. Without them the caller has a transaction open: then jobs run
+    in it, one after the other on the calling thread.
+    """
 
     life: Life
     record: Record
     wall_clock: WallClock
 
-    def __init__(self, name: str, settings: Settings, sessions: PrivateSessions) -> None:
+    def __init__(self, name: str, settings: Settings, sessions: PrivateSessions | None) -> None:
         self.clock = settings.clock
         self.ledger: Ledger = NoLedger()
-        if settings.ledger:
-            self.ledger = DatabaseLedger(name, sessions, settings.stop_timeout / 2)
-        self.pool = Pool(settings.threads, name=name)
+        if sessions is None:
+            self._run_inline(name, settings)
+        else:
+            if settings.ledger:
+                self.ledger = DatabaseLedger(name, sessions, settings.stop_timeout / 2)
+            self.pool: Pool | CallingThread = Pool(settings.threads, name=name)
         self.agenda = Agenda[ScheduledJob]()
         self.jobs: list[ScheduledJob] = []
         self.begun = 0  # runs
@@ -65,6 +76,13 @@ class Scheduler:
         self._ended: deque[ScheduledJob] = deque()
         self._raised: BaseException | None = None
         self._is_open = False
+
+    def _run_inline(self, name: str, settings: Settings) -> None:
+        from daemonkit.jobs.inline import CallersLedger, CallingThread  # for tests alone
+
+        if settings.ledger:
+            self.ledger = CallersLedger(name)
+        self.pool = CallingThread(lambda: self.life.verdict.is_over)
 
     def begin(self, life: Life) -> None:
         """Belong to this life, whose jobs it runs."""
