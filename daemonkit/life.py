@@ -23,7 +23,7 @@ from daemonkit.listeners.log import Log, logger
 from daemonkit.opening import open_patiently
 from daemonkit.pace import Pace
 from daemonkit.process import reexec
-from daemonkit.process.signal_handlers import last_look, on_signals
+from daemonkit.process.signal_handlers import last_look, on_signals, put_back
 from daemonkit.process.stopping import Stop
 from daemonkit.schedules.backoff import after_failure
 from daemonkit.schedules.base import Schedule
@@ -35,6 +35,11 @@ from daemonkit.watched import WatchedLife
 if TYPE_CHECKING:
     from daemonkit.daemon import Daemon
     from daemonkit.leading.leader import Leadership
+
+
+PUT_BACK_INTERVAL = 0.05
+"""Seconds: how often a loop that does not wait between its ticks looks whether one of them has
+changed the signal handlers. A loop that waits looks before each wait."""
 
 
 class Life:
@@ -70,6 +75,8 @@ class Life:
         self.watched_life = WatchedLife(daemon, settings, before_forced_end)
         self.pulse, self.stop_timeout = settings.pulse, settings.stop_timeout
         self.tick_timeout = settings.shortest_tick_timeout
+        self._put_back: list[str] = []
+        self._signals_were_put_back_at = self.begun.monotonic
         self._folder = reexec.working_folder()
 
     @property
@@ -127,6 +134,8 @@ class Life:
             release_frames(last.error)  # all have seen it
         ticks = last.number if last else 0
         now = self.now = self.clock.moment()
+        if now.monotonic - self._signals_were_put_back_at > PUT_BACK_INTERVAL:
+            self._put_signals_back(now)
         while self.goes_on(ticks, now):
             self.pulsed()
             reason = pace.reason_to_wait(now)  # asked first: when it ends, the schedule may change
@@ -160,7 +169,19 @@ class Life:
 
     def wait(self, seconds: float) -> None:
         """Wait as the loop does: no longer than a pulse, or until told to stop, or nudged."""
+        self._put_signals_back(self.clock.moment())
         self.clock.wait(min(seconds, self.pulse), self.stop.wait_as_loop)
+
+    def _put_signals_back(self, now: Moment) -> None:
+        """Take the signals again that a tick has taken from us."""
+        self._signals_were_put_back_at = now.monotonic
+        if news := [each for each in put_back() if each not in self._put_back]:
+            self._put_back += news
+            logger.warning(
+                "%s: a tick has changed %s; it is put back after each tick",
+                self.daemon.name,
+                ", ".join(news),
+            )
 
     def nudge(self) -> None:
         """End the loop's wait, to have it look anew at what is due. From any thread."""

@@ -108,7 +108,8 @@ class StartedByDjango(_Command):
 
                 self._life = None  # each worker has its own
                 team = self.as_team(self.handle, *args, **options)
-                supervise([team], plain_logging(*self._log_options))
+                with self._on_signals():
+                    supervise([team], plain_logging(*self._log_options))
             elif options.get("reload"):
                 autoreload.run_with_reloader(self._live_under_the_reloader)
             else:
@@ -176,17 +177,21 @@ class StartedByDjango(_Command):
         return self.options["verbosity"], self.options.get("log_format")
 
     def _live(self) -> None:
-        owns_the_process = self._called_from_command_line
-        if owns_the_process:
+        if owns_the_process := self._called_from_command_line:
             _name_sessions(self.name)
             gc.freeze()  # what is loaded stays: the collector need not look at it, tick after tick
-        # Until the end, or until this process begins anew.
-        with on_signals(to_the_end=owns_the_process):
+        with self._on_signals():
             with plain_logging(*self._log_options), self.life.log.listening():
                 self.run()
             if owns_the_process and not self.life.stop.forced:
                 release_connections()  # and not the collector, at the end of the interpreter
             self.life.conclude()
+
+    def _on_signals(self) -> AbstractContextManager[object]:
+        """Take the signals: until the end of the process if it is ours, or else until the command
+        returns to the program that called it, which then gets what was sent to it."""
+        owns_the_process = self._called_from_command_line
+        return on_signals(to_the_end=owns_the_process, passed_on=not owns_the_process)
 
     def _live_under_the_reloader(self) -> None:
         with self._ending(self.options.get("log_format")):  # it would print a traceback

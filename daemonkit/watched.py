@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from daemonkit import signals
 from daemonkit.connections.cutting import cut_connections
+from daemonkit.listeners.log import logger
 from daemonkit.process.stopping import Stop, Tick
 from daemonkit.settings.settings import Settings
 from daemonkit.signals import announce
@@ -19,6 +21,12 @@ if TYPE_CHECKING:
 
 ANNOUNCING_TIME = 0.5
 """Seconds for the watcher to announce that the life was told to stop, before the life does."""
+
+
+_EFFECTS: dict[object, str] = {
+    signal.SIG_IGN: "is lost",
+    signal.SIG_DFL: "ends the process at once",
+}
 
 
 class WatchedLife:
@@ -34,6 +42,7 @@ class WatchedLife:
         self.stop = Stop()
         self.pulse, self.stop_timeout = settings.pulse, settings.stop_timeout
         self.tick_timeout = settings.shortest_tick_timeout
+        self.may_restart = settings.may_restart
         self._daemon, self._before_forced_end = daemon, before_forced_end
         self._announced_stopping = threading.Event()
         self._announced_forced = threading.Event()
@@ -52,6 +61,16 @@ class WatchedLife:
         announce(
             signals.tick_overdue, self._daemon, seconds=tick.timeout, stack=stack, job=tick.name
         )
+
+    def on_handlers_replaced(self, handlers: Mapping[signal.Signals, object]) -> None:
+        for signum, handler in handlers.items():
+            effect = _EFFECTS.get(handler, f"calls {handler!r}") if handler else "calls C code"
+            logger.warning(
+                "%s: a tick has replaced the handler of %s, which %s until the tick has ended",
+                self._daemon.name,
+                signum.name,
+                effect,
+            )
 
     def on_forced(self, reason: str) -> None:
         self._before_forced_end()

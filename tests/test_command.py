@@ -160,9 +160,14 @@ def test_a_daemon_inside_a_tick_of_another_is_stopped_by_the_same_signal() -> No
             call_command(inner)
             return self.stopping
 
-    outer = Outer()
-    call_command(outer)
+    outer, sent = Outer(), []
+    before = signal.signal(signal.SIGTERM, lambda signum, frame: sent.append(signum))
+    try:
+        call_command(outer)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert (len(inner.seen), len(outer.seen)) == (1, 1)
+    assert sent == [signal.SIGTERM]  # once, when the outer one has returned
 
 
 # The loop

@@ -22,7 +22,6 @@ from daemonkit.process.watcher import (
     Unattended,
     Watched,
     Watcher,
-    leave_it_to_the_watcher,
 )
 
 PATIENCE = 1.0
@@ -35,7 +34,11 @@ _here = threading.local()
 
 @contextlib.contextmanager
 def on_signals(
-    watched: Watched | None = None, orders: Orders | None = None, *, to_the_end: bool = False
+    watched: Watched | None = None,
+    orders: Orders | None = None,
+    *,
+    to_the_end: bool = False,
+    passed_on: bool = False,
 ) -> Iterator[Watcher]:
     """Take SIGTERM, SIGINT and SIGHUP for the block, and mind the deadlines of what is ``watched``.
 
@@ -44,14 +47,15 @@ def on_signals(
     Handlers, wake-up descriptor and SIGUSR1 are put back as they were. With ``orders`` it is a
     worker that lives in the block: SIGTERM, however often, only asks it, and SIGINT and SIGHUP are
     its supervisor's. With ``to_the_end`` the process ends with the block, and the signals are not
-    given back: one that comes late must not change its exit code.
+    given back: one that comes late must not change its exit code. With ``passed_on`` the signal
+    that stopped the block is sent again when it has ended, to whoever had the signals before.
     """
     global _standing
     watched = watched or Unattended()
     standing = _standing
     if standing is not None and threading.current_thread() is threading.main_thread():
-        outer, standing.watched = standing.watched, watched
-        standing.look_again()
+        outer = standing.watched
+        standing.watch(watched)
         try:
             yield standing
         finally:
@@ -64,7 +68,7 @@ def on_signals(
         with watcher.restored as restored:
             if threading.current_thread() is threading.main_thread():
                 _standing = watcher
-                _take_signals(watcher.wakeup_descriptor, restored)
+                _take_signals(watcher, restored)
             watcher.start()
             try:
                 yield watcher
@@ -81,23 +85,59 @@ def on_signals(
         watcher.close()
         if not stop.forced:
             stop.close()
+            if passed_on and stop.signum is not None:
+                signal.raise_signal(stop.signum)
 
 
-def _take_signals(wakeup_descriptor: int, restored: contextlib.ExitStack) -> None:
-    previous = signal.set_wakeup_fd(wakeup_descriptor, warn_on_full_buffer=False)
+def _take_signals(watcher: Watcher, restored: contextlib.ExitStack) -> None:
+    previous = signal.set_wakeup_fd(watcher.wakeup_descriptor, warn_on_full_buffer=False)
     restored.callback(signal.set_wakeup_fd, previous)
     for signum in STOP_SIGNALS:
         if signum is signal.SIGHUP and signal.getsignal(signum) is signal.SIG_IGN:
             continue  # nohup(1)
         # getsignal() is None for a handler that C code installed; there is no way back to it.
         handler = signal.getsignal(signum)
-        signal.signal(signum, leave_it_to_the_watcher)
+        signal.signal(signum, tell_the_watcher)
+        watcher.taken[signum] = tell_the_watcher
         restored.callback(signal.signal, signum, handler or signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # see reexec.py: one may have waited
     # In C, so that it answers even from within a driver's call that never returns.
     with contextlib.suppress(AttributeError, ValueError, OSError):  # stderr without a descriptor
         faulthandler.register(signal.SIGUSR1, file=sys.__stderr__.fileno(), all_threads=True)  # type: ignore[union-attr]
         restored.callback(faulthandler.unregister, signal.SIGUSR1)
+
+
+def tell_the_watcher(signum: int, frame: FrameType | None) -> None:
+    """The handler of all signals that are taken. It raises nothing: an exception out of the blue
+    leaves database wrappers in states that Django takes for healthy.
+
+    The C-level handler has written to the wake-up descriptor long before this runs. But if a tick
+    has replaced the descriptor, as asyncio does, this is the first that the watcher hears.
+    """
+    if _standing is not None:
+        _standing.tell(signum)
+
+
+def put_back() -> list[str]:
+    """Take the signals again that somebody has taken from us: handlers, wake-up descriptor, mask.
+
+    For the main thread, between ticks. Returns what had been changed, in words.
+    """
+    watcher = _standing
+    if watcher is None or not watcher.taken:
+        return []
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    changed = [f"the handler of {signum.name}" for signum in watcher.foreign_handlers()]
+    if changed:
+        for signum in watcher.taken:
+            signal.signal(signum, tell_the_watcher)
+    descriptor = watcher.wakeup_descriptor
+    if signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False) != descriptor:
+        changed.append("the wake-up descriptor")
+    blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, watcher.taken)
+    changed += [f"the mask of {signum.name}" for signum in watcher.taken if signum in blocked]
+    return changed
 
 
 def last_look() -> None:
@@ -153,7 +193,7 @@ def _bear_late_signals(stop: Stop) -> None:
 
     signal.set_wakeup_fd(-1)
     for signum in STOP_SIGNALS:
-        if signal.getsignal(signum) is leave_it_to_the_watcher:
+        if signal.getsignal(signum) is tell_the_watcher:
             signal.signal(signum, bear)
     atexit.register(_ignore_signals)  # when those threads have ended
 

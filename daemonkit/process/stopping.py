@@ -9,6 +9,7 @@ import contextlib
 import math
 import os
 import select
+import signal
 import threading
 import time
 import weakref
@@ -29,6 +30,8 @@ class Stop:
             self, close_pipe, self._reader, self._writer, self._nudged, self._nudger
         )
         self.reason: str | None = None
+        self.signum: signal.Signals | None = None
+        """The signal that asked for the end, if it was one."""
         self.forced: str | None = None
         self.reloading = False
         self.over = False

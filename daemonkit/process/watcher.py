@@ -18,9 +18,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 from daemonkit.exits import Exit
 from daemonkit.process.stopping import Stop, Tick, close_pipe, milliseconds, pipe, replace_pipe
@@ -38,6 +39,11 @@ process and to its group, as ``timeout(1)`` and some supervisors do."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
+Handler: TypeAlias = Callable[[int, FrameType | None], Any]
+
+_TOLD_BY_PYTHON = 0x80
+"""Set in the byte of a signal that its Python-level handler has written, and not C."""
+
 
 class Watched(Protocol):
     """What the watcher has to know of a life, and tells it. Its calls come from other threads."""
@@ -45,11 +51,14 @@ class Watched(Protocol):
     stop_timeout: float
     tick_timeout: float | None
     pulse: float
+    may_restart: bool
+    """Whether SIGHUP has it execute itself anew. If not, SIGHUP stops it."""
 
     def on_asked(self, reason: str) -> None: ...
     def on_prolonged(self, tick: Tick) -> None: ...
     def on_overdue(self, tick: Tick) -> None: ...
     def on_forced(self, reason: str) -> None: ...
+    def on_handlers_replaced(self, handlers: Mapping[signal.Signals, object]) -> None: ...
     def cut(self, threads: set[int], *, for_good: bool) -> None: ...
 
 
@@ -68,11 +77,13 @@ class Unattended:
     stop_timeout: float = 25.0
     tick_timeout: float | None = None
     pulse: float = 10.0
+    may_restart: bool = True
 
     def on_asked(self, reason: str) -> None: ...
     def on_prolonged(self, tick: Tick) -> None: ...
     def on_overdue(self, tick: Tick) -> None: ...
     def on_forced(self, reason: str) -> None: ...
+    def on_handlers_replaced(self, handlers: Mapping[signal.Signals, object]) -> None: ...
     def cut(self, threads: set[int], *, for_good: bool) -> None: ...
 
 
@@ -91,6 +102,10 @@ class Watcher:
         self.stop, self.watched, self.orders = stop, watched, orders
         self.restored = contextlib.ExitStack()
         """Puts the signals back as they were found."""
+        self.taken: dict[signal.Signals, Handler] = {}
+        """The signals that are ours, and our handler of each."""
+        self._foreign: dict[signal.Signals, object] = {}
+        self._untold: Counter[int] = Counter()
         self._abandoned_at = self._leave_at = math.inf
         self._closing = False
         self._reader, self._writer = pipe()
@@ -102,6 +117,23 @@ class Watcher:
     @property
     def wakeup_descriptor(self) -> int:
         return self._writer
+
+    def watch(self, watched: Watched) -> None:
+        """Watch this from now on. What has been asked before it began holds for it."""
+        self.watched = watched
+        if self.stop.reloading and not watched.may_restart:
+            self.stop.reloading = False
+        self.look_again()
+
+    def tell(self, signum: int) -> None:
+        """Hear of a signal from its Python-level handler."""
+        with contextlib.suppress(OSError):  # full: it is awake already; or closed, in a child
+            os.write(self._writer, bytes([signum | _TOLD_BY_PYTHON]))
+
+    def foreign_handlers(self) -> dict[signal.Signals, object]:
+        """The handlers by which somebody has replaced ours. From any thread."""
+        found = {signum: signal.getsignal(signum) for signum in self.taken}
+        return {signum: each for signum, each in found.items() if each is not self.taken[signum]}
 
     def part(self) -> None:
         """In a forked child, which has no such thread: tell the parent nothing by its pipes."""
@@ -138,7 +170,7 @@ class Watcher:
         death of a child wakes as well. It must insist by itself: nothing ends its process."""
         self._end_thread()
         child = signal.getsignal(signal.SIGCHLD)
-        signal.signal(signal.SIGCHLD, leave_it_to_the_watcher)
+        signal.signal(signal.SIGCHLD, _only_wake)
         self.restored.callback(signal.signal, signal.SIGCHLD, child or signal.SIG_DFL)
         try:
             yield
@@ -168,9 +200,8 @@ class Watcher:
         ready = {found for found, _ in poll.poll(milliseconds(min(seconds, self._patience())))}
         told = os.read(self._reader, 4096) if self._reader in ready else b""
         with Watcher.acting:
-            for signum in told:
-                if signum in STOP_SIGNALS:
-                    self._received(signal.Signals(signum))
+            for signum in self._arrived(told):
+                self._received(signum)
             if ordered in ready:
                 self._take_orders()
             self._mind_the_deadlines(time.monotonic())
@@ -185,17 +216,31 @@ class Watcher:
         deadlines += [self._tick_deadline(tick) for tick in list(self.stop.ticks.values())]
         return max(0.0, min(deadlines) - now)
 
+    def _arrived(self, told: bytes) -> Iterator[signal.Signals]:
+        """The signals behind these bytes. Each writes one from C and, when Python gets to it, one
+        from its handler; but only the second if the wake-up descriptor is somebody else's."""
+        for byte in told:
+            signum = byte & ~_TOLD_BY_PYTHON
+            if signum not in STOP_SIGNALS:
+                continue
+            if byte == signum:
+                self._untold[signum] += 1
+                yield signal.Signals(signum)
+            elif not self._untold.pop(signum, 0):
+                yield signal.Signals(signum)
+
     def _received(self, signum: signal.Signals) -> None:
         stop, name = self.stop, signum.name
         if self._is_worker:  # its supervisor hears the others, and whether one comes twice
             if signum is signal.SIGTERM:
                 self._ask_once(name)
-        elif signum is signal.SIGHUP and not self._has_terminal:
+        elif signum is signal.SIGHUP and not self._has_terminal and self.watched.may_restart:
             if not stop.asked:
                 stop.reloading = True
                 self._ask(name)
         elif not stop.asked or stop.reloading:
             stop.reloading = False  # now it is to end, and not to begin anew
+            stop.signum = signum
             self._ask(name)
         elif not stop.over and time.monotonic() - stop.asked_at > SAME_BURST:
             self._force(f"a second signal, {name}")
@@ -248,6 +293,8 @@ class Watcher:
             self._leave_at = min(self._leave_at, now + ABANDONED)
         if now >= self._stop_deadline():
             self._force(f"stop_timeout of {self.watched.stop_timeout:g} s ran out")
+        if self.stop.ticks:
+            self._mind_the_handlers()
         for tick in list(self.stop.ticks.values()):
             if now >= tick.began + self.watched.pulse and not tick.is_prolonged:
                 tick.is_prolonged = True
@@ -261,6 +308,13 @@ class Watcher:
             else:
                 which = f"job {tick.name}" if tick.name else "a tick"
                 self._force(f"{which} past its tick_timeout did not return when it was cut")
+
+    def _mind_the_handlers(self) -> None:
+        """Tell of handlers that a tick has replaced: once, as long as they stay the same."""
+        foreign = self.foreign_handlers()
+        if news := {signum: foreign[signum] for signum in foreign.keys() - self._foreign.keys()}:
+            self._tell(self.watched.on_handlers_replaced, news)
+        self._foreign = foreign
 
     def _force(self, reason: str) -> None:
         if self.stop.forced:
@@ -308,9 +362,5 @@ def flush() -> None:
     sys.stderr.flush()
 
 
-def leave_it_to_the_watcher(signum: int, frame: FrameType | None) -> None:
-    """Python must have a handler, or the C-level one would not write to the wake-up descriptor.
-
-    It does nothing and raises nothing: an exception out of the blue leaves database wrappers in
-    states that Django takes for healthy.
-    """
+def _only_wake(signum: int, frame: FrameType | None) -> None:
+    """Python must have a handler, or the C-level one would not write to the wake-up descriptor."""

@@ -47,8 +47,15 @@ class Settings:
         self.workers = _workers(daemon, options, self.schedule)
         self.supervised = supervised
         self.raise_errors = self._raises_errors(daemon, options)
+        self.may_restart = daemon.is_started_by_shell and not self._is_limited(options)
+        """Whether SIGHUP executes the process anew: not one that is to end by itself, and not that
+        of a program which runs the daemon by ``call_command()``."""
         self.verbosity = int(options.get("verbosity", 1))
         self.clock: Clock = options.get("clock") or Clock()
+
+    def _is_limited(self, options: Mapping[str, Any]) -> bool:
+        """Whether somebody has said for this run when it is to end."""
+        return self.once or any(options.get(name) for name in ("max_ticks", "max_seconds"))
 
     def _raises_errors(self, daemon: Daemon, options: Mapping[str, Any]) -> bool:
         """Whether a failed tick is an error for who started the daemon: for a program, unless it

@@ -73,6 +73,8 @@ class Supervisor:
         self._was_cut = False
         self._kill_at = math.inf
 
+    may_restart = True
+
     @property
     def life(self) -> Supervisor:
         """For listeners: the limits that hold for this run, in seconds."""
@@ -267,6 +269,9 @@ class Supervisor:
 
     def on_prolonged(self, tick: Tick) -> None:
         """Never called: a supervisor does not tick."""
+
+    def on_handlers_replaced(self, handlers: object) -> None:
+        """Never: a supervisor runs no code of the project's."""
 
     def on_overdue(self, tick: Tick) -> None:
         """Never called: a supervisor does not tick."""
