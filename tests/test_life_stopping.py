@@ -222,8 +222,8 @@ def test_as_pid_1_it_can_be_stopped(live: Live) -> None:
     daemon = Daemon([*command, "run_daemon", "steady"], env=environment)
     try:
         daemon.wait_for("session")
-        (inner,) = [process for process in daemon.family() if process.pid != daemon.pid]
-        inner.send_signal(signal.SIGTERM)
+        (first,) = [each for each in daemon.family() if each.ppid() == daemon.pid]
+        first.send_signal(signal.SIGTERM)
         assert daemon.wait() == 0
         assert "steady stopped: SIGTERM" in daemon.stderr
     finally:
