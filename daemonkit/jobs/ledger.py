@@ -46,6 +46,9 @@ COMPLAINT_INTERVAL = 60.0
 class Ledger(Protocol):
     """What the scheduler asks of a ledger."""
 
+    is_kept: bool
+    """Whether anything is written."""
+
     def open(self, *, needed: bool) -> dict[str, datetime]:
         """The newest due time of each job that has a row."""
 
@@ -71,6 +74,8 @@ class Ledger(Protocol):
 class NoLedger:
     """The ledger of a daemon with ``ledger = False``."""
 
+    is_kept = False
+
     def open(self, *, needed: bool) -> dict[str, datetime]:
         return {}
 
@@ -90,6 +95,8 @@ class NoLedger:
 
 class DatabaseLedger:
     """The ledger in the database. Only ``open()`` and ``claim()`` raise when that is away."""
+
+    is_kept = True
 
     def __init__(
         self, daemon: str, sessions: PrivateSessions, claim_seconds: float = CLAIM_SECONDS

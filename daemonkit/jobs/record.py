@@ -44,6 +44,8 @@ class Record:
 
     def ran(self, iteration: Iteration, *, failed: bool, error: str) -> None:
         """A run has ended. ``error``: what the ledger is to say of its failure."""
+        if not self._ledger.is_kept:
+            return
         entry = Entry(
             job=iteration.job,
             due=self._wall_clock.label(iteration.due),

@@ -18,16 +18,14 @@ class Owner(Protocol):
     """The job that a run belongs to."""
 
     name: str
+    schedule: Schedule
+    is_exclusive: bool
     life: Life
     record: Record
     tick_timeout: float | None
     runs: int
     last: Iteration | None
 
-    @property
-    def is_exclusive(self) -> bool: ...
-    @property
-    def schedule(self) -> Schedule: ...
     def work(self) -> Any: ...
     def is_too_late(self, due: Moment, now: Moment) -> bool: ...
     def begin(self) -> None: ...
@@ -42,6 +40,8 @@ class Run:
     The pool calls ``execute()`` as a unit of work. When that has ended, it tells the run its
     result or error, as it would tell a future.
     """
+
+    __slots__ = ("_kept", "due", "job", "number", "seconds", "started", "timing")
 
     def __init__(self, job: Owner, due: Moment) -> None:
         self.job, self.due = job, due
@@ -110,7 +110,9 @@ class Run:
         except Exception:
             logger.exception("%s: the end of its run was not noted", self.job.name)
         finally:
-            self.job.end(iteration and iteration._replace(result=self._kept))
+            if iteration is not None and result is not None:
+                iteration = iteration._replace(result=self._kept)
+            self.job.end(iteration)
             if error is not None and not self._is_raised_at_end:
                 release_frames(error)
 

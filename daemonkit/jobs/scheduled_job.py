@@ -18,7 +18,6 @@ from daemonkit.jobs.run import Run
 from daemonkit.jobs.skip_reason import SkipReason
 from daemonkit.life import Life
 from daemonkit.schedules.backoff import next_due
-from daemonkit.schedules.base import Schedule
 
 ROUNDING = 0.001
 """Seconds by which a due time of the wall clock may differ from the end of a pause."""
@@ -70,6 +69,9 @@ class ScheduledJob:
         self, job: Job, work: Callable[[], Any], life: Life, record: Record, loop: Loop
     ) -> None:
         self.job, self.name = job, job.name
+        self.schedule, self.is_exclusive = job.schedule, job.exclusive
+        self.is_fixed = job.schedule.is_fixed
+        """Whether its due times do not depend on its runs."""
         self.life, self.record, self._loop = life, record, loop
         self.work = life.entitled(async_to_sync(work) if iscoroutinefunction(work) else work)
         daemons = life.settings.tick_timeout
@@ -77,7 +79,7 @@ class ScheduledJob:
         self.times = DueTimes(job.schedule, life.pace.since)
         self.runs = 0
         self.last: Iteration | None = None
-        """What the last run came to, without its result and its error."""
+        """What the last run came to, without its error; None if it went well."""
         self._retry: Moment | None = None
         self._not_before = self._began = self._ended = float("-inf")
         self._lock = threading.Lock()
@@ -100,9 +102,12 @@ class ScheduledJob:
         self.times.restart(since, now)
 
     def take(self, now: Moment, limit: int) -> list[Moment]:
-        """The due times up to ``now``, the newest ``limit`` of them."""
-        retry, passed = self._retry, list[Moment]()
-        if retry is not None and retry.monotonic <= now.monotonic:
+        """The due times up to ``now``, the newest ``limit`` of them: one at least."""
+        retry = self._retry
+        if retry is None:
+            return self.times.take(now, limit)
+        passed = []
+        if retry.monotonic <= now.monotonic:
             self._retry = None
             passed.append(retry)
         if self.times.next.monotonic <= now.monotonic:
@@ -151,7 +156,7 @@ class ScheduledJob:
             deferred, self._deferred = self._deferred, None
             iteration, self._undecided = self._undecided, None
         if iteration is not None and not self.life.once:
-            due = next_due(self.job.schedule, iteration, self.times.since, now)
+            due = next_due(self.schedule, iteration, self.times.since, now)
             if not self.is_fixed:
                 self.times.next = due
             else:
@@ -160,19 +165,6 @@ class ScheduledJob:
                 if iteration.problem is not None and not self.job.exclusive:
                     self._retry = due
         return [] if deferred is None else [deferred]
-
-    @property
-    def schedule(self) -> Schedule:
-        return self.job.schedule
-
-    @property
-    def is_exclusive(self) -> bool:
-        return self.job.exclusive
-
-    @property
-    def is_fixed(self) -> bool:
-        """Whether its due times do not depend on its runs."""
-        return self.job.schedule.is_fixed
 
     @property
     def is_idle(self) -> bool:
@@ -200,8 +192,9 @@ class ScheduledJob:
         with self._lock:
             self._phase, self._run = Phase.IDLE, None
             if iteration is not None:
-                self.life.last = iteration
-                self.last = iteration._replace(result=None, error=None)
+                self.life.last, self.last = iteration, None
+                if iteration.error is not None:
+                    self.last = iteration._replace(error=None)
                 if iteration.error is not None or not self.is_fixed:
                     self._undecided = iteration
         # A run that went well changes nothing for the loop, except when it was the last one.

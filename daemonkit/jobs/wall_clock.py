@@ -33,5 +33,7 @@ class WallClock:
     def label(self, due: Moment) -> datetime:
         """The due time in the ledger. One that the wall clock shows a second time is labelled a
         microsecond later."""
+        if not self._set_back_at:
+            return due.utc
         times = sum(before >= due.wall for before in self._set_back_at)
         return due.utc + timedelta(microseconds=times)
