@@ -41,6 +41,8 @@ class CallingThread:
 class CallersLedger:
     """The ledger on the caller's connection. Each row is written when it is noted."""
 
+    is_kept = True
+
     def __init__(self, daemon: str) -> None:
         self._daemon, self._rows = daemon, Rows(daemon)
         self._has_table = True
