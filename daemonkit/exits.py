@@ -4,13 +4,14 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """The exit codes of a daemon; those above 64 are named as in ``sysexits.h``."""
+    """The exit codes of a daemon; those of ``sysexits.h`` have their names here."""
 
     OK = 0
-    """Told to stop, or ``max_ticks``, ``max_seconds`` or ``max_memory`` reached."""
+    """Told to stop, or a ``--max-ticks`` or ``--max-seconds`` of the command line reached."""
 
     TICK_FAILED = 1
-    """The one tick of ``--once`` failed; also Django's own code for any other error."""
+    """The one tick of ``--once`` failed; also Django's own code for any other error, and that of a
+    process in which C code did not give Python's lock back for ``tick_timeout``."""
 
     USAGE = 2
     """Wrong usage: an unknown daemon, a bad option, a class that is no daemon yet."""
@@ -21,6 +22,10 @@ class Exit(IntEnum):
 
     MAX_FAILURES = 75
     """``max_failures`` ticks failed in a row (``EX_TEMPFAIL``)."""
+
+    LIMIT = 76
+    """``max_memory`` was reached, or a ``max_ticks`` or ``max_seconds`` of the class: the process
+    is to be started again."""
 
     MISCONFIGURED = 78
     """The database server, or a missing driver, proves that the settings are wrong

@@ -164,8 +164,8 @@ class Life:
         held = _resident() if self.settings.max_memory else 0
         limit = self.verdict.limit(ticks, now, held)
         if limit:
-            self.verdict.outcome = self.verdict.limit_reached = limit
-        return not limit
+            self.verdict.outcome, self.verdict.limit_reached = limit.text, limit
+        return limit is None
 
     def wait(self, seconds: float) -> None:
         """Wait as the loop does: no longer than a pulse, or until told to stop, or nudged."""
@@ -200,7 +200,7 @@ class Life:
             return
         close_idle(self.pulse)
         while not self.stop.asked:
-            announce(signals.limit_reached, self.daemon, reason=self.verdict.limit_reached)
+            announce(signals.limit_reached, self.daemon, reason=self.verdict.outcome)
             self.pulsed()
             self.wait(self.pulse)
 

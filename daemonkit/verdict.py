@@ -6,7 +6,7 @@ A ``Verdict`` answers questions about a moment. It never waits, sends a signal o
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
@@ -33,6 +33,16 @@ class Limits(Protocol):
     max_seconds: float | None
     max_memory: int | None
     max_failures: int | None
+    supervised: bool
+    typed: frozenset[str]
+    """The names of the limits that somebody typed for this run."""
+
+
+class Limit(NamedTuple):
+    """A limit that a life has reached."""
+
+    name: str
+    text: str
 
 
 class Verdict:
@@ -41,8 +51,7 @@ class Verdict:
     def __init__(self, name: str, limits: Limits, begun: Moment, *, by_shell: bool) -> None:
         self.outcome = ""
         """Why the life ends by itself, in words; "" as long as it goes on."""
-        self.limit_reached = ""
-        """Which of its limits the life has reached, in words; "" for none."""
+        self.limit_reached: Limit | None = None
         self._name, self._limits, self._begun, self._by_shell = name, limits, begun, by_shell
         self._end: CommandError | None = None
         self._failed: tuple[BaseException, Problem | None] | None = None
@@ -126,20 +135,21 @@ class Verdict:
         infinity if there is none. The next try should not be later."""
         return self._refused_since + REFUSAL_PROVEN_AFTER
 
-    def limit(self, ticks: int, now: Moment, memory: int) -> str:
-        """Which limit has been reached after so many ticks, holding so many bytes; "" for none."""
+    def limit(self, ticks: int, now: Moment, memory: int) -> Limit | None:
+        """Which limit has been reached after so many ticks, holding so many bytes."""
         limits = self._limits
         if limits.max_ticks and ticks >= limits.max_ticks:
             if limits.once:
-                return "each job has run once" if limits.has_jobs else "it has ticked once"
-            return f"max_ticks of {limits.max_ticks} reached"
+                once = "each job has run once" if limits.has_jobs else "it has ticked once"
+                return Limit("once", once)
+            return Limit("max_ticks", f"max_ticks of {limits.max_ticks} reached")
         if limits.max_seconds and self.seconds_left(now) <= 0:
-            return f"max_seconds of {limits.max_seconds:g} reached"
+            return Limit("max_seconds", f"max_seconds of {limits.max_seconds:g} reached")
         if ticks and limits.max_memory and memory > limits.max_memory:
             from daemonkit.process.memory import size_text
 
-            return f"max_memory of {size_text(limits.max_memory)} reached"
-        return ""
+            return Limit("max_memory", f"max_memory of {size_text(limits.max_memory)} reached")
+        return None
 
     def seconds_left(self, now: Moment) -> float:
         """Seconds until ``max_seconds`` have passed; infinity without that limit."""
@@ -151,7 +161,18 @@ class Verdict:
         """What the process should end with, when nobody forced it to; None: exit code 0."""
         if self._failed is not None:
             return self._failure(*self._failed, is_logged=True)
+        if self._end is None and self._is_to_be_started_again:
+            return SystemExit(Exit.LIMIT)
         return self._end
+
+    @property
+    def _is_to_be_started_again(self) -> bool:
+        """Whether the life ends at a limit of its class. One that was typed means this run alone,
+        but for ``--max-memory``; and a supervisor replaces its workers by itself."""
+        limits, reached = self._limits, self.limit_reached
+        if reached is None or not self._by_shell or limits.supervised:
+            return False
+        return reached.name == "max_memory" or reached.name not in limits.typed
 
     def _failure(
         self, error: BaseException, problem: Problem | None, *, is_logged: bool

@@ -15,10 +15,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from daemonkit import Exit
 from lab.processes import Daemon, child_environment, is_alive
 from lab.servers import Server
 from lab.waiting import eventually
 from tests.kit.processes import LIVES, Live
+from tests.kit.projects import Project
 from tests.kit.sessions import notes
 
 STARTED = re.compile(r"^\S+ \S+ INFO (\S+) started, pid (\d+)$")
@@ -333,8 +335,37 @@ def test_a_supervisor_whose_daemons_have_nothing_more_to_do_ends_with_0(live: Li
 
 def test_a_lone_daemon_ends_at_max_memory(live: Live) -> None:
     daemon = live("tagged", "--hog", "40", "--max-memory", "150m")
-    assert daemon.wait(30) == 0
+    assert daemon.wait(30) == Exit.LIMIT
     assert "tagged stopped: max_memory of 150m reached" in daemon.stderr
+
+
+LIMITED = """
+class Command(BaseDaemonCommand):
+    schedule = Every(seconds=0.1)
+    {limit}
+
+    def tick(self):
+        print("ticked", flush=True)
+"""
+
+
+@pytest.mark.parametrize("limit", ["max_ticks = 2", "max_seconds = 0.3"])
+def test_a_limit_of_its_class_ends_a_lone_daemon_with_76_so_that_it_is_started_again(
+    project: Project, limit: str
+) -> None:
+    project.command("limited", LIMITED.format(limit=limit))
+    assert project.manage("limited").wait(20) == Exit.LIMIT
+    typed = ["--max-ticks", "1"] if "ticks" in limit else ["--max-seconds", "200ms"]
+    assert project.manage("limited", *typed).wait(20) == Exit.OK
+    assert project.manage("limited", "--once").wait(20) == Exit.OK
+
+
+def test_a_max_memory_that_is_less_than_it_holds_at_its_start_is_refused(live: Live) -> None:
+    daemon = live("tagged", "--max-memory", "300")
+    assert daemon.wait(30) == Exit.USAGE
+    assert "max_memory (--max-memory) of 300 is less than the" in daemon.stderr
+    assert "say more, with a unit, such as 300m or 1g" in daemon.stderr
+    assert "ticked" not in daemon.stdout
 
 
 # Being told to stop

@@ -51,17 +51,26 @@ def at_least_one(name: str, value: Any) -> int:
 def size(name: str, value: Any) -> int | None:
     if value is None or value == "none":
         return None
-    from daemonkit.process.memory import parse_size, resident  # for those who have a limit
+    from daemonkit.process.memory import (  # for those who have a limit
+        parse_size,
+        resident,
+        size_text,
+    )
 
     try:
         found = parse_size(value)
-        resident()
+        held = resident()
     except ValueError as error:
         raise usage(f"{_said(name)} takes {error}") from None
     except OSError:
         raise usage(f"{_said(name)} needs Linux's /proc/self/statm") from None
     if found <= 0:
         raise usage(f"{_said(name)} must be above zero, not {value}")
+    if found <= held:
+        raise usage(
+            f"{_said(name)} of {value} is less than the {size_text(held)} that the process holds "
+            f"when it starts: say more, with a unit, such as 300m or 1g"
+        )
     return found
 
 

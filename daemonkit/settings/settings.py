@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from daemonkit.leading.lease import Terms
 
 
+_LIMITS = ("once", "max_ticks", "max_seconds", "max_memory")
+
+
 class Settings:
     """What holds for one run. Times are in seconds, memory in bytes; None means no bound.
 
@@ -47,15 +50,12 @@ class Settings:
         self.workers = _workers(daemon, options, self.schedule)
         self.supervised = supervised
         self.raise_errors = self._raises_errors(daemon, options)
-        self.may_restart = daemon.is_started_by_shell and not self._is_limited(options)
+        self.typed = frozenset(name for name in _LIMITS if options.get(name))
+        self.may_restart = daemon.is_started_by_shell and not self.typed - {"max_memory"}
         """Whether SIGHUP executes the process anew: not one that is to end by itself, and not that
         of a program which runs the daemon by ``call_command()``."""
         self.verbosity = int(options.get("verbosity", 1))
         self.clock: Clock = options.get("clock") or Clock()
-
-    def _is_limited(self, options: Mapping[str, Any]) -> bool:
-        """Whether somebody has said for this run when it is to end."""
-        return self.once or any(options.get(name) for name in ("max_ticks", "max_seconds"))
 
     def _raises_errors(self, daemon: Daemon, options: Mapping[str, Any]) -> bool:
         """Whether a failed tick is an error for who started the daemon: for a program, unless it
