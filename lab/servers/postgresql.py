@@ -91,15 +91,16 @@ class PostgreSQL(Server):
         socket: bool = True,
         port: int | None = None,
         driver: str = "psycopg",
+        autocommit: bool = True,
         **options: Any,
     ) -> Any:
-        """Return a bare connection in autocommit mode, of ``psycopg`` or ``psycopg2``."""
+        """Return a bare connection of ``psycopg`` or ``psycopg2``."""
         where: dict[str, Any] = {"host": "127.0.0.1", "port": port or self.port}
         if port is None and socket:
             where = {"host": self.socket_host, "port": self.socket_port}
         login = {"user": USER, "password": PASSWORD, "dbname": DATABASE}
         connection = importlib.import_module(driver).connect(**{**where, **login, **options})
-        connection.autocommit = True
+        connection.autocommit = autocommit
         return connection
 
     def execute(

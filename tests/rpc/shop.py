@@ -74,7 +74,7 @@ def read_prices(file: Path) -> dict[str, str]:
 def _locked(server: Server, sku: str) -> Iterator[int]:
     name = "database" if server.vendor == "mysql" else "dbname"
     raw = server.connect(**{name: DATABASE, "autocommit": False})
-    with contextlib.closing(raw), contextlib.suppress(Exception):  # the server may be killed
+    with contextlib.closing(raw):
         cursor = raw.cursor()
         cursor.execute(
             "SELECT * FROM shop_price WHERE product_id ="
@@ -85,7 +85,8 @@ def _locked(server: Server, sku: str) -> Iterator[int]:
         try:
             yield raw.thread_id() if server.vendor == "mysql" else raw.info.backend_pid
         finally:
-            raw.rollback()
+            with contextlib.suppress(Exception):  # the server may have been killed
+                raw.rollback()
 
 
 def port_of(service: Daemon) -> int:
