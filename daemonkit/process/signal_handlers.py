@@ -62,6 +62,10 @@ def on_signals(
             if not standing.stop.forced:
                 standing.watched = outer
         return
+    if to_the_end and None in (sys.stdin, sys.stdout, sys.stderr):
+        from daemonkit.process.streams import open_closed_streams
+
+        open_closed_streams()
     stop = Stop()
     watcher = Watcher(stop, watched, orders=orders)
     try:
@@ -77,6 +81,7 @@ def on_signals(
                     restored.pop_all()
                 if stop.forced:
                     _ignore_signals()
+                    watcher.end_children()
                 elif to_the_end:
                     _bear_late_signals(stop)
     finally:

@@ -21,10 +21,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FrameType
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from daemonkit.exits import Exit
 from daemonkit.process.stopping import Stop, Tick, close_pipe, milliseconds, pipe, replace_pipe
+
+if TYPE_CHECKING:
+    from daemonkit.process.children import Children
 
 UNWINDING = 2.0
 """Seconds for ``finally`` blocks and context managers, after the cut and before the end."""
@@ -32,6 +35,9 @@ UNWINDING = 2.0
 ABANDONED = 0.8
 """Seconds for the tick in flight of a worker whose supervisor is gone, and then, after the cut, for
 what unwinds: nobody minds it any more, and a new supervisor may be starting its successor."""
+
+CHILDREN_TIME = 1.0
+"""Seconds between SIGTERM and SIGKILL for what a process has started that is forced to end."""
 
 SAME_BURST = 0.05
 """A second signal that follows this fast (seconds) is the first one delivered twice, to the
@@ -113,6 +119,7 @@ class Watcher:
         self._has_terminal = _has_terminal()
         self._is_worker = orders is not None
         self._thread: threading.Thread | None = None
+        self._children: Children | None = None
 
     @property
     def wakeup_descriptor(self) -> int:
@@ -328,8 +335,23 @@ class Watcher:
             self._leave_at = time.monotonic() + UNWINDING
         self.watched.cut({self._home, *list(self.stop.ticks)}, for_good=True)
         self._tell(self.watched.on_forced, reason)
+        if self._thread is not None:  # a supervisor's children are workers, which it ends itself
+            _aside(self._terminate_children)
+
+    def _terminate_children(self) -> None:
+        from daemonkit.process.children import Children  # not for a process that ends well
+
+        self._children = Children(os.getpid())
+        self._children.terminate()
+
+    def end_children(self) -> None:
+        """After a forced end: kill what this process has started, if SIGTERM does not end it."""
+        if self._children is not None:
+            self._children.end(CHILDREN_TIME)
 
     def _leave(self) -> None:
+        if self._children is not None:
+            self._children.kill()
         _aside(flush)
         os._exit(Exit.FORCED)
 
@@ -357,9 +379,11 @@ def _aside(work: Callable[..., None], *arguments: object) -> None:
 def flush() -> None:
     """Write out what is buffered, before an end without the interpreter's own."""
     for handler in logging.root.handlers:
-        handler.flush()
-    sys.stdout.flush()
-    sys.stderr.flush()
+        with contextlib.suppress(Exception):
+            handler.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # none, or closed
+            stream.flush()
 
 
 def _only_wake(signum: int, frame: FrameType | None) -> None:

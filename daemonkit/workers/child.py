@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import faulthandler
 import os
 import sys
 import threading
 import traceback
+import weakref
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -16,7 +18,7 @@ from django.db import connections
 from daemonkit.exits import Exit
 from daemonkit.process import reexec
 from daemonkit.process.signal_handlers import on_signals
-from daemonkit.process.watcher import flush
+from daemonkit.process.watcher import Unattended, flush
 from daemonkit.signals import Announcer
 from daemonkit.workers.labels import finish_lines, label_output
 from daemonkit.workers.orders import Orders
@@ -24,24 +26,33 @@ from daemonkit.workers.reports import Reports
 
 
 def work(
-    daemon: Announcer, label: str, live: Callable[[], Any], *, orders: int, reports: int
+    daemon: Announcer,
+    label: str,
+    live: Callable[[], Any],
+    *,
+    stop_timeout: float,
+    orders: int,
+    reports: int,
 ) -> NoReturn:
     """Live in a child that was just forked, and end the process.
 
     It never returns: the frames above belong to the parent. Exit codes are those of a process of
     its own. ``orders`` and ``reports`` are the descriptors of two pipes.
     """
+    around_life = Unattended()
+    around_life.stop_timeout = stop_timeout
     code: int = Exit.TICK_FAILED
     try:
         _leave_the_parent(label)
         with (
-            on_signals(orders=Orders(orders), to_the_end=True),
+            on_signals(around_life, Orders(orders), to_the_end=True) as watcher,
             Reports(daemon, reports).listening(),
         ):
             code = _exit_code_of(live)
-            threading._shutdown()  # type: ignore[attr-defined]  # as an interpreter that ends does
-            if code != Exit.FORCED:
-                connections.close_all()
+            if not watcher.stop.forced:
+                watcher.stop.ask("its life is over")  # from here on, stop_timeout bounds the end
+                watcher.look_again()
+                _end_as_an_interpreter_does()
     except BaseException:
         traceback.print_exc()
     finally:
@@ -51,12 +62,25 @@ def work(
         os._exit(code)
 
 
+def _end_as_an_interpreter_does() -> None:
+    """Wait for threads and run what was registered with ``atexit``: the ends of ``logging`` and
+    ``multiprocessing`` are. The rest of the interpreter's end would close the parent's sessions.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    connections.close_all()
+
+
 def _leave_the_parent(label: str) -> None:
     """Give up what is the supervisor's alone, and write under a label."""
     for name in reexec.NOT_FOR_CHILDREN:  # systemd hears the supervisor alone
         os.environ.pop(name, None)
     reexec.handed_on.clear()
     label_output(label)
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        finalizer.atexit = False  # the parent's temporary folders are removed by the parent alone
+    if multiprocessing := sys.modules.get("multiprocessing.process"):
+        multiprocessing._children.clear()
     with contextlib.suppress(AttributeError, ValueError, OSError):
         faulthandler.enable(sys.__stderr__.fileno())  # type: ignore[union-attr]  # for SIGABRT
 

@@ -6,11 +6,13 @@ import contextlib
 import gc
 import importlib
 import os
+import threading
 from collections.abc import Sequence
 
 from django.conf import settings
 from django.db import connections
 
+from daemonkit.listeners.log import logger
 from daemonkit.process.watcher import flush
 from daemonkit.workers.child import work
 from daemonkit.workers.places import Place
@@ -25,8 +27,19 @@ def prepare() -> None:
         wrapper.close()
         if close_pool := getattr(wrapper, "close_pool", None):
             close_pool()
+    _warn_of_threads()
     gc.collect()
     gc.freeze()  # the collector would write to the pages that are shared
+
+
+def _warn_of_threads() -> None:
+    names = [each.name for each in threading.enumerate() if each is not threading.main_thread()]
+    if names:
+        logger.warning(
+            "the threads %s run in the supervisor, and in no worker: a fork takes only the thread "
+            "that forks. Start them in lifespan()",
+            ", ".join(sorted(names)),
+        )
 
 
 def fork_worker(place: Place, siblings: Sequence[Worker]) -> Worker:
@@ -46,7 +59,14 @@ def fork_worker(place: Place, siblings: Sequence[Worker]) -> Worker:
             sibling.close()
         team = place.team
         team.daemon.worker_number = place.number
-        work(team.daemon, place.label, team.live, orders=orders[0], reports=reports[1])
+        work(
+            team.daemon,
+            place.label,
+            team.live,
+            stop_timeout=team.settings.stop_timeout,
+            orders=orders[0],
+            reports=reports[1],
+        )
     os.close(orders[0])
     os.close(reports[1])
     return Worker(place.label, place.team.settings, pid, orders[1], reports[0])

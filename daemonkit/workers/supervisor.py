@@ -24,7 +24,7 @@ from daemonkit.listeners.log import logger
 from daemonkit.process import reexec
 from daemonkit.process.signal_handlers import last_look, on_signals
 from daemonkit.process.stopping import Stop, Tick
-from daemonkit.process.watcher import STOP_SIGNALS, UNWINDING, Watcher
+from daemonkit.process.watcher import CHILDREN_TIME, STOP_SIGNALS, UNWINDING, Watcher
 from daemonkit.signals import announce
 from daemonkit.workers.announcing import Announcements
 from daemonkit.workers.forking import fork_worker, prepare
@@ -180,6 +180,8 @@ class Supervisor:
             if worker is not None and (code := worker.exit_code()) is not None:
                 self._hear(worker)
                 worker.close()
+                if worker.children is not None:
+                    worker.children.end(CHILDREN_TIME)
                 place.clear(worker)
                 if self.stop.asked:
                     self._note_stopped(worker, code)
@@ -224,7 +226,7 @@ class Supervisor:
         if now >= self._kill_at:
             self._kill_at = math.inf
             for worker in self.workers:
-                worker.signal(signal.SIGKILL)
+                worker.kill()
         for worker in self.workers:
             if now >= worker.next_deadline and not self.stop.asked and worker.end_silence():
                 logger.error(

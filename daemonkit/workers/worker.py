@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from daemonkit.exits import Exit
+from daemonkit.process.children import Children
 from daemonkit.process.watcher import UNWINDING
 from daemonkit.settings.settings import Settings
 from daemonkit.workers.wire import LineBuffer, News, Order, Report, Verb
@@ -38,6 +39,8 @@ class Worker:
         self.has_succeeded = self.has_nothing_due = False
         self.limit = self.leadership = self.progress = ""
         self.ticks = self.failed = 0
+        self.children: Children | None = None
+        """What a worker that was killed has left behind."""
         self._orders = orders
         self._buffer = LineBuffer()
         self._aborted_at: float | None = None
@@ -68,14 +71,25 @@ class Worker:
     def end_silence(self) -> bool:
         """End a worker that has been silent for too long: by SIGABRT, for its stacks, and then by
         SIGKILL. Returns whether this was the first step."""
-        if self._aborted_at is None:
-            self._aborted_at = time.monotonic()
+        is_first = self._aborted_at is None
+        self._aborted_at = time.monotonic()
+        if is_first:
+            self._end_children()
             self.signal(signal.SIGABRT)
             self.signal(signal.SIGCONT)  # it may have been stopped
-            return True
-        self._aborted_at = time.monotonic()
+        else:
+            self.kill()
+        return is_first
+
+    def kill(self) -> None:
+        self._end_children()
         self.signal(signal.SIGKILL)
-        return False
+
+    def _end_children(self) -> None:
+        """Send SIGTERM to what the worker has started: it cannot end its children itself."""
+        if self.children is None:
+            self.children = Children(self.pid)
+            self.children.terminate()
 
     def signal(self, signum: int) -> None:
         with suppress(ProcessLookupError):

@@ -38,11 +38,15 @@ class Project:
         (self.folder / path).parent.mkdir(exist_ok=True)
         (self.folder / path).write_text(dedent(source).strip() + "\n")
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process of this project needs."""
+        paths = os.pathsep.join(map(str, (self.folder, ROOT)))
+        return {"DJANGO_SETTINGS_MODULE": "depot_settings", "PYTHONPATH": paths}
+
     def manage(self, *arguments: str, cwd: Path | None = None, **env: str | None) -> Daemon:
         """Start ``manage.py`` with these arguments."""
-        paths = os.pathsep.join(map(str, (self.folder, ROOT)))
-        own = {"DJANGO_SETTINGS_MODULE": "depot_settings", "PYTHONPATH": paths}
-        return self._manage(*arguments, env={**own, **env}, cwd=cwd)
+        return self._manage(*arguments, env={**self.environment, **env}, cwd=cwd)
 
 
 @pytest.fixture
