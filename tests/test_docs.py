@@ -112,8 +112,17 @@ def test_every_make_command_of_the_documentation_names_a_target() -> None:
 
 def test_every_link_of_the_documentation_leads_somewhere() -> None:
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+        for name, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", page.read_text()):
+            target = page.parent / name if name else page
+            assert target.exists(), f"{page.name} links to {name}"
+            if anchor:
+                assert anchor in anchors(target), f"{page.name} links to {name}#{anchor}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_nothing_in_the_project_names_the_machine_it_was_made_on() -> None:

@@ -1,1 +1,1 @@
-"""What cures "MySQL server has gone away" and what does not, measured: docs/gone-away.md."""
+"""Measures what cures "MySQL server has gone away": docs/gone-away.md."""

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import Any, TypeAlias
 
 from demo.gone_away.page import PAGES, TABLES, with_tables
-from demo.gone_away.remedies import CARES, REMEDIES
+from demo.gone_away.remedies import BARE_DECORATORS, REMEDIES
 from lab.processes import ROOT, child_environment
 from lab.servers import MariaDB
 from lab.servers.base import is_installed
@@ -54,10 +54,10 @@ def why_missing() -> str | None:
 
 
 def measure(server: MariaDB) -> dict[str, Any]:
-    """What came of each fault under each remedy, and of each combination of settings."""
+    """Measure each fault with each remedy, and all combinations of settings."""
     with ExitStack() as stack:
         faults = {name: start(stack, server, "faults", name) for name in REMEDIES}
-        bare = start(stack, server, "settings", *(care for care in CARES if care != "daemonkit"))
+        bare = start(stack, server, "settings", *BARE_DECORATORS)
         kept = start(stack, server, "settings", "daemonkit")
         return {
             "settings": answer(bare) | answer(kept),

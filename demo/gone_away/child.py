@@ -1,7 +1,7 @@
-"""One process of the measurements, which prints what came of it as JSON.
+"""One process of the measurements. It prints its results as JSON.
 
-``python -m demo.gone_away.child faults REMEDY`` tries each fault on one remedy,
-``python -m demo.gone_away.child settings CARE...`` each combination of settings on some cares.
+``python -m demo.gone_away.child faults REMEDY`` measures all faults with one remedy,
+``python -m demo.gone_away.child settings DECORATOR...`` all settings with some decorators.
 GONE_AWAY holds the entry for DATABASES.
 """
 
@@ -18,20 +18,16 @@ from django.conf import settings
 
 
 def main(what: str, *names: str) -> None:
-    warnings.simplefilter("ignore")  # a process that has threads forks: on purpose
-    database = json.loads(os.environ["GONE_AWAY"])
-    set_up(names[0], database)
+    warnings.simplefilter("ignore")  # Python warns of a fork with threads
+    set_up(json.loads(os.environ["GONE_AWAY"]), with_daemonkit=names == ("daemonkit",))
     print(json.dumps(faults(*names) if what == "faults" else by_settings(names)))
 
 
-def set_up(name: str, database: dict[str, Any]) -> None:
-    """Set Django up for a remedy. Only daemonkit's own process has it installed."""
-    from demo.gone_away.remedies import REMEDIES
-    from demo.gone_away.settings_matrix import aliases
-
+def set_up(database: dict[str, Any], *, with_daemonkit: bool) -> None:
+    """Set Django up. Only a process that measures daemonkit has it in INSTALLED_APPS."""
     settings.configure(
-        DATABASES={"default": {**database, **REMEDIES[name].settings}, **aliases(database)},
-        INSTALLED_APPS=["daemonkit"] if name == "daemonkit" else [],
+        DATABASES={"default": database},
+        INSTALLED_APPS=["daemonkit"] if with_daemonkit else [],
         LOGGING={
             "version": 1,
             "handlers": {"nowhere": {"class": "logging.NullHandler"}},
@@ -42,18 +38,25 @@ def set_up(name: str, database: dict[str, Any]) -> None:
 
 
 def faults(name: str) -> dict[str, Any]:
-    from demo.gone_away.faults import FAULTS, suffer
+    from django.db import connections
+
+    from demo.gone_away.faults import FAULTS, try_fault
     from demo.gone_away.observer import observer
     from demo.gone_away.remedies import REMEDIES
 
-    return {fault: suffer(FAULTS[fault], REMEDIES[name], observer()) for fault in FAULTS}
+    remedy = REMEDIES[name]
+    connections.settings["default"].update(remedy.settings)
+    return {fault: try_fault(FAULTS[fault], remedy, observer()) for fault in FAULTS}
 
 
-def by_settings(cares: tuple[str, ...]) -> dict[str, Any]:
+def by_settings(decorators: tuple[str, ...]) -> dict[str, Any]:
+    from django.db import connections
+
     from demo.gone_away.observer import observer
-    from demo.gone_away.settings_matrix import measure
+    from demo.gone_away.settings_matrix import aliases, measure
 
-    return measure(cares, observer())
+    connections.settings.update(aliases(connections.settings["default"]))
+    return measure(decorators, observer())
 
 
 if __name__ == "__main__":

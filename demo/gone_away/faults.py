@@ -1,4 +1,4 @@
-"""All that can happen to a session, each on a real server."""
+"""The faults that are measured, and the one that happens inside a transaction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Fault: TypeAlias = Callable[[Remedy, Observer], Outcome]
 
 def called_in_atomic(remedy: Remedy, observer: Observer) -> Outcome:
     note = f"atomic {os.getpid()}"
-    answer_from_a_cache = remedy.care(lambda: "42")
+    answer_from_a_cache = remedy.decorate(lambda: "42")
 
     def work() -> None:
         with atomic():
@@ -34,7 +34,7 @@ def called_in_atomic(remedy: Remedy, observer: Observer) -> Outcome:
 
 
 FAULTS: dict[str, Fault] = {
-    # Forks first: later faults have threads.
+    # Forks first: the others start threads.
     "child exits": forks.child_exits,
     "child works": forks.child_works,
     "killed while idle": losses.killed_while_idle,
@@ -42,15 +42,15 @@ FAULTS: dict[str, Fault] = {
     "killed in a query": losses.killed_in_a_query,
     "lost in commit": losses.lost_in_commit,
     "called in atomic": called_in_atomic,
-    "pool, loop": threads.pool_cared_for_by_the_loop,
-    "pool, jobs": threads.pool_cared_for_by_each_job,
+    "pool, loop": threads.pool_under_a_decorated_loop,
+    "pool, jobs": threads.pool_with_decorated_jobs,
     "sessions left": threads.sessions_left_by_threads,
     "half-open": losses.half_open,
 }
 
 
-def suffer(fault: Fault, remedy: Remedy, observer: Observer) -> Outcome:
-    """One fault, from a connection that knows nothing of the ones before."""
+def try_fault(fault: Fault, remedy: Remedy, observer: Observer) -> Outcome:
+    """Measure one fault, starting without a connection."""
     with contextlib.suppress(Exception):
         connection.close()
     connection.connection = None

@@ -1,4 +1,4 @@
-"""Children that are forked in the middle of a unit of work."""
+"""Children that are forked during a unit of work."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def child_exits(remedy: Remedy, observer: Observer) -> Outcome:
         os.waitpid(pid, 0)
         session()
 
-    return ("parent fails",) if count_failed(remedy.care(work), 1) else ("unharmed",)
+    return ("parent fails",) if count_failed(remedy.decorate(work), 1) else ("unharmed",)
 
 
 def child_works(remedy: Remedy, observer: Observer) -> Outcome:
@@ -31,7 +31,7 @@ def child_works(remedy: Remedy, observer: Observer) -> Outcome:
         pid = os.fork()
         if not pid:
             try:
-                os.write(writer, str(remedy.care(session)()).encode())
+                os.write(writer, str(remedy.decorate(session)()).encode())
             finally:
                 os._exit(0)
         os.close(writer)
@@ -40,7 +40,7 @@ def child_works(remedy: Remedy, observer: Observer) -> Outcome:
         os.waitpid(pid, 0)
         session()
 
-    failed = count_failed(remedy.care(work), 1)
+    failed = count_failed(remedy.decorate(work), 1)
     if shared[0]:
         return ("shares the session",)
     return ("ends the parent's session",) if failed else ("own session",)

@@ -1,4 +1,4 @@
-"""Sessions that are lost: while idle, in a query, in COMMIT, and without anybody saying so."""
+"""Sessions that are lost: while idle, during a query, during COMMIT, on a dead network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HANGS_FOR = 4.0
 
 
 def killed_while_idle(remedy: Remedy, observer: Observer) -> Outcome:
-    unit = remedy.care(session)
+    unit = remedy.decorate(session)
     observer.kill(unit())
     return "failed", count_failed(unit, 3), 3
 
@@ -36,8 +36,8 @@ def timed_out_while_idle(remedy: Remedy, observer: Observer) -> Outcome:
         execute("SET SESSION wait_timeout = 1")
         return session()
 
-    observer.wait_until_gone([remedy.care(short_lived)()])
-    return "failed", count_failed(remedy.care(session), 3), 3
+    observer.wait_until_gone([remedy.decorate(short_lived)()])
+    return "failed", count_failed(remedy.decorate(session), 3), 3
 
 
 # Lost in the middle
@@ -49,11 +49,11 @@ def killed_in_a_query(remedy: Remedy, observer: Observer) -> Outcome:
     def work() -> None:
         tries.append(session())
         if len(tries) == 1:
-            with helped_by(lambda: kill_when_asleep(observer, tries[0])):
+            with meanwhile(lambda: kill_when_asleep(observer, tries[0])):
                 execute("SELECT SLEEP(60)")
 
-    failed = count_failed(remedy.care(work), 1)
-    later = count_failed(remedy.care(session), 3)
+    failed = count_failed(remedy.decorate(work), 1)
+    later = count_failed(remedy.decorate(session), 3)
     return ("fails, then", later, 3) if failed else ("runs again, then", later, 3)
 
 
@@ -78,18 +78,18 @@ def lost_in_commit(remedy: Remedy, observer: Observer) -> Outcome:
             tries.append(note)
             with contextlib.ExitStack() as stack:
                 if len(tries) == 1:
-                    stack.enter_context(helped_by(cut_when_committed))
+                    stack.enter_context(meanwhile(cut_when_committed))
                 with atomic("proxied"):
                     write(note, "proxied")
                     if len(tries) == 1:
                         proxy.lose_answers()
 
-        failed = count_failed(remedy.care(work), 1)
+        failed = count_failed(remedy.decorate(work), 1)
     return ("rows and an error" if failed else "rows, no error"), observer.rows(note)
 
 
 def half_open(remedy: Remedy, observer: Observer) -> Outcome:
-    """In the middle of a unit of work the network begins to drop packets, and nobody says so."""
+    """During a unit of work the network starts to drop packets, and reports no error."""
     hung = threading.Event()
     with proxied(observer, remedy) as proxy:
 
@@ -116,15 +116,15 @@ def half_open(remedy: Remedy, observer: Observer) -> Outcome:
             if remedy.is_daemonkit:
                 call_command(Command(), max_ticks=1)
             else:
-                remedy.care(work)()
+                remedy.decorate(work)()
         timer.cancel()
         timer.join()
     return ("hangs",) if hung.is_set() else ("cut",)
 
 
 @contextlib.contextmanager
-def helped_by(what: Callable[[], None]) -> Iterator[None]:
-    """Do something on another thread meanwhile."""
+def meanwhile(what: Callable[[], None]) -> Iterator[None]:
+    """Call ``what`` on another thread during the block."""
     helper = threading.Thread(target=what)
     helper.start()
     try:
@@ -135,7 +135,7 @@ def helped_by(what: Callable[[], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def proxied(observer: Observer, remedy: Remedy) -> Iterator[Proxy]:
-    """A network between this process and the server, and the alias that goes through it."""
+    """Put a proxy before the server, and give Django the alias "proxied" that uses it."""
     with Proxy(observer.address) as proxy:
         default = connections.settings["default"]
         options = {**default["OPTIONS"], "connect_timeout": 1}

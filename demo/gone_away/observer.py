@@ -1,4 +1,4 @@
-"""A second client of the server, outside of Django: it looks, and it kills."""
+"""A second client of the server, outside of Django, which inspects and kills sessions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lab.waiting import eventually
 
 
 class Observer:
-    """Asks the server over a connection made for each question, so that no fork inherits one."""
+    """Opens a connection for each question, so that a forked child inherits none."""
 
     def __init__(self, host: str, port: int, **login: str) -> None:
         self.address = host, port
@@ -29,12 +29,12 @@ class Observer:
         return {row[0] for row in self.ask("SELECT id FROM information_schema.processlist")}
 
     def is_sleeping(self, session: int) -> bool:
-        """Whether a session is in the middle of SELECT SLEEP(...)."""
+        """Return whether a session runs SELECT SLEEP(...)."""
         sql = "SELECT state FROM information_schema.processlist WHERE id = %s"
         return self.ask(sql, session) == [("User sleep",)]
 
     def rows(self, note: str) -> int:
-        """How many rows with this note are committed."""
+        """Return how many rows with this note are committed."""
         (count,) = self.ask("SELECT COUNT(*) FROM entry WHERE note = %s", note)[0]
         return int(count)
 
@@ -49,14 +49,14 @@ class Observer:
         eventually(lambda: not self.sessions() & set(sessions), within=30, every=0.02)
 
     def count_left(self, sessions: Iterable[int], within: float = 2.0) -> int:
-        """How many of these sessions the server still has after ``within`` seconds."""
+        """Return how many of these sessions the server still has after ``within`` seconds."""
         with contextlib.suppress(AssertionError):
             eventually(lambda: not self.sessions() & set(sessions), within=within, every=0.02)
         return len(self.sessions() & set(sessions))
 
 
 def observer() -> Observer:
-    """An observer of Django's default database."""
+    """Return an observer of Django's default database."""
     entry = connections.settings["default"]
     return Observer(
         entry["HOST"],

@@ -12,7 +12,7 @@ from demo.gone_away.words import Language
 from lab.processes import ROOT
 
 Results: TypeAlias = Mapping[str, Any]
-"""{"faults": by remedy and fault, "settings": by care and alias}."""
+"""{"faults": by remedy and fault, "settings": by decorator and alias}."""
 
 PAGES = {"en": ROOT / "docs/gone-away.md", "zh": ROOT / "docs/gone-away.zh.md"}
 
@@ -36,18 +36,20 @@ def outcome(found: Sequence[Any], language: Language) -> str:
 
 def settings_table(results: Results, language: Language) -> str:
     found = results["settings"]
-    head = [text.in_language(language) for text in (*words.SETTINGS_HEADS, *words.CARES.values())]
+    head = [
+        text.in_language(language) for text in (*words.SETTINGS_HEADS, *words.DECORATORS.values())
+    ]
     rows = [
         [
             f"`{max_age}`",
             words.CHECKS[checks].in_language(language),
-            *(failures(found[care][alias(max_age, checks)]["failed"], language)
-              for care in words.CARES),
+            *(failures(found[decorator][alias(max_age, checks)]["failed"], language)
+              for decorator in words.DECORATORS),
         ]
         for max_age in (0, 300, None)
         for checks in (False, True)
     ]  # fmt: skip
-    held = (found[care][alias(0, False)]["held"] for care in words.CARES)
+    held = (found[decorator][alias(0, False)]["held"] for decorator in words.DECORATORS)
     answers = [words.HELD[answer].in_language(language) for answer in held]
     return markdown(head, [*rows, [words.HELD_AT_ZERO.in_language(language), "", *answers]])
 

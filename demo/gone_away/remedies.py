@@ -1,4 +1,4 @@
-"""What people put around a unit of work, and daemonkit."""
+"""The usual remedies for lost connections, as decorators of a unit of work, and daemonkit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.db import OperationalError, close_old_connections, connection
 from daemonkit import fresh_connections
 
 Work: TypeAlias = Callable[..., Any]
-Care: TypeAlias = Callable[[Work], Work]
+Decorator: TypeAlias = Callable[[Work], Work]
 
 
 def nothing(work: Work) -> Work:
@@ -60,15 +60,15 @@ def retried(work: Work) -> Work:
 
 
 class Remedy(NamedTuple):
-    """What is put around each unit of work, and the settings of the connection."""
+    """A decorator of each unit of work, and the settings of the connection."""
 
-    care: Care
+    decorate: Decorator
     max_age: int | None
     health_checks: bool = False
 
     @property
     def is_daemonkit(self) -> bool:
-        return self.care is fresh_connections
+        return self.decorate is fresh_connections
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -87,13 +87,15 @@ REMEDIES = {
 SETTINGS: list[tuple[int | None, bool]] = [
     (max_age, health_checks) for max_age in (0, 300, None) for health_checks in (False, True)
 ]
-"""CONN_MAX_AGE and CONN_HEALTH_CHECKS, in all combinations that differ."""
+"""The tested combinations of CONN_MAX_AGE and CONN_HEALTH_CHECKS."""
 
-CARES: dict[str, Care] = {
+DECORATORS: dict[str, Decorator] = {
     "nothing": nothing,
     "before": cleaned_before,
     "after": cleaned_after,
     "both": cleaned,
     "daemonkit": fresh_connections,
 }
-"""What is tried with each of SETTINGS."""
+"""The decorators that are tested with each of SETTINGS."""
+
+BARE_DECORATORS = [name for name in DECORATORS if name != "daemonkit"]

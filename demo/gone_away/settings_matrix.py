@@ -1,5 +1,7 @@
-"""Sessions lost while idle, for each combination of settings: a thread for each, with connections
-of its own, because close_old_connections() cleans all aliases of its thread."""
+"""Sessions lost while idle, for each combination of settings.
+
+Each combination has a thread, because close_old_connections() affects all aliases of its thread.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from typing import Any
 from django.db import connections
 
 from demo.gone_away.observer import Observer
-from demo.gone_away.remedies import CARES, SETTINGS, Care
+from demo.gone_away.remedies import DECORATORS, SETTINGS, Decorator
 from demo.gone_away.units import count_failed, execute, session
 
 KILLS, TIMEOUTS = 3, 3
@@ -30,26 +32,26 @@ def aliases(database: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def measure(cares: Iterable[str], observer: Observer) -> dict[str, Any]:
-    """By care and alias: how many units failed, and whether a session was held while idle."""
-    pairs = [(care, alias(*settings)) for care in cares for settings in SETTINGS]
+def measure(decorators: Iterable[str], observer: Observer) -> dict[str, Any]:
+    """Return failed units and whether an idle session was held, by decorator and alias."""
+    pairs = [(decorator, alias(*settings)) for decorator in decorators for settings in SETTINGS]
     with ThreadPoolExecutor(len(pairs)) as threads:
         futures = {
-            (care, name): threads.submit(measure_one, CARES[care], name, observer)
-            for care, name in pairs
+            (decorator, name): threads.submit(measure_one, DECORATORS[decorator], name, observer)
+            for decorator, name in pairs
         }
         found: dict[str, Any] = {}
-        for (care, name), future in futures.items():
-            found.setdefault(care, {})[name] = future.result(120)
+        for (decorator, name), future in futures.items():
+            found.setdefault(decorator, {})[name] = future.result(120)
         return found
 
 
-def measure_one(care: Care, name: str, observer: Observer) -> dict[str, Any]:
+def measure_one(decorator: Decorator, name: str, observer: Observer) -> dict[str, Any]:
     def short_lived() -> int:
         execute("SET SESSION wait_timeout = 1", alias=name)
         return session(name)
 
-    unit, short_lived_unit = care(lambda: session(name)), care(short_lived)
+    unit, short_lived_unit = decorator(lambda: session(name)), decorator(short_lived)
     held = observer.count_left([unit()]) > 0
     failed = 0
     for _ in range(KILLS):

@@ -1,23 +1,22 @@
-"""Threads of a pool: of daemonkit's under daemonkit, else of the standard library's."""
+"""Threads of a pool: daemonkit's own with daemonkit, else the standard library's."""
 
 from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from daemonkit import Pool
 from demo.gone_away.observer import Observer
-from demo.gone_away.remedies import Remedy, Work
+from demo.gone_away.remedies import Decorator, Remedy, nothing
 from demo.gone_away.units import Outcome, count_failed, session
 
 THREADS = 4
 
 
-def pool_cared_for_by_the_loop(remedy: Remedy, observer: Observer) -> Outcome:
-    """The loop hands its work to threads; only the loop itself is a unit of work."""
+def pool_under_a_decorated_loop(remedy: Remedy, observer: Observer) -> Outcome:
+    """A loop gives its work to threads. Only the loop is decorated."""
     with Threads(remedy) as threads:
         observer.kill(*threads.sessions())
         failed: list[int] = []
@@ -27,21 +26,21 @@ def pool_cared_for_by_the_loop(remedy: Remedy, observer: Observer) -> Outcome:
             if failed[0]:
                 raise threads.error
 
-        count_failed(remedy.care(work), 1)
+        count_failed(remedy.decorate(work), 1)
         return "failed", failed[0], THREADS
 
 
-def pool_cared_for_by_each_job(remedy: Remedy, observer: Observer) -> Outcome:
-    with Threads(remedy, remedy.care) as threads:
+def pool_with_decorated_jobs(remedy: Remedy, observer: Observer) -> Outcome:
+    with Threads(remedy, remedy.decorate) as threads:
         observer.kill(*threads.sessions())
         return "failed", threads.count_failed(), THREADS
 
 
 def sessions_left_by_threads(remedy: Remedy, observer: Observer) -> Outcome:
-    """Threads that have ended, before the garbage collector comes by."""
+    """Count the sessions of threads that have ended, before the garbage collector runs."""
     gc.disable()
     try:
-        with Threads(remedy, remedy.care) as threads:
+        with Threads(remedy, remedy.decorate) as threads:
             found = threads.sessions()
         return "sessions", observer.count_left(found)
     finally:
@@ -50,14 +49,16 @@ def sessions_left_by_threads(remedy: Remedy, observer: Observer) -> Outcome:
 
 
 class Threads:
-    """A pool of threads, each of which takes one job of every round: ``daemonkit.Pool``, or the
-    standard library's with some care around each job."""
+    """A pool of threads in which each thread runs one job of every round.
+
+    ``decorate`` is put around each job.
+    """
 
     error: BaseException
 
-    def __init__(self, remedy: Remedy, care: Callable[[Work], Work] = lambda work: work) -> None:
+    def __init__(self, remedy: Remedy, decorate: Decorator = nothing) -> None:
         self._pool: Any = Pool(THREADS) if remedy.is_daemonkit else ThreadPoolExecutor(THREADS)
-        self._care = care
+        self._decorate = decorate
 
     def __enter__(self) -> Threads:
         return self
@@ -80,7 +81,9 @@ class Threads:
             together.wait(30)
             return session()
 
-        futures: list[Future[int]] = [self._pool.submit(self._care(job)) for _ in range(THREADS)]
+        futures: list[Future[int]] = [
+            self._pool.submit(self._decorate(job)) for _ in range(THREADS)
+        ]
         for future in futures:
             future.exception(60)
         return futures

@@ -1,4 +1,4 @@
-"""Units of work, and what came of them."""
+"""Units of work, and the outcome of a measurement."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Outcome: TypeAlias = tuple[Any, ...]
 
 
 def session(alias: str = "default") -> int:
-    """A unit of work that asks the server which session it is in."""
+    """Return the id of the session. The unit of work of most measurements."""
     return int(execute("SELECT CONNECTION_ID()", alias=alias)[0][0])
 
 

@@ -1,5 +1,5 @@
-"""What the tables say, in English and in Chinese."""
-# ruff: noqa: RUF001  Chinese has commas and colons of its own
+"""The texts of the tables, in English and in Chinese."""
+# ruff: noqa: RUF001  these are Chinese punctuation marks
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ OUTCOMES = {
     "cut": Text("cut at `tick_timeout`", "到 `tick_timeout` 被切断"),
 }
 
-CARES = {
+DECORATORS = {
     "nothing": Text("no call", "不调用"),
     "before": Text("only before", "只在之前"),
     "after": Text("only after", "只在之后"),
