@@ -1,4 +1,4 @@
-"""daemonkit's own tables: the ledger's rows and the leaders' leases.
+"""daemonkit's own tables: the ledger's rows, the leaders' leases, and claims.
 
 They live on the database alias that DAEMONKIT["database"] names.
 """
@@ -38,8 +38,8 @@ class Run(models.Model):
         return f"{self.daemon}.{self.job} due {self.due}: {self.status}"
 
 
-class Lease(models.Model):
-    """Who leads of all the processes that run a daemon, and for the how manieth time."""
+class Owned(models.Model):
+    """Something with a name that one process holds, and others may take when it is not renewed."""
 
     name = models.CharField(max_length=200, primary_key=True)
     holder = models.CharField(max_length=200, blank=True)
@@ -47,5 +47,22 @@ class Lease(models.Model):
     renewals = models.PositiveBigIntegerField(default=0)
     seconds = models.FloatField()
 
+    class Meta:
+        abstract = True
+
+
+class Lease(Owned):
+    """Which process leads of all that run a daemon, and the number of its term (``epoch``)."""
+
     def __str__(self) -> str:
         return f"{self.name} led by {self.holder or 'nobody'}, epoch {self.epoch}"
+
+
+class Claim(Owned):
+    """Which process has the right to something, such as a run of a job. ``touched`` is the
+    database's own time."""
+
+    touched = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.name} claimed by {self.holder or 'nobody'}, epoch {self.epoch}"

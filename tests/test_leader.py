@@ -15,8 +15,11 @@ from django.db import OperationalError, connections, transaction
 
 from daemonkit import BaseDaemonCommand, Cron, Every, Moment, Schedule, StaleEpoch, guarded
 from daemonkit.connections.private_session import PrivateSession
+from daemonkit.leading.claim import ClaimLost, boot_clock
 from daemonkit.leading.leader import Leadership
-from daemonkit.leading.lease import Candidate, Deposed, LeaseRow, Row, Terms, boot_clock
+from daemonkit.leading.lease import Candidate
+from daemonkit.leading.rows import LeaseRow, Row
+from daemonkit.leading.terms import Terms
 from daemonkit.life import Life
 from daemonkit.pace import Pace
 from daemonkit.process.identity import this_process
@@ -87,11 +90,11 @@ def test_the_first_to_campaign_leads_with_epoch_1_and_the_second_sees_who(
     candidate: Campaigner,
 ) -> None:
     first, second = candidate("1"), candidate("2")
-    assert first.campaign()
+    assert first.take()
     assert first.term is not None
     assert first.term.epoch == 1
-    assert not second.campaign()
-    assert second.leader == "host:1"
+    assert not second.take()
+    assert second.other_holder == "host:1"
     assert second.term is None
 
 
@@ -99,11 +102,11 @@ def test_a_lease_that_is_given_back_is_free_at_once_and_the_epoch_grows(
     candidate: Campaigner,
 ) -> None:
     first, second = candidate("1"), candidate("2")
-    first.campaign()
-    second.campaign()
-    first.resign()
+    first.take()
+    second.take()
+    first.give_back()
     assert first.term is None
-    assert second.campaign()
+    assert second.take()
     assert second.term is not None
     assert second.term.epoch == 2
 
@@ -112,29 +115,29 @@ def test_a_lease_that_is_not_renewed_is_free_when_it_was_seen_unchanged_for_its_
     candidate: Campaigner, ticking: SetClock
 ) -> None:
     first, second = candidate("1"), candidate("2")
-    first.campaign()
+    first.take()
     ticking.pass_(100)  # who has just come has seen nothing yet
-    assert not second.campaign()
+    assert not second.take()
     ticking.pass_(14.9)
-    assert not second.campaign()
+    assert not second.take()
     ticking.pass_(0.1)
-    assert second.campaign()
+    assert second.take()
 
 
 def test_a_renewal_that_was_seen_starts_the_wait_anew(
     candidate: Campaigner, ticking: SetClock
 ) -> None:
     first, second = candidate("1"), candidate("2")
-    first.campaign()
-    second.campaign()
+    first.take()
+    second.take()
     assert not second.sees_a_leader_at_work
     ticking.pass_(9)
     first.renew()
     ticking.pass_(5)
-    second.campaign()
+    second.take()
     assert second.sees_a_leader_at_work
     ticking.pass_(14.9)
-    assert not second.campaign()
+    assert not second.take()
 
 
 def test_the_duration_that_counts_is_what_the_holder_promised_itself(
@@ -142,17 +145,17 @@ def test_the_duration_that_counts_is_what_the_holder_promised_itself(
 ) -> None:
     """Two hosts of which one has newer settings: the shorter lease of one frees nothing early."""
     first, second = candidate("1", Terms.of(60)), candidate("2", Terms.of(3))
-    first.campaign()
-    second.campaign()
+    first.take()
+    second.take()
     ticking.pass_(59)
-    assert not second.campaign()
+    assert not second.take()
 
 
 def test_a_leader_stops_trusting_itself_before_another_may_start(
     candidate: Campaigner, ticking: SetClock
 ) -> None:
     first = candidate("1")
-    first.campaign()
+    first.take()
     assert first.left == 10
     ticking.pass_(10)
     assert first.left <= 0
@@ -170,7 +173,7 @@ def test_the_right_to_lead_counts_from_before_the_renewal_was_asked_for(
         return answer
 
     first = candidate("1", execute=slow)
-    first.campaign()
+    first.take()
     assert first.left == 10 - 3
     first.renew()
     assert first.left == 10 - 3
@@ -186,35 +189,35 @@ def test_a_change_counts_from_the_moment_when_the_answer_had_come(
         return plain(sql, params)
 
     first, second = candidate("1"), candidate("2", execute=slow)
-    first.campaign()
-    second.campaign()
+    first.take()
+    second.take()
     ticking.pass_(11.9)
-    assert not second.campaign()  # 14.9 s after the first answer
-    assert second.campaign()
+    assert not second.take()  # 14.9 s after the first answer
+    assert second.take()
 
 
 def test_of_two_who_try_at_the_same_time_one_wins(candidate: Campaigner, ticking: SetClock) -> None:
     crashed, first, second = candidate("0"), candidate("1"), candidate("2")
-    crashed.campaign()
-    first.campaign()
-    second.campaign()
+    crashed.take()
+    first.take()
+    second.take()
     ticking.pass_(15)
     second.look()
-    assert first.campaign()
-    assert second.take() is False  # it looked before the first one took it
+    assert first.take()
+    assert second.take_as_seen() is False  # it looked before the first one took it
     assert second.term is None
-    assert not second.campaign()
+    assert not second.take()
 
 
 def test_a_renewal_in_the_last_moment_keeps_the_lease(
     candidate: Campaigner, ticking: SetClock
 ) -> None:
     first, second = candidate("1"), candidate("2")
-    first.campaign()
-    second.campaign()
+    first.take()
+    second.take()
     ticking.pass_(15)
     first.renew()
-    assert second.take() is False  # it has not seen that
+    assert second.take_as_seen() is False  # it has not seen that
     first.renew()
 
 
@@ -226,7 +229,7 @@ def test_of_many_who_insert_the_first_row_one_wins(probe: str, ticking: SetClock
             row = LeaseRow(TABLE, "sync", executing(probe))
             candidate = Candidate(row, TERMS, f"host:{number}:token", ticking)
             gate.wait(10)
-            if candidate.campaign():
+            if candidate.take():
                 won.append(number)
         finally:
             connections[probe].close()
@@ -243,19 +246,19 @@ def test_a_leader_whose_lease_was_taken_is_told_at_its_next_renewal(
     candidate: Campaigner, ticking: SetClock
 ) -> None:
     first, second = candidate("1"), candidate("2")
-    first.campaign()
-    second.campaign()
+    first.take()
+    second.take()
     ticking.pass_(15)
-    second.campaign()
-    with pytest.raises(Deposed, match="host:2 took the lease"):
+    second.take()
+    with pytest.raises(ClaimLost, match="host:2 took the lease"):
         first.renew()
 
 
 def test_a_leader_whose_row_was_deleted_is_told(candidate: Campaigner, server: Server) -> None:
     first = candidate("1")
-    first.campaign()
+    first.take()
     server.execute(f"DELETE FROM {TABLE}")
-    with pytest.raises(Deposed, match="row is gone"):
+    with pytest.raises(ClaimLost, match="row is gone"):
         first.renew()
 
 
@@ -273,7 +276,7 @@ def test_a_renewal_of_unknown_outcome_is_found_out_by_the_next(
         return plain(sql, params)
 
     first = candidate("1", execute=unreliable)
-    first.campaign()
+    first.take()
     lost[0] = True
     with pytest.raises(OperationalError):
         first.renew()
@@ -298,10 +301,10 @@ def test_a_lease_taken_without_knowing_it_is_taken_once_more_with_a_new_epoch(
 
     first = candidate("1", execute=unreliable)
     with pytest.raises(OperationalError):
-        first.campaign()
+        first.take()
     assert first.term is None
     assert epoch(server) == 1
-    assert first.campaign()
+    assert first.take()
     assert first.term is not None
     assert first.term.epoch == 2
 
@@ -310,11 +313,11 @@ def test_who_has_lost_the_lease_cannot_give_it_away(
     candidate: Campaigner, ticking: SetClock, server: Server
 ) -> None:
     first, second = candidate("1"), candidate("2")
-    first.campaign()
-    second.campaign()
+    first.take()
+    second.take()
     ticking.pass_(15)
-    second.campaign()
-    first.resign()
+    second.take()
+    first.give_back()
     assert holder(server) == "host:2:token"
 
 
@@ -322,8 +325,8 @@ def test_a_standby_looks_twice_a_second_and_at_the_very_end_of_the_lease(
     candidate: Campaigner, ticking: SetClock
 ) -> None:
     first, second = candidate("1"), candidate("2")
-    first.campaign()
-    second.campaign()
+    first.take()
+    second.take()
     assert 0.4 <= second.pause() <= 0.5
     ticking.pass_(14.9)
     assert second.pause() == pytest.approx(0.1)
@@ -720,6 +723,6 @@ def test_an_error_in_a_guarded_write_rolls_it_back_and_passes_through(
 
 
 def test_rows_of_the_lease_read_as_they_were_written(candidate: Campaigner, server: Server) -> None:
-    candidate("1").campaign()
+    candidate("1").take()
     rows = server.execute(f"SELECT holder, epoch, renewals, seconds FROM {TABLE}")
     assert Row(*rows[0]) == Row("host:1:token", 1, 1, 15.0)

@@ -38,48 +38,74 @@ def guarded(
     ``seconds_left`` is asked at the end: for how long the server should bear with a process that
     is stopped right between the two, holding the lock.
     """
+    from daemonkit.models import Lease  # models cannot be loaded before the apps are
+
+    with _guarded(Lease._meta.db_table, daemon, epoch, seconds_left):
+        yield
+
+
+@contextlib.contextmanager
+def guarded_by(
+    claim: str, epoch: int | None, *, seconds_left: Callable[[], float] = lambda: SHORTEST_LEASE
+) -> Iterator[None]:
+    """A transaction that is committed only if nobody has taken this claim since.
+
+    As ``guarded()``, for a claim: its name, and the epoch in which the work began.
+    """
+    from daemonkit.models import Claim
+
+    with _guarded(Claim._meta.db_table, claim, epoch, seconds_left):
+        yield
+
+
+@contextlib.contextmanager
+def _guarded(
+    table: str, name: str, epoch: int | None, seconds_left: Callable[[], float]
+) -> Iterator[None]:
     alias = conf.database()
     with contextlib.ExitStack() as afterwards:
         with transaction.atomic(using=alias, durable=True):
             yield
             if epoch is None:
                 return
-            newest = _lock(connections[alias], daemon, seconds_left(), afterwards)
+            newest = _lock(connections[alias], table, name, seconds_left(), afterwards)
             if newest != epoch:
                 raise StaleEpoch(
-                    f"epoch {epoch} of {daemon} is over, {newest or 'none'} is the newest: "
+                    f"epoch {epoch} of {name} is over, {newest or 'none'} is the newest: "
                     f"the transaction was rolled back"
                 )
 
 
 def _lock(
     connection: BaseDatabaseWrapper,
-    daemon: str,
+    table: str,
+    name: str,
     seconds: float,
     afterwards: contextlib.ExitStack,
 ) -> int | None:
-    """Lock the lease and read its epoch; and have the server drop this session if it falls silent
-    for so many seconds with the lock in its hands, or nobody could lead until the process goes on.
+    """Lock a row and read its epoch; and have the server drop this session if it falls silent for
+    so many seconds while it holds the lock, or nobody could take the row until it goes on.
     """
-    from daemonkit.models import Lease  # models cannot be loaded before the apps are
-
-    lease = f"FROM {Lease._meta.db_table} WHERE name = %s FOR UPDATE"
+    row = f"FROM {table} WHERE name = %s FOR UPDATE"
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
-            name, milliseconds = "idle_in_transaction_session_timeout", math.ceil(seconds * 1000)
+            option, milliseconds = "idle_in_transaction_session_timeout", math.ceil(seconds * 1000)
             cursor.execute(
-                f"SELECT epoch, set_config('{name}', '{max(100, milliseconds):d}', true) {lease}",
-                (daemon,),
+                f"SELECT epoch, set_config('{option}', '{max(100, milliseconds):d}', true) {row}",
+                (name,),
             )
+        elif connection.vendor == "sqlite":  # one writer at a time; and its file is of one host
+            cursor.execute(f"UPDATE {table} SET epoch = epoch WHERE name = %s", (name,))
+            cursor.execute(f"SELECT epoch FROM {table} WHERE name = %s", (name,))
         else:
             cursor.execute(
                 f"SET @daemonkit_wait = @@session.wait_timeout, "
                 f"SESSION wait_timeout = {max(1, math.ceil(seconds)):d}"
             )
             afterwards.callback(_restore_wait_timeout, connection, connection.connection)
-            cursor.execute(f"SELECT epoch {lease}", (daemon,))
-        row = cursor.fetchone()
-    return int(row[0]) if row else None
+            cursor.execute(f"SELECT epoch {row}", (name,))
+        found = cursor.fetchone()
+    return int(found[0]) if found else None
 
 
 def _restore_wait_timeout(connection: BaseDatabaseWrapper, session: object) -> None:

@@ -21,9 +21,12 @@ from daemonkit.daemon import Daemon
 from daemonkit.errors import one_line
 from daemonkit.exits import Exit
 from daemonkit.leading import fencing
+from daemonkit.leading.claim import ClaimLost, boot_clock
 from daemonkit.leading.fencing import StaleEpoch
-from daemonkit.leading.lease import LOOK_INTERVAL, Candidate, Deposed, LeaseRow, Terms, boot_clock
+from daemonkit.leading.lease import LOOK_INTERVAL, Candidate
 from daemonkit.leading.requirements import refuse_where_none_can_lead, require_table
+from daemonkit.leading.rows import LeaseRow
+from daemonkit.leading.terms import Terms
 from daemonkit.leading.work import EntitledWork, epoch_of_this_work
 from daemonkit.process.identity import this_process
 from daemonkit.process.stopping import Stop
@@ -172,7 +175,7 @@ class Leadership:
         """Leave the election, and give the lease back if this process has it."""
         # While something runs on, be it a statement on the server, the lease must run out.
         if self._candidate.term and not self._work.is_under_way and not self._life.stop.forced:
-            self._try(self._candidate.resign)
+            self._try(self._candidate.give_back)
         self._session.close()
 
     def _stand_by(self, candidate: Candidate) -> None:
@@ -181,20 +184,20 @@ class Leadership:
         # A process that is still at the work of an earlier term, or tidies up after it, could not
         # tick.
         is_busy = self._work.is_under_way or self._life.stop.ticks
-        if self._try(candidate.look if is_busy else candidate.campaign):
+        if self._try(candidate.look if is_busy else candidate.take):
             self._gained()
-        elif candidate.leader not in ("", self._announced_leader) and not self._trouble:
-            self._announced_leader = candidate.leader
-            self._announce(signals.standing_by, leader=candidate.leader)
+        elif candidate.other_holder not in ("", self._announced_leader) and not self._trouble:
+            self._announced_leader = candidate.other_holder
+            self._announce(signals.standing_by, leader=candidate.other_holder)
         if self._life.once and candidate.sees_a_leader_at_work:
-            self._life.give_up(Exit.TICK_FAILED, f"did not tick: {candidate.leader} leads")
+            self._life.give_up(Exit.TICK_FAILED, f"did not tick: {candidate.other_holder} leads")
 
     def _go_on_leading(self, candidate: Candidate) -> None:
         overdue = self._overdue()
         if candidate.left > 0 and not overdue:
             try:
                 self._try(candidate.renew)
-            except Deposed as error:
+            except ClaimLost as error:
                 self._lose(candidate, str(error))
                 return
         if candidate.left <= 0:
@@ -205,7 +208,7 @@ class Leadership:
         """The answer of the database; None if there is none, which is logged once."""
         try:
             answer = what()
-        except Deposed:
+        except ClaimLost:
             raise
         except Exception as error:
             if not self._trouble:
@@ -235,7 +238,7 @@ class Leadership:
 
     def _lose(self, candidate: Candidate, reason: str) -> None:
         self._is_proclaimed = False
-        candidate.retire()
+        candidate.forget()
         self._work.revoke(f"{self._name} leads no more: {reason}")
         self._announce(signals.leadership_lost, reason=reason)
         self._life.nudge()

@@ -14,7 +14,7 @@ from daemonkit.settings.schedule import schedule_of
 if TYPE_CHECKING:
     from daemonkit.daemon import Daemon
     from daemonkit.jobs.job import Job
-    from daemonkit.leading.lease import Terms
+    from daemonkit.leading.terms import Terms
 
 
 _LIMITS = ("once", "max_ticks", "max_seconds", "max_memory")
@@ -111,7 +111,7 @@ def _terms(daemon: Daemon, options: Mapping[str, Any]) -> Terms | None:
     names = ("lease", "renew_deadline", "renew_every")
     if not leads(daemon, options) and all(options.get(name) is None for name in names):
         return None
-    from daemonkit.leading.lease import Terms  # loaded by those alone who want it
+    from daemonkit.leading.terms import Terms  # loaded by those alone who want it
 
     lease, renew_deadline, renew_every = (_said(daemon, options, name) for name in names)
     terms = Terms.of(

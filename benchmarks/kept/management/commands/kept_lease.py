@@ -10,7 +10,9 @@ from django.db import connection, transaction
 from benchmarks.work import Stopwatch, answer
 from daemonkit import guarded
 from daemonkit.connections.private_session import Answer, PrivateSession
-from daemonkit.leading.lease import Candidate, LeaseRow, Terms
+from daemonkit.leading.lease import Candidate
+from daemonkit.leading.rows import LeaseRow
+from daemonkit.leading.terms import Terms
 from daemonkit.models import Lease
 
 TABLE = Lease._meta.db_table
@@ -22,7 +24,7 @@ class Command(BaseCommand):
         Lease.objects.filter(name="priced").delete()
         self.session = PrivateSession("default", 3)
         self.candidate = Candidate(LeaseRow(TABLE, "priced", self.ask), Terms(), "host:1:token")
-        self.candidate.campaign()
+        self.candidate.take()
         connection.ensure_connection()
         self.epoch = Lease.objects.get(name="priced").epoch
         answer(self.work)
