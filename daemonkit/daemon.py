@@ -31,6 +31,7 @@ class Daemon(Protocol):
     ledger: bool
     per_worker: bool
     worker_number: int
+    is_supervised: bool
 
     @property
     def name(self) -> str: ...

@@ -227,7 +227,7 @@ def test_max_failures_in_a_row_end_it_with_75(live: Live) -> None:
     daemon = live("failing", "--max-failures", "3", on="sqlite://:memory:")
     assert daemon.wait() == 75
     assert daemon.stdout.count("tried") == 3
-    assert daemon.stderr.count("Traceback") == 3
+    assert daemon.stderr.count("Traceback") == 1
     assert "failing failed 3 times in a row, the last time with ValueError" in daemon.stderr
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from daemonkit.schedules.durations import duration_text
 
 if TYPE_CHECKING:
     from daemonkit.daemon import Daemon
+    from daemonkit.listeners.tracebacks import Tracebacks
 
 logger = logging.getLogger("daemonkit")
 
@@ -47,6 +49,7 @@ class Log(Listener):
         self.name = daemon.name
         self.tick_level = logging.INFO if verbosity > 1 else logging.DEBUG
         self._tells_ticks = logger.isEnabledFor(self.tick_level) or verbosity > 1
+        self._tracebacks: Tracebacks | None = None
         self._skips: Counter[tuple[str, str]] = Counter()
 
     def moments(self) -> dict[Signal, Callable[..., None]]:
@@ -85,7 +88,13 @@ class Log(Listener):
         return True
 
     def started(self, **_: Any) -> None:
-        logger.info("%s started: %s", self.name, self.daemon.life.schedule)
+        again = ""
+        if "INVOCATION_ID" in os.environ and not self.daemon.is_supervised:
+            from daemonkit.listeners.starts import starts_text  # of interest under systemd alone
+
+            again = starts_text(self.name)
+        schedule = self.daemon.life.schedule
+        logger.info("%s started: %s%s", self.name, schedule, f" ({again})" if again else "")
 
     def awaited(self, error: Exception, seconds: float, **_: Any) -> None:
         logger.error(
@@ -112,17 +121,26 @@ class Log(Listener):
         meaning = f" ({iteration.problem.value})" if iteration.problem else ""
         back_off = f"{iteration.pause:.1f} s" if iteration.pause else "none"
         tries = f", {iteration.failures} in a row, back-off {back_off}"
+        shown = 0 if iteration.problem in _SELF_EXPLAINING else self._shown_failures(iteration)
         logger.error(
-            "%s tick %d failed after %s%s%s: %s",
+            "%s tick %d failed after %s%s%s: %s%s",
             self._whose(iteration.job),
             iteration.number,
             duration_text(iteration.seconds),
             meaning,
             "" if self.daemon.life.once else tries,
             one_line(iteration.error) if iteration.error else "",
-            exc_info=None if iteration.problem in _SELF_EXPLAINING else iteration.error,
+            f" (the traceback of {shown} such failures)" if shown > 1 else "",
+            exc_info=iteration.error if shown else None,
             extra=_facts(iteration),
         )
+
+    def _shown_failures(self, iteration: Iteration) -> int:
+        if self._tracebacks is None:
+            from daemonkit.listeners.tracebacks import Tracebacks  # not before something fails
+
+            self._tracebacks = Tracebacks()
+        return self._tracebacks.failures_to_show(iteration)
 
     def beat(self, message: str, job: str, **_: Any) -> None:
         if message:

@@ -9,7 +9,7 @@ from daemonkit.clock import Moment
 from daemonkit.errors import one_line
 from daemonkit.iteration import Iteration
 
-MOST = 300
+LINE_LENGTH = 300
 """Characters of a line; the rest is cut off."""
 
 
@@ -32,6 +32,7 @@ class Line:
         self.ending = ""
         self.override = ""
         self.standing_by = ""
+        self.starts = ""
         self.messages: dict[str, str] = {}
         self.running: dict[str, Running] = {}
         self.due: Moment | None = None
@@ -54,8 +55,10 @@ class Line:
         )
 
     def __str__(self) -> str:
-        text = self.override if self.override and not self.ending else "; ".join(self._parts())
-        return " ".join(text.split())[:MOST]
+        is_overridden = self.override and not self.ending
+        parts = [self.override] if is_overridden else self._parts()
+        text = "; ".join([*parts, self.starts] if self.starts else parts)
+        return " ".join(text.split())[:LINE_LENGTH]
 
     def _parts(self) -> list[str]:
         running = [
@@ -91,7 +94,11 @@ def _without_result(iteration: Iteration) -> Iteration:
     """An iteration whose result is kept only if it is a short text or a number."""
     result = iteration.result
     if type(result) is str:
-        return iteration if len(result) <= MOST else iteration._replace(result=result[:MOST])
+        return (
+            iteration
+            if len(result) <= LINE_LENGTH
+            else iteration._replace(result=result[:LINE_LENGTH])
+        )
     return iteration if type(result) in (int, float) else iteration._replace(result=None)
 
 

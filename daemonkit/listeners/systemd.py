@@ -19,6 +19,7 @@ from daemonkit.clock import Moment
 from daemonkit.iteration import Iteration
 from daemonkit.listeners.listener import Listener
 from daemonkit.listeners.notify_channel import Channel
+from daemonkit.listeners.starts import starts_text
 from daemonkit.listeners.status_line import Line
 from daemonkit.process.reexec import NOT_FOR_CHILDREN, handed_on
 from daemonkit.signals import Announcer
@@ -47,6 +48,7 @@ def begin(daemon: Announcer) -> None:
     taken = {name: os.environ.pop(name) for name in NOT_FOR_CHILDREN if name in os.environ}
     handed_on.update(taken)
     notifier = Notifier(daemon, Channel(taken["NOTIFY_SOCKET"]))
+    notifier.line.starts = starts_text(daemon.name)
     notifier.listen_until_stopped()
     notifier.begin()
 

@@ -346,8 +346,12 @@ class Watcher:
 
     def end_children(self) -> None:
         """After a forced end: kill what this process has started, if SIGTERM does not end it."""
-        if self._children is not None:
-            self._children.end(CHILDREN_TIME)
+        if self._thread is None:
+            return
+        if self._children is None:  # the tick was faster than the watcher
+            self._terminate_children()
+        assert self._children is not None
+        self._children.end(CHILDREN_TIME)
 
     def _leave(self) -> None:
         if self._children is not None:

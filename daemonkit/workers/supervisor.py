@@ -21,6 +21,7 @@ from daemonkit import signals
 from daemonkit.clock import NOTHING_DUE
 from daemonkit.exits import Exit
 from daemonkit.listeners.log import logger
+from daemonkit.listeners.starts import starts_text
 from daemonkit.process import reexec
 from daemonkit.process.signal_handlers import last_look, on_signals
 from daemonkit.process.stopping import Stop, Tick
@@ -86,7 +87,9 @@ class Supervisor:
 
     def run(self) -> None:
         """Keep the places filled until told to stop, and until the last worker has ended."""
-        logger.info("supervisor of %s started", ", ".join(map(str, self.teams)))
+        again = starts_text(self.name)
+        teams = ", ".join(map(str, self.teams))
+        logger.info("supervisor of %s started%s", teams, f" ({again})" if again else "")
         with on_signals(self) as watcher, watcher.by_hand(), self._announced():
             self.stop = watcher.stop
             if self.stop.reason is not None:  # asked while the project was imported

@@ -1,0 +1,46 @@
+"""Which failures are logged with their traceback: a long outage is not worth one for each tick."""
+
+from __future__ import annotations
+
+from daemonkit.iteration import Iteration
+
+INTERVAL = 60.0
+"""Seconds between two tracebacks of the same kind."""
+
+KINDS_KEPT = 100
+"""How many kinds of failure are remembered."""
+
+
+class Tracebacks:
+    """Asked with each failure. Keeps no exception alive, and reads no clock."""
+
+    def __init__(self) -> None:
+        self._shown_at: dict[str, float] = {}
+        self._failures: dict[str, int] = {}
+
+    def failures_to_show(self, iteration: Iteration) -> int:
+        """For how many failures, this one included, its traceback is to be shown; 0 for none.
+
+        It is shown for the first failure of its kind, and then once a minute. Failures of the same
+        job are of one kind if the same line has raised the same class.
+        """
+        kind, now = _kind(iteration), iteration.started.monotonic + iteration.seconds
+        self._failures[kind] = failures = self._failures.get(kind, 0) + 1
+        if now - self._shown_at.get(kind, float("-inf")) < INTERVAL:
+            return 0
+        if len(self._shown_at) >= KINDS_KEPT:
+            self._shown_at.clear()
+            self._failures.clear()
+        self._shown_at[kind], self._failures[kind] = now, 0
+        return failures
+
+
+def _kind(iteration: Iteration) -> str:
+    error = iteration.error
+    raised_by = error.__traceback__ if error is not None else None
+    while raised_by is not None and raised_by.tb_next is not None:
+        raised_by = raised_by.tb_next
+    code = raised_by.tb_frame.f_code.co_filename if raised_by is not None else ""
+    line = raised_by.tb_lineno if raised_by is not None else 0
+    kind = type(error)
+    return f"{iteration.job} {kind.__module__}.{kind.__qualname__} {code}:{line}"
