@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db.backends.utils import CursorWrapper
 
-from daemonkit.connections.link import Link
+from daemonkit.connections.link import link_of
 
 
 def install() -> None:
@@ -18,9 +18,8 @@ def install() -> None:
 
     @functools.wraps(original)
     def callproc(cursor: Any, *args: Any, **kwargs: Any) -> Any:
-        for witness in cursor.db.execute_wrappers:
-            if isinstance(witness, Link):
-                witness.suspect()
+        if (link := link_of(cursor.db)) is not None:
+            link.suspect()
         return original(cursor, *args, **kwargs)
 
     vars(callproc)["is_heard"] = True

@@ -50,7 +50,7 @@ class Link:
         """Call it: None once Django has let go of its wrapper."""
         self._holder = holder
         self._is_dropping = False
-        wrapper.execute_wrappers.insert(0, self)  # first: others take theirs off by pop()
+        wrapper.execute_wrappers.insert(0, self.witness)  # first: others take theirs off by pop()
         wrapper.is_usable = self.is_usable
         self.errors = ObservedErrors(wrapper, self)
         self.connected()
@@ -92,7 +92,7 @@ class Link:
 
     # The witness of its queries
 
-    def __call__(
+    def witness(
         self,
         execute: Callable[..., Any],
         sql: Any,
@@ -300,6 +300,14 @@ def forget(wrapper: Wrapper) -> None:
     """Have a wrapper connect anew at its next query, without a word to the connection it has."""
     wrapper.connection = None
     reset(wrapper)
+    link = link_of(wrapper)
+    if link is not None:
+        link.pause = 0.0
+
+
+def link_of(wrapper: Wrapper) -> Link | None:
+    """The link that witnesses the queries of a wrapper, or None."""
     for witness in wrapper.execute_wrappers:
-        if isinstance(witness, Link):
-            witness.pause = 0.0
+        if isinstance(link := getattr(witness, "__self__", None), Link):
+            return link
+    return None
