@@ -99,7 +99,6 @@ class PostgreSQL(Server):
         if port is None and socket:
             where = {"host": self.socket_host, "port": self.socket_port}
         login = {"user": USER, "password": PASSWORD, "dbname": DATABASE}
-        autocommit = options.pop("autocommit", True)
         connection = importlib.import_module(driver).connect(**{**where, **login, **options})
         connection.autocommit = autocommit
         return connection
