@@ -132,7 +132,7 @@ class BaseDaemonCommand(StartedByDjango):
         """Tick whenever it is due, until told to stop. The last iteration, if there was one."""
         life = self.life
         if self._scheduler is not None:
-            from daemonkit.jobs.scheduler import live  # a plain loop loads no APScheduler
+            from daemonkit.jobs.scheduler import live  # not for a plain loop
 
             return live(life, self._scheduler)
         with life.watched(), life.announced(), life.opened(), life.campaigning():

@@ -59,7 +59,7 @@ WIRING = ("apps",)  # and so may what wires at start-up
 CONTENTS = ("__init__", "forking")  # and the tables of contents
 
 FOREIGN = {
-    "apscheduler": "jobs.scheduler",
+    "apscheduler": "nothing: its triggers are schedules, whoever imports them",
     "prometheus_client": "status.http",
     "MySQLdb": "nothing: daemonkit is installed without a driver",
     "pymysql": "nothing: daemonkit is installed without a driver",

@@ -110,6 +110,23 @@ def test_every_due_time_has_a_row_with_what_became_of_it(database: str) -> None:
     assert failed["error"] == "ValueError: no"
 
 
+@pytest.mark.parametrize(
+    ("choice", "stored"),
+    [("text", "ValueError: anna@example.org"), ("class", "ValueError"), ("none", "")],
+)
+def test_a_row_holds_as_much_of_an_error_as_the_setting_says(
+    database: str, monkeypatch: pytest.MonkeyPatch, choice: str, stored: str
+) -> None:
+    class Command(BaseDaemonCommand):
+        @job(Every(seconds=10))
+        def turn(self) -> None:
+            raise ValueError("anna@example.org")
+
+    monkeypatch.setattr(settings, "DAEMONKIT", {"database": database, "store_errors": choice})
+    live(Command, FakeClock(NOON), max_ticks=1)
+    assert [(row["status"], row["error"]) for row in rows()] == [("failed", stored)]
+
+
 def test_lateness_is_in_the_row(database: str) -> None:
     class Late(FakeClock):
         def wait(self, seconds: float, told_to_stop: Callable[[float], bool]) -> None:
@@ -517,11 +534,18 @@ def test_once_fails_and_says_which_job_did_not_run(database: str) -> None:
     assert ran == [1]
 
 
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ({"keep_runs": 0}, "keep_runs"),
+        ({"store_errors": "all"}, "is one of 'text', 'class', 'none', not 'all'"),
+    ],
+)
 def test_a_setting_that_makes_no_sense_is_one_sentence_and_78(
-    database: str, monkeypatch: pytest.MonkeyPatch
+    database: str, monkeypatch: pytest.MonkeyPatch, setting: dict[str, object], sentence: str
 ) -> None:
-    monkeypatch.setattr(settings, "DAEMONKIT", {"database": database, "keep_runs": 0})
-    with pytest.raises(CommandError, match="keep_runs") as caught:
+    monkeypatch.setattr(settings, "DAEMONKIT", {"database": database, **setting})
+    with pytest.raises(CommandError, match=sentence) as caught:
         live(Plain, FakeClock(NOON), max_ticks=1)
     assert caught.value.returncode == 78
 

@@ -24,6 +24,7 @@ from lab.servers import Server
 from lab.servers.base import free_port
 from lab.waiting import eventually
 from tests.kit.processes import LIVES, Manage
+from tests.kit.servers import MakeProxy
 from tests.kit.sessions import notes
 
 Start = Callable[..., Daemon]
@@ -289,6 +290,49 @@ def test_the_sessions_of_a_daemon_are_named_on_postgresql(start: Start, server: 
     assert shown == [("daemonkit several",)]
     daemon.signal(signal.SIGKILL)
     daemon.wait(30)
+    server.kill_sessions()
+
+
+def test_a_slow_write_of_the_ledger_delays_no_renewal(start: Start, server: Server) -> None:
+    server.execute("DELETE FROM daemonkit_lease")
+    daemon = start("several", "--leader", "--lease", "3s", "--job", "ticking")
+    daemon.wait_for("leads, epoch 1", within=30)
+    eventually(lambda: told(server), within=30)
+    look = "SELECT renewals, epoch FROM daemonkit_lease"
+    ((before, _),) = server.execute(look)
+    with locked(server, "daemonkit_run"):
+        daemon.wait_for("the ledger of several cannot be written", within=60)
+        eventually(lambda: server.execute(look)[0][0] >= before + 8, within=60)
+    assert server.execute(look)[0][1] == 1
+    assert daemon.stop(within=30) == 0
+
+
+@contextlib.contextmanager
+def locked(server: Server, table: str) -> Iterator[None]:
+    """Nobody can write to the table while the block runs."""
+    connection = server.connect()
+    try:
+        cursor = connection.cursor()
+        if server.vendor == "postgresql":
+            cursor.execute(f"BEGIN; LOCK TABLE {table} IN SHARE MODE")
+        else:
+            cursor.execute(f"LOCK TABLES {table} READ")
+        yield
+    finally:
+        connection.close()
+
+
+def test_sigterm_ends_a_daemon_whose_packets_are_dropped_and_the_log_says_what_is_missing(
+    start: Start, server: Server, proxy: MakeProxy
+) -> None:
+    through = proxy(server)
+    daemon = start("several", "--job", "alone", DATABASE_URL=server.url_through(through.port))
+    daemon.wait_for(re.compile("^alone$"), within=30)
+    through.drop()
+    daemon.wait_for("did not run: ledger", within=60)
+    assert daemon.stop(within=30) == 0
+    assert re.search(r"the ledger of several lacks its last \d+ rows", daemon.stderr)
+    assert "Traceback" not in daemon.output
     server.kill_sessions()
 
 

@@ -125,7 +125,8 @@ class DatabaseLedger:
         try:
             return self._ask(self.rows.newest)
         except Exception as error:
-            if needed and not self._ask(_is_table_missing):
+            is_away = classify(error) is not None
+            if needed and (is_away or not self._ask(_is_table_missing)):
                 raise
             if not needed:
                 self.complain(error)
