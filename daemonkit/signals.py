@@ -93,6 +93,14 @@ limit_reached = Signal(use_caching=True)
 """``reason``: a worker has reached its ``max_ticks``, ``max_seconds`` or ``max_memory``, and waits
 for its supervisor to replace it. Sent at least once every ``pulse`` seconds."""
 
+reload_requested = Signal(use_caching=True)
+"""``reason``: somebody told the daemon to take new code, which is being tried. May be sent from
+another thread."""
+
+reload_failed = Signal(use_caching=True)
+"""``reason``: the new code does not load; the daemon goes on with the old one. May be sent from
+another thread."""
+
 daemon_reloading = Signal(use_caching=True)
 """``reason``: as ``daemon_stopping``, but then the process executes itself anew. May be sent from
 another thread."""

@@ -253,6 +253,64 @@ def test_a_user_installs_for_the_manager_of_its_own(shop: Project) -> None:
     systemctl("disable --now my-shop-100-visit_shop my-shop-100-daemons.target")
 
 
+# Reloading
+
+
+def starts(project: Project, unit: str) -> int:
+    """How often the journal says that a daemon has started, also in other tests."""
+    return project.machine.journal(unit).count(" started: ")
+
+
+def test_reload_waits_until_the_daemons_have_begun_anew(shop: Project) -> None:
+    shop.install("expire_baskets", "daily_report", "--environment-file", "/etc/shop/env")
+    units = ["my-shop-100-expire_baskets.service", "my-shop-100-daily_report.service"]
+    pids = [shop.machine.pid(unit) for unit in units]
+    before = [starts(shop, unit) for unit in units]
+    for turn in (1, 2):
+        done = shop.manage("daemons", "reload", "expire_baskets", "daily_report")
+        for unit, count in zip(units, before, strict=True):
+            assert f"reloaded {unit}: " in done.stdout
+            assert starts(shop, unit) == count + turn
+            assert shop.machine.show(unit, "ActiveState") == "active"
+    assert [shop.machine.pid(unit) for unit in units] == pids
+
+
+def test_reload_refuses_in_one_sentence(shop: Project) -> None:
+    done = shop.manage("daemons", "reload", "expire_baskets", check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("CommandError: daemonkit@expire_baskets.service does not run")
+    shop.install("expire_baskets", "--environment-file", "/etc/shop/env")
+    shop.machine.run("systemctl", "stop", "my-shop-100-expire_baskets")
+    done = shop.manage("daemons", "reload", "expire_baskets", check=False)
+    assert done.returncode == 1
+    assert "`systemctl start my-shop-100-expire_baskets.service`" in done.stderr
+
+
+def test_reload_of_code_that_does_not_load_ends_with_1(shop: Project) -> None:
+    daemon = "class Command(BaseDaemonCommand):\n    schedule = Every(seconds=30)\n\n    "
+    shop.command("changing", f"{daemon}def tick(self): ...\n")
+    settings = "DJANGO_SETTINGS_MODULE=depot_settings"
+    script = f'cd "$0" && {settings} exec venv/bin/python manage.py daemons "$@"'
+    shop.machine.run("sh", "-c", script, shop.folder, "install", "changing")
+    shop.command("changing", f"{daemon}def tick(self: ...\n")
+    done = shop.machine.run("sh", "-c", script, shop.folder, "reload", "changing", check=False)
+    assert done.returncode == 1
+    assert "my-shop-100-changing.service" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_reload_of_the_target_reloads_every_daemon(shop: Project) -> None:
+    shop.install("expire_baskets", "daily_report", "--environment-file", "/etc/shop/env")
+    units = ["my-shop-100-expire_baskets.service", "my-shop-100-daily_report.service"]
+    pids = [shop.machine.pid(unit) for unit in units]
+    before = [starts(shop, unit) for unit in units]
+    shop.machine.run("systemctl", "reload", "my-shop-100-daemons.target")
+    eventually(
+        lambda: [starts(shop, unit) for unit in units] == [count + 1 for count in before], 20
+    )
+    assert [shop.machine.pid(unit) for unit in units] == pids
+
+
 # Uninstalling
 
 
@@ -308,17 +366,6 @@ def test_uninstall_refuses_in_one_sentence(shop: Project, other: Project) -> Non
         assert sentence in done.stderr
         assert len(done.stderr.splitlines()) == 1
     assert shop.machine.show("shop-expire_baskets.service", "ActiveState") == "active"
-
-
-def test_a_reload_of_the_target_reloads_every_daemon(shop: Project) -> None:
-    shop.install("expire_baskets", "daily_report", "--environment-file", "/etc/shop/env")
-    units = ["my-shop-100-expire_baskets.service", "my-shop-100-daily_report.service"]
-    pids = [shop.machine.pid(unit) for unit in units]
-    shop.machine.run("systemctl", "reload", "my-shop-100-daemons.target")
-    for unit in units:
-        shop.machine.wait_for(unit, "begins anew: SIGHUP")
-        eventually(lambda unit=unit: shop.machine.journal(unit).count(" started: ") == 2, 20)
-    assert [shop.machine.pid(unit) for unit in units] == pids
 
 
 # The page

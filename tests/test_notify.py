@@ -361,6 +361,21 @@ def test_a_job_that_lasts_a_pulse_changes_nothing_for_the_loop_goes_on(
     notifier.close()
 
 
+def test_a_reload_whose_code_does_not_load_is_over_and_says_so(systemd: NotifySocket) -> None:
+    notifier = Notifier(Quick(), Channel(systemd.address))
+    notifier.ready()
+    notifier.reload_requested()
+    notifier.reload_failed(reason="SyntaxError: invalid syntax")
+    last = systemd.messages()[-1]
+    assert {"READY=1", "ERRNO=8", "WATCHDOG_USEC=17000000"} <= set(last)
+    assert "goes on with the old code: SyntaxError: invalid syntax" in systemd.statuses()[-1]
+    notifier.reload_requested()
+    notifier.reloading(reason="SIGHUP")
+    assert systemd.lines().count("RELOADING=1") == systemd.lines().count("ERRNO=0") == 2
+    assert "the old code" not in systemd.statuses()[-1]
+    notifier.close()
+
+
 def test_the_watchdog_hears_nothing_of_an_overdue_tick(
     systemd: NotifySocket, project: Project
 ) -> None:

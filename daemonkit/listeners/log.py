@@ -63,6 +63,7 @@ class Log(Listener):
             signals.standing_by: self.standing_by,
             signals.leadership_gained: self.gained,
             signals.leadership_lost: self.lost,
+            signals.reload_failed: self.reload_failed,
             signals.daemon_reloading: self.reloading,
             signals.daemon_stopping: self.stopping,
             signals.daemon_forced: self.forced,
@@ -187,6 +188,9 @@ class Log(Listener):
 
     def lost(self, reason: str, **_: Any) -> None:
         logger.warning("%s leads no more: %s", self.name, reason)
+
+    def reload_failed(self, reason: str, **_: Any) -> None:
+        logger.error("%s goes on with the old code: %s", self.name, reason)
 
     def reloading(self, reason: str, **_: Any) -> None:
         logger.info("%s begins anew: %s", self.name, reason)

@@ -32,6 +32,7 @@ class Line:
         self.ending = ""
         self.override = ""
         self.standing_by = ""
+        self.failed_reload = ""
         self.starts = ""
         self.messages: dict[str, str] = {}
         self.running: dict[str, Running] = {}
@@ -57,7 +58,7 @@ class Line:
     def __str__(self) -> str:
         is_overridden = self.override and not self.ending
         parts = [self.override] if is_overridden else self._parts()
-        text = "; ".join([*parts, self.starts] if self.starts else parts)
+        text = "; ".join([*parts, *filter(None, (self.failed_reload, self.starts))])
         return " ".join(text.split())[:LINE_LENGTH]
 
     def _parts(self) -> list[str]:

@@ -7,6 +7,7 @@ which loads the same apps, has a use for it.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -83,6 +84,8 @@ class Notifier(Listener):
             signals.leadership_gained: self.leads,
             signals.leadership_lost: self.leads_no_more,
             signals.daemon_status: self.status,
+            signals.reload_requested: self.reload_requested,
+            signals.reload_failed: self.reload_failed,
             signals.daemon_reloading: self.reloading,
             signals.daemon_stopping: self.stopping,
             signals.daemon_forced: self.forced,
@@ -185,12 +188,26 @@ class Notifier(Listener):
 
     # The end
 
+    def reload_requested(self, **_: Any) -> None:
+        if not self._is_reloading:
+            self._is_reloading = True
+            self.line.failed_reload = ""
+            now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+            owed = ["RELOADING=1", f"MONOTONIC_USEC={now}", "ERRNO=0", self._interval()]
+            self._say(self._time_to_stop(OPENING_TIME), owed=owed)
+
+    def reload_failed(self, reason: str, **_: Any) -> None:
+        """`daemons reload` asks systemd for the error number; the sentence is for people."""
+        self._is_reloading = False
+        self.line.failed_reload = f"goes on with the old code: {reason}"
+        self._say(owed=["READY=1", f"ERRNO={errno.ENOEXEC}", self._interval()])
+
     def reloading(self, reason: str, **_: Any) -> None:
-        self._is_reloading = True
         self.line.ending = f"begins anew ({reason})"
-        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        owed = ["RELOADING=1", f"MONOTONIC_USEC={now}", self._interval()]
-        self._say(self._time_to_stop(OPENING_TIME), owed=owed)
+        if self._is_reloading:
+            self._say()
+        else:
+            self.reload_requested()
 
     def stopping(self, reason: str, **_: Any) -> None:
         self._is_reloading, self._is_stopping = False, True

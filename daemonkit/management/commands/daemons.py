@@ -16,6 +16,7 @@ from daemonkit.management.actions.job_runs import JobRuns
 from daemonkit.management.actions.list_daemons import ListDaemons
 from daemonkit.management.actions.next_due_times import NextDueTimes
 from daemonkit.management.actions.print_unit import PrintUnit
+from daemonkit.management.actions.reload import ReloadDaemons
 from daemonkit.management.actions.uninstall import Uninstall
 
 DEFAULT = ListDaemons()
@@ -28,6 +29,7 @@ ACTIONS: dict[str, Action] = {
         CheckDatabases(),
         PrintUnit(),
         Install(),
+        ReloadDaemons(),
         Uninstall(),
     )
 }
