@@ -7,7 +7,7 @@ This file is what a user of daemonkit writes against. How Django starts a daemon
 from __future__ import annotations
 
 import contextlib
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any
 
 from daemonkit import signals
@@ -73,12 +73,14 @@ class BaseDaemonCommand(StartedByDjango):
         """One unit of work, inside ``fresh_connections``. It may be ``async``."""
         raise NotImplementedError("write tick()")
 
-    def lifespan(self) -> AbstractContextManager[Any]:
-        """A context manager that is open for as long as the daemon runs: for sockets, clients."""
+    def lifespan(self) -> AbstractContextManager[Any] | AbstractAsyncContextManager[Any]:
+        """A context manager that is open for as long as the daemon runs: for sockets, clients. It
+        may be an async one."""
         return contextlib.nullcontext()
 
-    def on_error(self, iteration: Iteration) -> None:
-        """Called after a tick that failed, when it is logged and before the back-off."""
+    def on_error(self, iteration: Iteration) -> Any:
+        """Called after a tick that failed, when it is logged and before the back-off. It may be
+        ``async``."""
 
     @property
     def has_tick(self) -> bool:

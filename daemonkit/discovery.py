@@ -13,7 +13,6 @@ import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from asgiref.sync import async_to_sync
 from django.core.management import call_command, get_commands, load_command_class
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.module_loading import import_string
@@ -112,7 +111,7 @@ class CallableDaemon(_Borrowed):
     def __init__(self, path: str, work: Any) -> None:
         super().__init__(path)
         self.help = (work.__doc__ or "").strip().partition("\n")[0]
-        self._work = async_to_sync(work) if inspect.iscoroutinefunction(work) else work
+        self._work = work
 
     def tick(self) -> Any:
         return self._work()

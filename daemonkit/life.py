@@ -7,11 +7,11 @@ what an iteration means for the process, of ``verdict.Verdict``.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any
 
-from asgiref.sync import async_to_sync
 from django.core.management.base import CommandError
 
 from daemonkit import signals
@@ -34,12 +34,17 @@ from daemonkit.watched import WatchedLife
 
 if TYPE_CHECKING:
     from daemonkit.daemon import Daemon
+    from daemonkit.event_loop.loop import EventLoop
     from daemonkit.leading.leader import Leadership
 
 
 PUT_BACK_INTERVAL = 0.05
 """Seconds: how often a loop that does not wait between its ticks looks whether one of them has
 changed the signal handlers. A loop that waits looks before each wait."""
+
+
+SERVING_INTERVAL = 0.02
+"""Seconds: how often a life that waits for its jobs to end looks for sync work of its tasks."""
 
 
 class Life:
@@ -78,6 +83,9 @@ class Life:
         self._put_back: list[str] = []
         self._signals_were_put_back_at = self.begun.monotonic
         self._folder = reexec.working_folder()
+        self._home: int | None = None
+        self._opening_loop = threading.Lock()
+        self._raised: BaseException | None = None
 
     @property
     def stop(self) -> Stop:
@@ -113,7 +121,7 @@ class Life:
     def opened(self, first: Callable[[], object] = lambda: None) -> Iterator[None]:
         """Checks and ``first`` done and ``lifespan()`` open, however long the database takes to
         answer."""
-        with kept_between_units(), ExitStack() as stack:
+        with kept_between_units(), self._event_loop_allowed(), ExitStack() as stack:
             if open_patiently(self, stack, first):
                 announce(signals.daemon_ready, self.daemon)
             yield
@@ -171,6 +179,7 @@ class Life:
         """Wait as the loop does: no longer than a pulse, or until told to stop, or nudged."""
         self._put_signals_back(self.clock.moment())
         self.clock.wait(min(seconds, self.pulse), self.stop.wait_as_loop)
+        self.serve_tasks()
 
     def _put_signals_back(self, now: Moment) -> None:
         """Take the signals again that a tick has taken from us."""
@@ -216,7 +225,9 @@ class Life:
 
     def entitled(self, work: Callable[[], Any]) -> Callable[[], Any]:
         """A unit of work, with the right to go on taken away when this process leads no more."""
-        return self.leadership.entitled(work) if self.leadership else work
+        if self.leadership is None:
+            return work
+        return self.leadership.entitled(lambda: self.awaited(work()))
 
     def begin(self, number: int, due: Moment, job: str = "") -> None:
         if signals.iteration_started.receivers:
@@ -225,8 +236,7 @@ class Life:
     def judge(self, result: Any, schedule: Schedule) -> tuple[Any, Any]:
         """A tick's result, awaited if that was left to us, and what its schedule keeps of it.
         Called inside the unit of work: what it raises is the tick's failure."""
-        if hasattr(type(result), "__await__"):
-            result = async_to_sync(_awaited)(result)
+        result = self.awaited(result)
         return result, schedule.judge(result)
 
     def finish(
@@ -253,11 +263,75 @@ class Life:
     def _call_on_error(self, iteration: Iteration) -> None:
         try:
             with fresh_connections:
-                self.daemon.on_error(iteration)
+                self.awaited(self.daemon.on_error(iteration))
         except BaseException as error:
             if ends_process(error):
                 raise
             logger.exception("%s on_error() failed", self.daemon.name)
+
+    # Async code, on one event loop
+
+    def awaited(self, result: Any) -> Any:
+        """What a method of the daemon's came to, awaited if it is a coroutine. Meanwhile this
+        thread does the sync work that the coroutine hands over."""
+        if not hasattr(type(result), "__await__"):
+            return result
+        if self._home is not None:
+            return self._event_loop().run(result)
+        with self._event_loop_allowed():  # for a bare iterate()
+            return self._event_loop().run(result)
+
+    def held_open(
+        self, manager: AbstractAsyncContextManager[Any]
+    ) -> AbstractContextManager[object]:
+        """An async ``lifespan()`` as a context manager of the main thread."""
+        from daemonkit.event_loop.lifespan import HeldOpen
+
+        return HeldOpen(
+            manager, self._event_loop(), lambda: self.ask_to_stop("its lifespan() has ended")
+        )
+
+    @property
+    def serving_interval(self) -> float:
+        """Seconds after which a wait that nothing interrupts must call ``serve_tasks()``."""
+        return self.pulse if self.watched_life.event_loop is None else SERVING_INTERVAL
+
+    def serve_tasks(self) -> None:
+        """Do the sync work of tasks that live on between ticks, as one unit of work."""
+        loop = self.watched_life.event_loop
+        if loop is None or not loop.has_sync_work:
+            return
+        with fresh_connections:
+            loop.serve_tasks()
+        close_idle(0)
+
+    def _event_loop(self) -> EventLoop:
+        from daemonkit.event_loop.loop import EventLoop
+
+        assert self._home is not None
+        with self._opening_loop:
+            if self.watched_life.event_loop is None:
+                self.watched_life.event_loop = EventLoop(self._home, self.nudge, self._on_exit)
+            return self.watched_life.event_loop
+
+    def _on_exit(self, error: BaseException) -> None:
+        """A task has raised what ends the process."""
+        self._raised = error
+        self.ask_to_stop(f"{type(error).__name__} in a task")
+
+    @contextlib.contextmanager
+    def _event_loop_allowed(self) -> Iterator[None]:
+        """What async code there is in the block shares an event loop, whose tasks end with it."""
+        self._home = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._home, loop = None, self.watched_life.event_loop
+            if loop is not None and (left := loop.close(self.stop_timeout)):
+                logger.error("%s: did not end: %s", self.daemon.name, ", ".join(left))
+            self.watched_life.event_loop = None
+        if self._raised is not None and not self.stop.forced:
+            raise self._raised
 
     # The end
 
@@ -282,10 +356,6 @@ class Life:
             reexec.execute_anew(self.daemon.name, self._folder)
         if ending := self.verdict.ending():
             raise ending
-
-
-async def _awaited(result: Any) -> Any:
-    return await result
 
 
 def _resident() -> int:

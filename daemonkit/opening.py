@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any, Protocol
 
 from django.core.management.base import CommandError
@@ -31,6 +31,9 @@ class Opening(Protocol):
     def stop(self) -> Stop: ...
     def pulsed(self) -> None: ...
     def wait(self, seconds: float) -> None: ...
+    def held_open(
+        self, manager: AbstractAsyncContextManager[Any]
+    ) -> AbstractContextManager[object]: ...
 
 
 def open_patiently(life: Opening, stack: ExitStack, first: Callable[[], object]) -> bool:
@@ -42,7 +45,7 @@ def open_patiently(life: Opening, stack: ExitStack, first: Callable[[], object])
     tries = 0
     while not life.stop.asked:
         try:
-            _open(life.daemon, stack, first)
+            _open(life, stack, first)
             life.verdict.note_opened()
             return True
         except Exception as error:
@@ -56,11 +59,14 @@ def open_patiently(life: Opening, stack: ExitStack, first: Callable[[], object])
     return False
 
 
-def _open(daemon: Daemon, stack: ExitStack, first: Callable[[], object]) -> None:
+def _open(life: Opening, stack: ExitStack, first: Callable[[], object]) -> None:
+    daemon = life.daemon
     with fresh_connections:
         daemon.check_everything()
         first()
-        lifespan = daemon.lifespan()
+        lifespan: Any = daemon.lifespan()
+        if not hasattr(lifespan, "__enter__") and hasattr(lifespan, "__aenter__"):
+            lifespan = life.held_open(lifespan)
         if not hasattr(lifespan, "__enter__"):
             raise CommandError(
                 f"{daemon.name}.lifespan() returned {lifespan!r}: return a context manager",

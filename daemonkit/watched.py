@@ -18,6 +18,7 @@ from daemonkit.signals import announce
 
 if TYPE_CHECKING:
     from daemonkit.daemon import Daemon
+    from daemonkit.event_loop.loop import EventLoop
 
 ANNOUNCING_TIME = 0.5
 """Seconds for the watcher to announce that the life was told to stop, before the life does."""
@@ -43,6 +44,8 @@ class WatchedLife:
         self.pulse, self.stop_timeout = settings.pulse, settings.stop_timeout
         self.tick_timeout = settings.shortest_tick_timeout
         self.may_restart = settings.may_restart
+        self.event_loop: EventLoop | None = None
+        """The loop of its async code, once there is some."""
         self._daemon, self._before_forced_end = daemon, before_forced_end
         self._announced_stopping = threading.Event()
         self._announced_forced = threading.Event()
@@ -56,8 +59,10 @@ class WatchedLife:
         announce(signals.tick_prolonged, self._daemon, job=tick.name)
 
     def on_overdue(self, tick: Tick) -> None:
+        stack = self.event_loop.stack(tick.thread) if self.event_loop is not None else ""
         frame = sys._current_frames().get(tick.thread)
-        stack = "".join(traceback.format_stack(frame)) if frame else ""
+        if not stack and frame is not None:
+            stack = "".join(traceback.format_stack(frame))
         announce(
             signals.tick_overdue, self._daemon, seconds=tick.timeout, stack=stack, job=tick.name
         )
@@ -77,7 +82,12 @@ class WatchedLife:
         announce(signals.daemon_forced, self._daemon, reason=reason)
         self._announced_forced.set()
 
+    def cancel(self, tick: Tick) -> bool:
+        return self.event_loop is not None and self.event_loop.cancel(tick.thread)
+
     def cut(self, threads: set[int], *, for_good: bool) -> None:
+        if for_good and self.event_loop is not None:
+            self.event_loop.cancel_all()
         cut_connections(threads, for_good=for_good)
 
     def announce_end(self) -> None:

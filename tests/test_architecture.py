@@ -24,7 +24,7 @@ LAYERS = """
     error_codes
     exits  clock  errors  conf  formats  models  signals
     iteration
-    schedules  process
+    schedules  process  event_loop
     connections
     daemon
     jobs.job
@@ -49,6 +49,7 @@ STRANGERS = {
     "connections.units": {"process"},
     "schedules": {"signals"},
     "process": {"signals", "iteration", "clock"},
+    "event_loop": {"signals", "iteration", "clock", "errors"},
     "verdict": {"signals", "process.stopping", "connections", "leading", "settings"},
     "pace": {"signals", "process", "connections", "leading", "settings"},
 }
@@ -233,6 +234,7 @@ def test_a_plain_loop_loads_what_it_needs_and_nothing_that_others_need() -> None
         unneeded |= {"cronsim", "daemonkit.checks", "daemonkit.jobs.scheduler"}
         unneeded |= {"daemonkit.leading.lease", "daemonkit.leading.leader"}
         unneeded |= {"daemonkit.listeners.systemd", "daemonkit.workers.supervisor"}
+        unneeded |= {"daemonkit.event_loop.loop"}
         assert not unneeded & sys.modules.keys(), unneeded & sys.modules.keys()
         """,
         DJANGO_SETTINGS_MODULE="config.settings",

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
-from asgiref.sync import async_to_sync, iscoroutinefunction
-
 from daemonkit.clock import Moment
 from daemonkit.iteration import Iteration
 from daemonkit.jobs.due_times import DueTimes
@@ -73,7 +71,7 @@ class ScheduledJob:
         self.is_fixed = job.schedule.is_fixed
         """Whether its due times do not depend on its runs."""
         self.life, self.record, self._loop = life, record, loop
-        self.work = life.entitled(async_to_sync(work) if iscoroutinefunction(work) else work)
+        self.work = life.entitled(work)
         daemons = life.settings.tick_timeout
         self.tick_timeout = daemons if job.tick_timeout == DAEMON_DEFAULT else job.tick_timeout
         self.times = DueTimes(job.schedule, life.pace.since)

@@ -164,8 +164,9 @@ class Scheduler:
         """Let running jobs finish; the watcher insists if they take too long."""
         life, limit = self.life, self.life.settings.max_ticks
         is_over = not limit or self.begun < limit  # or what is queued belongs to it
-        while not self.pool.close(cancel=is_over or life.stop.asked, timeout=life.pulse):
+        while not self.pool.close(cancel=is_over or life.stop.asked, timeout=life.serving_interval):
             life.pulsed()
+            life.serve_tasks()
         self.ledger.flush()
 
     # What is due

@@ -110,6 +110,9 @@ class Tick:
         """When it began, and when it last proved progress."""
         self.is_prolonged = False
         self.overdue_since: float | None = None
+        self.cut_at = math.inf
+        """When its connections are to be cut, once it is overdue."""
+        self.is_cut = False
         self.has_beaten = False
         self._running = running
         self._outer = running.get(self.thread)

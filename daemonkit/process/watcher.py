@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from daemonkit.process.children import Children
 
 UNWINDING = 2.0
-"""Seconds for ``finally`` blocks and context managers, after the cut and before the end."""
+"""Seconds for ``finally`` blocks and context managers: after the cut and before the end, and of a
+task that was cancelled before the cut."""
 
 ABANDONED = 0.8
 """Seconds for the tick in flight of a worker whose supervisor is gone, and then, after the cut, for
@@ -65,6 +66,9 @@ class Watched(Protocol):
     def on_overdue(self, tick: Tick) -> None: ...
     def on_forced(self, reason: str) -> None: ...
     def on_handlers_replaced(self, handlers: Mapping[signal.Signals, object]) -> None: ...
+    def cancel(self, tick: Tick) -> bool:
+        """Cancel the task of a tick that is overdue; False if it has none."""
+
     def cut(self, threads: set[int], *, for_good: bool) -> None: ...
 
 
@@ -90,6 +94,9 @@ class Unattended:
     def on_overdue(self, tick: Tick) -> None: ...
     def on_forced(self, reason: str) -> None: ...
     def on_handlers_replaced(self, handlers: Mapping[signal.Signals, object]) -> None: ...
+    def cancel(self, tick: Tick) -> bool:
+        return False
+
     def cut(self, threads: set[int], *, for_good: bool) -> None: ...
 
 
@@ -286,7 +293,7 @@ class Watcher:
 
     def _time_limit(self, tick: Tick) -> float:
         if tick.overdue_since is not None:
-            return tick.overdue_since + self.watched.pulse
+            return tick.cut_at + (self.watched.pulse if tick.is_cut else 0.0)
         if tick.timeout is None:
             return math.inf
         return tick.touched + tick.timeout
@@ -309,12 +316,21 @@ class Watcher:
             if now < self._time_limit(tick) or self.stop.forced:
                 continue
             if tick.overdue_since is None:
-                tick.overdue_since = now
-                self._tell(self.watched.on_overdue, tick)
+                self._overdue(tick, now)
+            if now < tick.cut_at:
+                continue
+            if not tick.is_cut:
+                tick.is_cut = True
                 self.watched.cut({tick.thread}, for_good=False)
             else:
                 which = f"job {tick.name}" if tick.name else "a tick"
                 self._force(f"{which} past its tick_timeout did not return when it was cut")
+
+    def _overdue(self, tick: Tick, now: float) -> None:
+        """Cancel the task of a tick, if it has one: its connections are cut later then."""
+        tick.overdue_since = now
+        self._tell(self.watched.on_overdue, tick)
+        tick.cut_at = now + UNWINDING if self.watched.cancel(tick) else now
 
     def _mind_the_handlers(self) -> None:
         """Tell of handlers that a tick has replaced: once, as long as they stay the same."""

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
-from asgiref.sync import async_to_sync
 from django.apps import apps
 from django.core.management.base import CommandError
 
@@ -41,7 +40,7 @@ counts it: "tick_timout" has 0.96, "stop_time" has 0.86."""
 
 
 def tick_of(daemon: _Written) -> Callable[[], Any]:
-    """The daemon's ``tick()`` as a plain function.
+    """The daemon's ``tick()``, which may return a coroutine.
 
     Raises ``CommandError`` (exit code 2) if the class is no daemon yet, or makes no sense.
     """
@@ -51,6 +50,11 @@ def tick_of(daemon: _Written) -> Callable[[], Any]:
     _refuse_misspelt_settings(daemon)
     if inspect.isgeneratorfunction(daemon.lifespan):
         raise usage(f"{name}.lifespan() is a generator: put @contextmanager above it")
+    if inspect.isasyncgenfunction(daemon.lifespan):
+        raise usage(f"{name}.lifespan() is a generator: put @asynccontextmanager above it")
+    if inspect.iscoroutinefunction(daemon.lifespan):
+        raise usage(f"{name}.lifespan() is a coroutine: put @asynccontextmanager above it, "
+                    f"and yield where the daemon runs")  # fmt: skip
     _refuse_other_arguments(daemon.on_error, f"{name}.on_error()", "the iteration", None)
     if has_jobs(type(daemon)):
         if daemon.has_tick:
@@ -63,7 +67,7 @@ def tick_of(daemon: _Written) -> Callable[[], Any]:
     if inspect.isgeneratorfunction(tick) or inspect.isasyncgenfunction(tick):
         raise usage(f"{name}.tick() is a generator, which returns before it works: no yield")
     _refuse_other_arguments(tick, f"{name}.tick()", "no arguments")
-    return async_to_sync(tick) if inspect.iscoroutinefunction(tick) else tick
+    return tick
 
 
 def has_jobs(daemon: type[Any]) -> bool:

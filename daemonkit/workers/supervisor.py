@@ -281,6 +281,10 @@ class Supervisor:
     def on_overdue(self, tick: Tick) -> None:
         """Never called: a supervisor does not tick."""
 
+    def cancel(self, tick: Tick) -> bool:
+        """Never called: a supervisor does not tick."""
+        return False
+
     def cut(self, threads: set[int], *, for_good: bool) -> None:
         """Does nothing: a supervisor has no connection."""
 

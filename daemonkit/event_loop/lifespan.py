@@ -1,0 +1,68 @@
+"""An async context manager that is held open for a life."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any
+
+from daemonkit.event_loop.loop import EventLoop
+
+
+class HeldOpen:
+    """An async context manager as a sync one, entered and left in one task of the event loop: a
+    ``TaskGroup`` or a time limit in it is bound to the task that entered it.
+
+    ``on_lost`` is called when it ends before it is left, as a ``TaskGroup`` does when one of its
+    tasks fails. Its error is raised when it is left.
+    """
+
+    def __init__(
+        self,
+        manager: AbstractAsyncContextManager[Any],
+        loop: EventLoop,
+        on_lost: Callable[[], None],
+    ) -> None:
+        self._manager, self._loop, self._on_lost = manager, loop, on_lost
+        self._is_open = self._is_leaving = False
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> None:
+        self._leave = asyncio.Event()
+        self._work = self._loop.start(self._hold(), on_done=self._ended)
+        self._loop.serve_until(lambda: self._is_open or self._work.is_done)
+        if not self._is_open:
+            self._work.outcome()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        self._error, self._is_leaving = error, True
+        self._loop.call(self._leave.set)
+        self._loop.serve_until(lambda: self._work.is_done)
+        try:
+            self._work.outcome()
+        except BaseException as raised:
+            if raised is error:
+                return False
+            raise
+        finally:
+            self._error = None
+        return error is not None  # it was raised inside, and has not come out
+
+    async def _hold(self) -> None:
+        async with self._manager:
+            self._is_open = True
+            self._loop.wake()
+            await self._leave.wait()
+            if self._error is not None:
+                raise self._error
+
+    def _ended(self) -> None:
+        if self._is_open and not self._is_leaving:
+            self._on_lost()
