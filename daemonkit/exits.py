@@ -28,5 +28,5 @@ class Exit(IntEnum):
     is to be started again."""
 
     MISCONFIGURED = 78
-    """The database server, or a missing driver, proves that the settings are wrong
-    (``EX_CONFIG``). Starting again will not help."""
+    """The settings are wrong, as the database server or a missing driver proves, or a table of
+    daemonkit's is missing (``EX_CONFIG``). Starting again will not help."""

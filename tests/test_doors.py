@@ -858,7 +858,7 @@ def test_runs_of_a_database_that_is_away_ends_with_1_and_no_wrong_mend(manage: M
 
 def test_runs_without_the_table_says_how_to_make_it(manage: Manage, server: Server) -> None:
     said = manage("daemons", "runs", env={"DATABASE_URL": server.url})
-    assert said.wait() == Exit.TICK_FAILED
+    assert said.wait() == Exit.MISCONFIGURED
     assert said.stderr.endswith(": run `manage.py migrate daemonkit`")
     assert "Traceback" not in said.stderr
 

@@ -405,7 +405,7 @@ def test_a_leader_without_the_migration_is_refused_with_the_mend(
 ) -> None:
     server.execute(f"DROP TABLE IF EXISTS {TABLE}")
     daemon = manage("run_daemon", "leading", manage_py=LIVES, env={"DATABASE_URL": server.url})
-    assert daemon.wait(PATIENT) == 2
+    assert daemon.wait(PATIENT) == 78
     assert "manage.py migrate daemonkit" in daemon.output
     assert "Traceback" not in daemon.output
 

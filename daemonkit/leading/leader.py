@@ -113,7 +113,7 @@ class Leadership:
         return self._work.is_deposed
 
     def ask_for_the_table(self) -> None:
-        """Raise ``CommandError`` (exit code 2) if the lease's table is not there."""
+        """Raise ``CommandError`` (exit code 78) if the lease's table is not there."""
         require_table(self._name)
 
     def entitled(self, work: Callable[[], Any]) -> Callable[[], Any]:

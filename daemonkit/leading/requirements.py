@@ -19,7 +19,7 @@ def refuse_where_none_can_lead(name: str) -> None:
 
 
 def require_table(name: str) -> None:
-    """Raise ``CommandError`` (exit code 2) if the table of leases is not there."""
+    """Raise ``CommandError`` (exit code 78) if the table of leases is not there."""
     from daemonkit.models import Lease  # models cannot be loaded before the apps are
 
     alias = conf.database()
@@ -29,7 +29,7 @@ def require_table(name: str) -> None:
         raise CommandError(
             f"{name} needs the table {Lease._meta.db_table} to have one leader: "
             f"{how_to_migrate(alias)} ({one_line(error)})",
-            returncode=Exit.USAGE,
+            returncode=Exit.MISCONFIGURED,
         ) from error
 
 

@@ -75,5 +75,5 @@ def _unread(error: django.db.Error | ImproperlyConfigured) -> CommandError:
     mend = f": {how_to_migrate(alias)}" if is_missing else ""
     return CommandError(
         f"the ledger cannot be read: {one_line(error)}{mend}",
-        returncode=Exit.MISCONFIGURED if is_refused else Exit.TICK_FAILED,
+        returncode=Exit.MISCONFIGURED if is_refused or is_missing else Exit.TICK_FAILED,
     )
