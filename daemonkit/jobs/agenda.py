@@ -28,8 +28,11 @@ class Agenda(Generic[Key]):
 
     def pop(self, now: Moment) -> Iterator[Key]:
         """Take what is due by now, in its order."""
-        while (due := self.next_due()) != NEVER and due.monotonic <= now.monotonic:
-            yield heapq.heappop(self._heap)[2]
+        heap = self._heap
+        while heap and heap[0][0] <= now.monotonic:
+            _, number, key, _ = heapq.heappop(heap)
+            if self._valid[key] == number:
+                yield key
 
     def next_due(self) -> Moment:
         """The earliest due time; ``NEVER`` if there is none."""

@@ -49,14 +49,6 @@ class Skip(NamedTuple):
     reason: SkipReason
 
 
-class Decision(NamedTuple):
-    """What follows from a due time: a run for the pool, or a due time that is skipped, or neither
-    as yet."""
-
-    run: Run | None = None
-    skip: Skip | None = None
-
-
 class ScheduledJob:
     """A job, its due times and its run.
 
@@ -112,19 +104,20 @@ class ScheduledJob:
             passed += self.times.take(now, limit)
         return passed
 
-    def decide(self, due: Moment, now: Moment, reason_to_wait: str) -> Decision:
-        """What follows from a due time that has come."""
+    def decide(self, due: Moment, now: Moment, reason_to_wait: str) -> Run | Skip | None:
+        """What follows from a due time that has come: a run for the pool, a due time that is
+        skipped, or neither as yet."""
         with self._lock:
             if self._phase is Phase.ENDING:
                 older, self._deferred = self._deferred, due
-                return Decision(skip=older and Skip(older, SkipReason.GRACE))
+                return None if older is None else Skip(older, SkipReason.GRACE)
             if reason := self._skip_reason(due, now, reason_to_wait):
-                return Decision(skip=Skip(due, reason))
+                return Skip(due, reason)
             if self._phase is Phase.QUEUED and self._run is not None:
                 older, self._run.due = self._run.due, due
-                return Decision(skip=Skip(older, SkipReason.GRACE))
+                return Skip(older, SkipReason.GRACE)
             self._phase, self._run = Phase.QUEUED, Run(self, due)
-            return Decision(run=self._run)
+            return self._run
 
     def skip_reason(self, due: Moment, now: Moment, reason_to_wait: str) -> SkipReason | None:
         """Why a due time that has passed is not run; None if nothing hinders it."""

@@ -21,7 +21,7 @@ from daemonkit.jobs.agenda import Agenda
 from daemonkit.jobs.ledger import DatabaseLedger, Ledger, NoLedger
 from daemonkit.jobs.record import Record
 from daemonkit.jobs.run import Run
-from daemonkit.jobs.scheduled_job import ScheduledJob
+from daemonkit.jobs.scheduled_job import ScheduledJob, Skip
 from daemonkit.jobs.skip_reason import SkipReason
 from daemonkit.jobs.wall_clock import WallClock
 from daemonkit.life import Life
@@ -207,19 +207,24 @@ class Scheduler:
         self, job: ScheduledJob, passed: list[Moment], now: Moment, reason_to_wait: str
     ) -> None:
         """Run the newest of the due times that have come, or skip it; skip those before it."""
-        for due in passed[:-1]:
-            reason = job.skip_reason(due, now, reason_to_wait) or SkipReason.GRACE
-            self.record.skipped(job.name, due, reason)
-        for due in passed[-1:]:
-            run, skip = job.decide(due, now, reason_to_wait)
-            if run is not None:
-                self._ready.append(run)
+        if len(passed) > 1:
+            for due in passed[:-1]:
+                reason = job.skip_reason(due, now, reason_to_wait) or SkipReason.GRACE
+                self.record.skipped(job.name, due, reason)
+        if passed:
+            outcome = job.decide(passed[-1], now, reason_to_wait)
+            if isinstance(outcome, Run):
+                self._ready.append(outcome)
                 self.begun += 1
-            elif skip is not None and job.is_fixed:
-                self.record.skipped(job.name, *skip)
-            elif skip is not None:  # nothing else would make it due again
-                job.times.next = now.later(self.life.pulse)
+            elif outcome is not None:
+                self._skip(job, outcome, now)
         self.agenda.put(job, job.next_due)
+
+    def _skip(self, job: ScheduledJob, skip: Skip, now: Moment) -> None:
+        if job.is_fixed:
+            self.record.skipped(job.name, *skip)
+        else:  # nothing else would make it due again
+            job.times.next = now.later(self.life.pulse)
 
     # From other threads
 
