@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -143,6 +145,26 @@ def test_what_psycopgs_pool_has_lent_is_never_lent_again_after_a_cut(
         session(probe)  # outside of a unit of work: nothing of ours looks at it before its use
         connections[probe].close()
     assert connections[probe].pool.get_stats()["pool_size"] <= 2
+
+
+def test_what_a_failed_unit_held_is_free_without_the_garbage_collector(
+    server: Server, alias: MakeAlias
+) -> None:
+    """The connection, too: a pool may count those that are still there."""
+    probe = alias(server, CONN_MAX_AGE=None)
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(Error), fresh_connections:
+            with connections[probe].cursor() as cursor:
+                raw = weakref.ref(connections[probe].connection)
+                cursor.execute("SELECT nonsense")
+        del cursor
+        with fresh_connections:
+            session(probe)
+        assert raw() is None
+    finally:
+        gc.enable()
 
 
 # An error is remembered, even if the code that made the query caught it

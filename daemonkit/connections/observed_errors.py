@@ -43,7 +43,12 @@ class ObservedErrors(DatabaseErrorWrapper):
             return
         if isinstance(error, (Error, self.wrapper.Database.Error)):
             self._observe(error)
-        super().__exit__(kind, error, traceback)
+        try:
+            super().__exit__(kind, error, traceback)
+        except Error as translated:
+            # Without Django's frame in its traceback, which refers to the error itself. What the
+            # error holds, the connection too, would only be freed by the garbage collector.
+            raise translated.with_traceback(traceback) from error
 
     def _observe(self, error: BaseException) -> None:
         with contextlib.suppress(TypeError):  # a driver's class that allows no weak references
