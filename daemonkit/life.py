@@ -113,8 +113,8 @@ class Life:
             raise
         finally:
             self.watched_life.announce_end()
-            self.stop.over = True
-            reason = self.stop.reason or self.verdict.outcome or raised
+            self.watched_life.is_over = True
+            reason = self.stop.forced or self.stop.reason or self.verdict.outcome or raised
             announce(signals.daemon_stopped, self.daemon, reason=reason)
 
     @contextlib.contextmanager
@@ -124,7 +124,10 @@ class Life:
         with kept_between_units(), self._event_loop_allowed(), ExitStack() as stack:
             if open_patiently(self, stack, first):
                 announce(signals.daemon_ready, self.daemon)
-            yield
+            try:
+                yield
+            finally:
+                self.watched_life.begin_to_end()
 
     def campaigning(self) -> AbstractContextManager[None]:
         """Taking part in the election of a leader, where there is one."""

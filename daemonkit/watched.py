@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from daemonkit import signals
 from daemonkit.connections.cutting import cut_connections
-from daemonkit.listeners.log import logger
+from daemonkit.listeners.log import logger, plain_logging
 from daemonkit.process.stopping import Stop, Tick
 from daemonkit.settings.settings import Settings
 from daemonkit.signals import announce
@@ -46,9 +48,16 @@ class WatchedLife:
         self.may_restart = settings.may_restart
         self.event_loop: EventLoop | None = None
         """The loop of its async code, once there is some."""
+        self._verbosity, self._log_format = settings.verbosity, settings.log_format
         self._daemon, self._before_forced_end = daemon, before_forced_end
+        self.ending_since = math.inf
+        self.is_over = False
         self._announced_stopping = threading.Event()
         self._announced_forced = threading.Event()
+
+    def begin_to_end(self) -> None:
+        """Note that the life has begun to close what it has opened."""
+        self.ending_since = time.monotonic()
 
     def on_asked(self, reason: str) -> None:
         moment = signals.daemon_reloading if self.stop.reloading else signals.daemon_stopping
@@ -84,6 +93,11 @@ class WatchedLife:
 
     def cancel(self, tick: Tick) -> bool:
         return self.event_loop is not None and self.event_loop.cancel(tick.thread)
+
+    def on_left(self, reason: str) -> None:
+        """The life is over, and its log with it, but the process did not end."""
+        with plain_logging(self._verbosity, self._log_format):
+            logger.critical("%s forced to end: %s", self._daemon.name, reason)
 
     def cut(self, threads: set[int], *, for_good: bool) -> None:
         if for_good and self.event_loop is not None:

@@ -29,6 +29,11 @@ class Children:
     def __init__(self, pid: int) -> None:
         self._found = list(_descendants(pid))
 
+    @property
+    def pids(self) -> list[int]:
+        """The numbers of those that live."""
+        return [each.pid for each in self._alive()]
+
     def terminate(self) -> None:
         self._signal(signal.SIGTERM)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import faulthandler
-import os
 import signal
 import sys
 import threading
@@ -13,7 +12,6 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-from daemonkit.exits import Exit
 from daemonkit.process.stopping import Stop
 from daemonkit.process.watcher import (
     STOP_SIGNALS,
@@ -23,10 +21,6 @@ from daemonkit.process.watcher import (
     Watched,
     Watcher,
 )
-
-PATIENCE = 1.0
-"""Seconds, from when a process was told to stop, in which the end of the interpreter may not be
-hurried: a second signal so soon is the first one delivered twice, or a storm of them."""
 
 _standing: Watcher | None = None
 _here = threading.local()
@@ -60,7 +54,7 @@ def on_signals(
             yield standing
         finally:
             if not standing.stop.forced:
-                standing.watched = outer
+                standing.watch_the_end(outer)
         return
     if to_the_end and None in (sys.stdin, sys.stdout, sys.stderr):
         from daemonkit.process.streams import open_closed_streams
@@ -68,11 +62,15 @@ def on_signals(
         open_closed_streams()
     stop = Stop()
     watcher = Watcher(stop, watched, orders=orders)
+    is_main = threading.current_thread() is threading.main_thread()
+    watcher.guards_process = to_the_end = to_the_end and is_main
     try:
         with watcher.restored as restored:
-            if threading.current_thread() is threading.main_thread():
+            if is_main:
                 _standing = watcher
                 _take_signals(watcher, restored)
+            if to_the_end:
+                atexit.register(_ignore_signals)
             watcher.start()
             try:
                 yield watcher
@@ -82,16 +80,22 @@ def on_signals(
                 if stop.forced:
                     _ignore_signals()
                     watcher.end_children()
-                elif to_the_end:
-                    _bear_late_signals(stop)
     finally:
-        if _standing is watcher:
-            _standing = None
-        watcher.close()
-        if not stop.forced:
-            stop.close()
-            if passed_on and stop.signum is not None:
+        if to_the_end and not stop.forced:
+            watcher.let_process_end()
+        else:
+            _end(watcher)
+            if passed_on and stop.signum is not None and not stop.forced:
                 signal.raise_signal(stop.signum)
+
+
+def _end(watcher: Watcher) -> None:
+    global _standing
+    if _standing is watcher:
+        _standing = None
+    watcher.close()
+    if not watcher.stop.forced:
+        watcher.stop.close()
 
 
 def _take_signals(watcher: Watcher, restored: contextlib.ExitStack) -> None:
@@ -121,6 +125,8 @@ def tell_the_watcher(signum: int, frame: FrameType | None) -> None:
     """
     if _standing is not None:
         _standing.tell(signum)
+        if _standing.is_leaving:
+            time.sleep(UNWINDING)
 
 
 def put_back() -> list[str]:
@@ -162,6 +168,7 @@ def hold_still() -> None:
     if _standing is not None:
         _here.mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         _here.holds = Watcher.acting.acquire(timeout=UNWINDING)
+        _standing.forks()
 
 
 def forget_in_child() -> None:
@@ -182,25 +189,9 @@ def let_go() -> None:
         if _here.holds:
             _here.holds = False
             Watcher.acting.release()
+        if _standing is not None:
+            _standing.look_again()  # in the parent: it expects Python again
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-def _bear_late_signals(stop: Stop) -> None:
-    """Until the interpreter ends a signal changes nothing, unless it shows impatience with threads
-    that the interpreter waits for."""
-    if threading.current_thread() is not threading.main_thread():
-        return
-    patient_until = min(stop.asked_at, time.monotonic()) + PATIENCE
-
-    def bear(signum: int, frame: FrameType | None) -> None:
-        if time.monotonic() > patient_until:
-            os._exit(Exit.FORCED)
-
-    signal.set_wakeup_fd(-1)
-    for signum in STOP_SIGNALS:
-        if signal.getsignal(signum) is tell_the_watcher:
-            signal.signal(signum, bear)
-    atexit.register(_ignore_signals)  # when those threads have ended
 
 
 def _ignore_signals() -> None:

@@ -34,8 +34,6 @@ class Stop:
         """The signal that asked for the end, if it was one."""
         self.forced: str | None = None
         self.reloading = False
-        self.over = False
-        """Whether all is done that there was to do: what insists now has come too late."""
         self.asked_at = math.inf
         self.touched = -math.inf
         self.ticks: dict[int, Tick] = {}

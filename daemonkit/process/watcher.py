@@ -21,9 +21,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias
 
 from daemonkit.exits import Exit
+from daemonkit.process import deadlock
 from daemonkit.process.stopping import Stop, Tick, close_pipe, milliseconds, pipe, replace_pipe
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ SAME_BURST = 0.05
 """A second signal that follows this fast (seconds) is the first one delivered twice, to the
 process and to its group, as ``timeout(1)`` and some supervisors do."""
 
+LATE_BURST = 1.0
+"""The same while the interpreter ends. There is nothing left to be cut then, so that a storm of
+signals need not change the exit code."""
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 Handler: TypeAlias = Callable[[int, FrameType | None], Any]
@@ -60,6 +65,11 @@ class Watched(Protocol):
     pulse: float
     may_restart: bool
     """Whether SIGHUP has it execute itself anew. If not, SIGHUP stops it."""
+    ending_since: float
+    """When it began to end, told or not; infinity before. What is still open must then close within
+    ``stop_timeout``."""
+    is_over: bool
+    """Whether all is done that there was to do: who insists now comes too late."""
 
     def on_asked(self, reason: str) -> None: ...
     def on_prolonged(self, tick: Tick) -> None: ...
@@ -69,6 +79,7 @@ class Watched(Protocol):
     def cancel(self, tick: Tick) -> bool:
         """Cancel the task of a tick that is overdue; False if it has none."""
 
+    def on_left(self, reason: str) -> None: ...
     def cut(self, threads: set[int], *, for_good: bool) -> None: ...
 
 
@@ -88,6 +99,8 @@ class Unattended:
     tick_timeout: float | None = None
     pulse: float = 10.0
     may_restart: bool = True
+    ending_since: float = math.inf
+    is_over: bool = False
 
     def on_asked(self, reason: str) -> None: ...
     def on_prolonged(self, tick: Tick) -> None: ...
@@ -96,6 +109,9 @@ class Unattended:
     def on_handlers_replaced(self, handlers: Mapping[signal.Signals, object]) -> None: ...
     def cancel(self, tick: Tick) -> bool:
         return False
+
+    def on_left(self, reason: str) -> None:
+        sys.stderr.write(f"forced to end: {reason}\n")
 
     def cut(self, threads: set[int], *, for_good: bool) -> None: ...
 
@@ -119,6 +135,16 @@ class Watcher:
         """The signals that are ours, and our handler of each."""
         self._foreign: dict[signal.Signals, object] = {}
         self._untold: Counter[int] = Counter()
+        self.guards_process = False
+        """Whether the process is to end with what is watched, and may be ended by force."""
+        self.starts_children = True
+        """Whether the children of this process are the project's, and end with it."""
+        self._stop_timeout = watched.stop_timeout
+        self._last_life = watched
+        self.is_leaving = False
+        """Whether the process ends within a moment, and its main thread is to do nothing more."""
+        self._expects_python = False
+        self._process_ends_since = math.inf
         self._abandoned_at = self._leave_at = math.inf
         self._closing = False
         self._reader, self._writer = pipe()
@@ -134,10 +160,27 @@ class Watcher:
 
     def watch(self, watched: Watched) -> None:
         """Watch this from now on. What has been asked before it began holds for it."""
-        self.watched = watched
+        self.watched = self._last_life = watched
+        self._stop_timeout = watched.stop_timeout
         if self.stop.reloading and not watched.may_restart:
             self.stop.reloading = False
         self.look_again()
+
+    def watch_the_end(self, outer: Watched) -> None:
+        """A life inside another block has ended: watch what was watched before."""
+        self.watched = outer
+        if not isinstance(outer, Unattended):
+            self._last_life = outer
+        self.look_again()
+
+    def let_process_end(self) -> None:
+        """Bound what is left: threads and children that the interpreter waits for, and ``atexit``
+        functions. Called when nothing else is to happen in this process."""
+        if self._process_ends_since == math.inf:
+            self._process_ends_since = time.monotonic()
+            if self._thread is None:
+                self.start()
+            self.look_again()
 
     def tell(self, signum: int) -> None:
         """Hear of a signal from its Python-level handler."""
@@ -183,12 +226,14 @@ class Watcher:
         """Have no thread for the block, because it forks: it calls ``look()`` instead, which the
         death of a child wakes as well. It must insist by itself: nothing ends its process."""
         self._end_thread()
+        self.starts_children = False
         child = signal.getsignal(signal.SIGCHLD)
         signal.signal(signal.SIGCHLD, _only_wake)
         self.restored.callback(signal.signal, signal.SIGCHLD, child or signal.SIG_DFL)
         try:
             yield
         finally:
+            self.starts_children = True
             if not self.stop.forced:
                 self.start()
 
@@ -199,7 +244,28 @@ class Watcher:
 
     def _watch(self) -> None:
         while not self._closing:
+            with Watcher.acting:
+                self._expect_python()
             self.look()
+        self._expect_nothing()
+
+    def _expect_python(self) -> None:
+        """Have C code that keeps Python's lock for longer than a tick may take end the process."""
+        limit = self.watched.tick_timeout if self.guards_process else None
+        if limit is None:
+            self._expect_nothing()
+        else:
+            self._expects_python = True
+            deadlock.expect_python_within(limit + self.watched.pulse)
+
+    def forks(self) -> None:
+        """Before a fork: a child could not take back the timer of a thread that it has not got."""
+        self._expect_nothing()
+
+    def _expect_nothing(self) -> None:
+        if self._expects_python:
+            self._expects_python = False
+            deadlock.expect_nothing()
 
     def look(self, seconds: float = math.inf, others: Iterable[int] = ()) -> set[int]:
         """Wait for a signal, an order, a deadline or so many seconds, and act on what has come.
@@ -256,8 +322,15 @@ class Watcher:
             stop.reloading = False  # now it is to end, and not to begin anew
             stop.signum = signum
             self._ask(name)
-        elif not stop.over and time.monotonic() - stop.asked_at > SAME_BURST:
+        elif time.monotonic() - stop.asked_at > self._burst:
             self._force(f"a second signal, {name}")
+
+    @property
+    def _burst(self) -> float:
+        """Seconds after the first signal in which another one is none."""
+        if self._process_ends_since < math.inf:
+            return LATE_BURST
+        return math.inf if self._last_life.is_over else SAME_BURST
 
     def _take_orders(self) -> None:
         assert self.orders is not None
@@ -281,9 +354,14 @@ class Watcher:
             _aside(work, *arguments)
 
     def _stop_deadline(self) -> float:
-        if not self.stop.asked or self.stop.forced:
+        """When all that is to end must have ended: so long after it was told to stop, or after it
+        began to end by itself."""
+        stop, process_ends = self.stop, self._process_ends_since
+        if stop.forced:
             return math.inf
-        return max(self.stop.asked_at, self.stop.touched) + self.watched.stop_timeout
+        since = stop.asked_at if stop.asked else min(self.watched.ending_since, process_ends)
+        deadline = max(since, stop.touched) + self._stop_timeout
+        return deadline if process_ends == math.inf else max(deadline, process_ends + UNWINDING)
 
     def _tick_deadline(self, tick: Tick) -> float:
         """When something is to be done about a tick: it has lasted one pulse, or too long."""
@@ -306,7 +384,8 @@ class Watcher:
             self._force("the supervisor is gone")
             self._leave_at = min(self._leave_at, now + ABANDONED)
         if now >= self._stop_deadline():
-            self._force(f"stop_timeout of {self.watched.stop_timeout:g} s ran out")
+            reason = f"stop_timeout of {self._stop_timeout:g} s ran out"
+            self._force(reason + self._whom_it_waits_for())
         if self.stop.ticks:
             self._mind_the_handlers()
         for tick in list(self.stop.ticks.values()):
@@ -332,6 +411,14 @@ class Watcher:
         self._tell(self.watched.on_overdue, tick)
         tick.cut_at = now + UNWINDING if self.watched.cancel(tick) else now
 
+    def _whom_it_waits_for(self) -> str:
+        """Which thread or child will not end, in words; "" where a tick or a worker is the one."""
+        if self.stop.ticks or not self.starts_children:
+            return ""
+        from daemonkit.process.ending import what_stands  # not for a process that ends well
+
+        return f" for {what_stands()}"
+
     def _mind_the_handlers(self) -> None:
         """Tell of handlers that a tick has replaced: once, as long as they stay the same."""
         foreign = self.foreign_handlers()
@@ -342,6 +429,8 @@ class Watcher:
     def _force(self, reason: str) -> None:
         if self.stop.forced:
             return
+        if self._process_ends_since < math.inf:
+            self._leave(reason)
         self.stop.forced = reason
         self.stop.reloading = False
         running = list(self.stop.ticks.values())
@@ -351,7 +440,7 @@ class Watcher:
             self._leave_at = time.monotonic() + UNWINDING
         self.watched.cut({self._home, *list(self.stop.ticks)}, for_good=True)
         self._tell(self.watched.on_forced, reason)
-        if self._thread is not None:  # a supervisor's children are workers, which it ends itself
+        if self.starts_children:
             _aside(self._terminate_children)
 
     def _terminate_children(self) -> None:
@@ -361,19 +450,32 @@ class Watcher:
         self._children.terminate()
 
     def end_children(self) -> None:
-        """After a forced end: kill what this process has started, if SIGTERM does not end it."""
-        if self._thread is None:
+        """At a forced end: kill what this process has started, if SIGTERM does not end it."""
+        if not self.starts_children:
             return
         if self._children is None:  # the tick was faster than the watcher
             self._terminate_children()
         assert self._children is not None
         self._children.end(CHILDREN_TIME)
 
-    def _leave(self) -> None:
+    def _leave(self, reason: str = "") -> NoReturn:
+        """End the process. With a reason it is one that nobody has announced."""
+        self._hold_main_thread()
+        if reason:
+            _aside(self._last_life.on_left, reason)
+            self.end_children()
         if self._children is not None:
             self._children.kill()
         _aside(flush)
         os._exit(Exit.FORCED)
+
+    def _hold_main_thread(self) -> None:
+        """Keep the main thread from ending the process, with another exit code, when the children
+        that it waits for end."""
+        self.is_leaving = True
+        for signum in self.taken.keys() - self.foreign_handlers().keys():
+            signal.pthread_kill(self._home, signum)
+            return
 
 
 def _has_terminal() -> bool:

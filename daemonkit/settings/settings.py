@@ -55,6 +55,7 @@ class Settings:
         """Whether SIGHUP executes the process anew: not one that is to end by itself, and not that
         of a program which runs the daemon by ``call_command()``."""
         self.verbosity = int(options.get("verbosity", 1))
+        self.log_format: str | None = options.get("log_format")
         self.clock: Clock = options.get("clock") or Clock()
 
     def _raises_errors(self, daemon: Daemon, options: Mapping[str, Any]) -> bool:

@@ -50,8 +50,7 @@ def work(
         ):
             code = _exit_code_of(live)
             if not watcher.stop.forced:
-                watcher.stop.ask("its life is over")  # from here on, stop_timeout bounds the end
-                watcher.look_again()
+                watcher.let_process_end()
                 _end_as_an_interpreter_does()
     except BaseException:
         traceback.print_exc()

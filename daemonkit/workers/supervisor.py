@@ -75,6 +75,8 @@ class Supervisor:
         self._kill_at = math.inf
 
     may_restart = True
+    ending_since = math.inf
+    is_over = False
 
     @property
     def life(self) -> Supervisor:
@@ -108,7 +110,7 @@ class Supervisor:
     def _announced(self) -> Iterator[None]:
         announce(signals.daemon_started, self)
         yield
-        self.stop.over = True
+        self.is_over = True
         reason = self.stop.reason or ""
         logger.info("supervisor stopped: %s", reason)
         announce(signals.daemon_stopped, self, reason=reason)
@@ -274,6 +276,9 @@ class Supervisor:
 
     def on_prolonged(self, tick: Tick) -> None:
         """Never called: a supervisor does not tick."""
+
+    def on_left(self, reason: str) -> None:
+        logger.critical("supervisor forced to end: %s", reason)
 
     def on_handlers_replaced(self, handlers: object) -> None:
         """Never: a supervisor runs no code of the project's."""
