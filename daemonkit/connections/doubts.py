@@ -107,7 +107,7 @@ def is_lost_elsewhere(link: Link) -> bool:
 def may_roll_back(link: Link, wrapper: Wrapper, behind: list[Failure]) -> bool:
     """Whether what is open may be rolled back without a word: the settings turn autocommit off, or
     the unit of work ended in nothing worse than an IntegrityError."""
-    if wrapper.connection is None or wrapper.in_atomic_block or link.session.seems_idle():
+    if wrapper.connection is None or wrapper.in_atomic_block or link.raw.session.seems_idle():
         return False
     ended_harmlessly = bool(behind) and all(failure.is_harmless for failure in behind)
     return ended_harmlessly or not wrapper.settings_dict["AUTOCOMMIT"]
@@ -121,6 +121,6 @@ def left_open(link: Link, wrapper: Wrapper) -> str | None:
         return None
     if wrapper.autocommit != wrapper.settings_dict["AUTOCOMMIT"]:
         return "left autocommit off"
-    if not link.session.is_in_transaction():
+    if not link.raw.session.is_in_transaction():
         return None
     return "lost it in a transaction" if link.has_been_hung_up() else "left a transaction open"

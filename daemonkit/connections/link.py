@@ -1,9 +1,8 @@
-"""One link: what we know of one thread's connection to one database, and how to drop or cut it."""
+"""One link: what we know of one thread's connection to one database, and how to drop it."""
 
 from __future__ import annotations
 
 import contextlib
-import select
 import sys
 import weakref
 from collections.abc import Callable
@@ -12,11 +11,9 @@ from typing import Any, Protocol
 
 from django.db import Error, OperationalError
 
-from daemonkit.connections.lending import pool_of
 from daemonkit.connections.observed_errors import ObservedErrors
 from daemonkit.connections.pauses import site_of
-from daemonkit.connections.sessions import MySQLSession, Session, session_of
-from daemonkit.connections.sockets import cut_socket, descriptor_of
+from daemonkit.connections.raw_connection import RawConnection
 from daemonkit.connections.statements import is_plain
 from daemonkit.connections.wrappers import (
     Wrapper,
@@ -25,10 +22,6 @@ from daemonkit.connections.wrappers import (
     reset,
     roll_back_in_memory,
 )
-
-ALIVE_BYPASS = 0.5
-"""Seconds after its last good query for which a connection is validated by a look at its socket
-alone. HikariCP calls the idea the alive bypass window, and has the same default."""
 
 
 class Holder(Protocol):
@@ -39,10 +32,11 @@ class Holder(Protocol):
 
 
 class Link:
-    """The raw connection behind one of Django's wrappers, while it stands.
+    """One of Django's wrappers, as its thread cares for it.
 
-    It sits in the wrapper's ``execute_wrappers`` as the witness of its queries, and in the place
-    of the wrapper's ``is_usable``, which Django calls before the first query of a unit of work.
+    It witnesses the wrapper's queries (``execute_wrappers``) and errors (``wrap_database_errors``),
+    and stands in for its ``is_usable()``, which Django asks before the first query of a unit of
+    work.
     """
 
     def __init__(self, wrapper: Wrapper, holder: Holder) -> None:
@@ -50,45 +44,47 @@ class Link:
         """Call it: None once Django has let go of its wrapper."""
         self._holder = holder
         self._is_dropping = False
+        self.callers = False
+        """Whether a transaction was open when the unit of work began: then it is the caller's."""
         wrapper.execute_wrappers.insert(0, self.witness)  # first: others take theirs off by pop()
         wrapper.is_usable = self.is_usable
         self.errors = ObservedErrors(wrapper, self)
         self.connected()
 
     def connected(self) -> None:
-        """Look at a raw connection that was just made."""
+        """Look at a connection that was just made."""
         wrapper = self.wrapper()
         assert wrapper is not None
-        settings = wrapper.settings_dict
-        self.raw = wrapper.connection
-        self.proven = monotonic()
         self.callers = False
         self.pause = 0.0
         self.site, self._site_noted = "", 0.0
-        self.pooled = pool_of(self.raw) is not None
+        self._look(wrapper)
+
+    def _look(self, wrapper: Wrapper) -> None:
+        settings = wrapper.settings_dict
         self._autocommit: bool = settings["AUTOCOMMIT"]
         self._closes_after_use = settings["CONN_MAX_AGE"] == 0
         self.has_health_checks: bool = settings["CONN_HEALTH_CHECKS"]
-        self.session = session_of(self.raw, vendor=wrapper.vendor, autocommit=self._autocommit)
-        self._heard = self.session if isinstance(self.session, MySQLSession) else None
-        self._tells = self._heard is None and type(self.session) is not Session
+        self.raw = RawConnection(
+            wrapper.connection, vendor=wrapper.vendor, autocommit=self._autocommit
+        )
         self.errors.forget_session()
-        self.descriptor, self.inode = descriptor_of(self.raw)
-        self._poll = select.poll()
-        if self.descriptor is not None:
-            self._poll.register(self.descriptor, select.POLLIN)
         self.settled()
+
+    def look_again(self, wrapper: Wrapper) -> None:
+        """Look at the connection if it was exchanged or closed, which nobody announces."""
+        if wrapper.connection is not self.raw.handle:
+            self._look(wrapper)
+            self.suspect()
 
     def settled(self) -> None:
         """Note whether there is anything left that has to be looked at in detail."""
-        is_suspect = self._heard is not None and self._heard.is_suspect
-        self.needs_a_look = self.pooled or self.errors.seen or is_suspect
+        self.needs_a_look = self.raw.is_pooled or self.errors.seen or self.raw.is_suspect
 
-    def look_again(self, wrapper: Wrapper) -> None:
-        """Look at the raw connection if it was exchanged without being announced."""
-        if wrapper.connection is not None and wrapper.connection is not self.raw:
-            self.connected()
-            self.suspect()
+    def suspect(self) -> None:
+        """Something was sent that we did not see: ask the session before it is trusted again."""
+        self.raw.suspect()
+        self.settled()
 
     # The witness of its queries
 
@@ -101,10 +97,10 @@ class Link:
         context: dict[str, Any],
     ) -> Any:
         """Witness one query: an execute wrapper, as ``connection.execute_wrapper()`` takes them."""
-        heard = self._heard
-        if heard is not None and not (self._autocommit and is_plain(sql)):
+        raw = self.raw
+        if raw.heard is not None and not (self._autocommit and is_plain(sql)):
             self.needs_a_look = True
-            heard.hear(sql)
+            raw.heard.hear(sql)
         now = monotonic()
         if now - self._site_noted > 1.0:  # rarely enough to cost nothing
             self._site_noted, self.site = now, site_of(sys._getframe(1))
@@ -114,7 +110,7 @@ class Link:
         except Error:
             self._look_whose_error_it_is(context["cursor"])
             raise
-        self.proven = now
+        raw.answered_at = now
         return result
 
     def _look_whose_error_it_is(self, cursor: Any) -> None:
@@ -122,8 +118,7 @@ class Link:
         and means the old one."""
         if self.errors.lost is not None:
             connection = getattr(cursor, "connection", None)
-            socket_of_cursor = descriptor_of(connection)
-            self.errors.from_elsewhere = socket_of_cursor != (self.descriptor, self.inode)
+            self.errors.from_elsewhere = not self.raw.is_socket_of(connection)
 
     def longest_pause(self, wrapper: Wrapper, now: float) -> float:
         """Seconds for which the unit of work that is about to end left it unused at a stretch."""
@@ -133,14 +128,7 @@ class Link:
 
     def unused_for(self, now: float) -> float:
         """Seconds since its last good query or the start of the unit of work."""
-        return now - max(self.proven, self._holder.began)
-
-    def suspect(self) -> None:
-        """Something was sent that we did not see: ask the session before it is trusted again."""
-        self.proven = float("-inf")
-        if self._heard is not None:
-            self._heard.suspect()
-            self.needs_a_look = True
+        return now - max(self.raw.answered_at, self._holder.began)
 
     # Questions
 
@@ -154,7 +142,7 @@ class Link:
         assert wrapper is not None
         if not self._holder.depth or self._is_dropping:  # engines ask while they close
             return bool(type(wrapper).is_usable(wrapper))
-        if (not wrapper.errors_occurred and self.answered_lately()) or self.answers():
+        if (not wrapper.errors_occurred and self.raw.answered_lately()) or self.answers():
             return True
         if not wrapper.in_atomic_block:
             self.drop()
@@ -165,50 +153,31 @@ class Link:
         wrapper = self.wrapper()
         if wrapper is None or wrapper.connection is None:
             return False
-        if self.session.is_closed():
-            return False
-        usable = bool(type(wrapper).is_usable(wrapper)) and not self._has_reconnected()
+        usable = bool(type(wrapper).is_usable(wrapper)) and not self.raw.has_reconnected()
         if usable:
-            self.proven = monotonic()
+            self.raw.answered_at = monotonic()
         return usable
 
-    def _has_reconnected(self) -> bool:
-        """Whether the driver has made another session in silence, as PyMySQL did in ``ping()``
-        before 1.2: one without the settings, and without our knowledge of its socket."""
-        return self.descriptor is not None and descriptor_of(self.raw) != (
-            self.descriptor,
-            self.inode,
-        )
-
-    def answered_lately(self) -> bool:
-        """Whether a query went well a moment ago and the server has said nothing since.
-
-        A server that hangs up makes the descriptor readable. So do a notice or a TLS record, and
-        then the round trip is made after all.
-        """
-        return (
-            monotonic() - self.proven <= ALIVE_BYPASS
-            and self.descriptor is not None
-            and not self._poll.poll(0)
-            and self.session.owes_nothing()
-        )
+    def has_been_hung_up(self) -> bool:
+        """Whether the server has said something, and then does not answer."""
+        return self.raw.has_something_to_read() and not self.answers()
 
     def was_used(self, wrapper: Wrapper) -> bool:
         """Whether the unit of work asked for a cursor or began a transaction, going by what Django
         notes when it validates a connection; it does not do that for a pooled one."""
-        return bool(wrapper.health_check_done or wrapper.errors_occurred or self.pooled)
+        return bool(wrapper.health_check_done or wrapper.errors_occurred or self.raw.is_pooled)
 
     def is_calm(self, wrapper: Wrapper, now: float, keeps: bool) -> bool:
         """Whether nothing at all is to be done about it, before or after a unit of work: what
-        Django's ``close_if_unusable_or_obsolete`` and ``left_open`` ask, in one look."""
-        close_at = wrapper.close_at
+        Django's ``close_if_unusable_or_obsolete`` and ``doubts.left_open`` ask, in one look."""
+        raw, close_at = self.raw, wrapper.close_at
         return (
-            wrapper.connection is self.raw
+            wrapper.connection is raw.handle
             and not wrapper.in_atomic_block
             and wrapper.autocommit == self._autocommit
             and not wrapper.errors_occurred
             and not self.needs_a_look
-            and not (self._tells and not self.session.seems_idle())
+            and not (raw.tells and not raw.session.seems_idle())
             and (close_at is None or now < close_at or (keeps and self._closes_after_use))
         )
 
@@ -220,17 +189,11 @@ class Link:
         """
         if is_in_transaction(wrapper):
             return True
-        if wrapper.connection is None:
-            return False
         self.look_again(wrapper)
         try:
-            return self.session.is_in_transaction()
+            return self.raw.session.is_in_transaction()
         except Exception:
-            return self.session.seemed_in_transaction()
-
-    def has_been_hung_up(self) -> bool:
-        """Whether the server has said something, and then does not answer."""
-        return bool(self._poll.poll(0)) and not self.answers()
+            return self.raw.session.seemed_in_transaction()
 
     # Ending it
 
@@ -238,7 +201,7 @@ class Link:
         """Roll back what is open, if that can be done. Never raises."""
         with contextlib.suppress(Exception):
             wrapper.rollback()
-            self.session.was_rolled_back()
+            self.raw.session.was_rolled_back()
 
     def drop(self) -> None:
         """Close the connection without a word to the server, whatever state it is in. Never raises.
@@ -254,34 +217,25 @@ class Link:
             roll_back_in_memory(wrapper)
         else:
             self.look_again(wrapper)
-            self.cut()
-            if self.pooled and wrapper.connection is self.raw:
+            self.raw.cut()
+            if self.raw.is_pooled:
                 with contextlib.suppress(Exception):
-                    self.raw.close()  # or the pool would lend it again as a healthy one
-            self._is_dropping = True
-            try:
-                wrapper.close()
-            except Exception:
-                pass  # a driver's close() may raise on a handle that is closed already
-            finally:
-                self._is_dropping = False
+                    self.raw.handle.close()  # or the pool would lend it again as a healthy one
+            self._close(wrapper)
             if wrapper.in_atomic_block or wrapper.connection is not None:
                 reset(wrapper)  # inside atomic() it has closed the connection and kept it
                 wrapper.connection = None
         wrapper.rollback_exc = None
-        self.errors.forget_session()
+        self._look(wrapper)  # and hold nothing of the connection any longer
 
-    def cut(self) -> None:
-        """End the session from outside, even in the middle of a query. Any thread may call it.
-
-        ``shutdown`` works on the socket, not on the descriptor, so it wakes a read in C code that
-        runs without the GIL. SQLite has no socket; its ``interrupt()`` ends the statement.
-        """
-        if self.descriptor is not None:
-            cut_socket(self.descriptor, self.inode)  # a no-op if it was closed since
-        elif hasattr(self.raw, "interrupt"):
-            with contextlib.suppress(Exception):
-                self.raw.interrupt()
+    def _close(self, wrapper: Wrapper) -> None:
+        self._is_dropping = True
+        try:
+            wrapper.close()
+        except Exception:
+            pass  # a driver's close() may raise on a handle that is closed already
+        finally:
+            self._is_dropping = False
 
     def refuse(self) -> None:
         """Let no statement and no COMMIT through any more, for the rest of the process."""
@@ -289,11 +243,7 @@ class Link:
         if wrapper is not None:
             wrapper.execute_wrappers.append(_refuse)
             wrapper.commit = _refuse
-        self.cut()
-
-
-def _refuse(*_: object) -> None:
-    raise OperationalError("daemonkit has cut this connection: the process is being stopped")
+        self.raw.cut()
 
 
 def forget(wrapper: Wrapper) -> None:
@@ -311,3 +261,7 @@ def link_of(wrapper: Wrapper) -> Link | None:
         if isinstance(link := getattr(witness, "__self__", None), Link):
             return link
     return None
+
+
+def _refuse(*_: object) -> None:
+    raise OperationalError("daemonkit has cut this connection: the process is being stopped")

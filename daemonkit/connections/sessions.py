@@ -159,6 +159,8 @@ def has_savepoints(raw: Any) -> bool:
 
 def session_of(raw: Any, *, vendor: str, autocommit: bool) -> Session:
     """The session of a driver's connection. ``autocommit`` is what the settings of Django say."""
+    if raw is None:
+        return Session(raw)
     if hasattr(raw, "pgconn"):
         return PostgreSQLSession(raw, raw.pgconn)
     if hasattr(getattr(raw, "info", None), "transaction_status"):

@@ -160,7 +160,7 @@ class ThreadConnections:
     def cut(self, *, for_good: bool) -> None:
         """Cut all sessions of this thread from outside. Any thread may call this."""
         for link in list(self.links):
-            link.refuse() if for_good else link.cut()
+            link.refuse() if for_good else link.raw.cut()
         for _, descriptor, inode in self._sockets:
             cut_socket(descriptor, inode)
 
@@ -172,7 +172,7 @@ class ThreadConnections:
             wrapper.close_at = None
         try:
             wrapper.close_if_unusable_or_obsolete()
-            if link.pooled and not link.answered_lately():
+            if link.raw.is_pooled and not link.raw.answered_lately():
                 wrapper.close()  # the pool validates a connection when it hands it out, not Django
         except Exception:
             link.drop()
@@ -203,7 +203,7 @@ def others(threads: set[int]) -> list[ThreadConnections]:
 
 def known_sockets() -> set[int]:
     """The inodes of the sockets of all threads' links."""
-    return {link.inode for thread in list(_threads.values()) for link in list(thread.links)}
+    return {link.raw.inode for thread in list(_threads.values()) for link in list(thread.links)}
 
 
 def is_in_unit(ident: int) -> bool:
