@@ -299,6 +299,39 @@ def test_a_drain_longer_than_timeoutstopsec_is_borne(
     assert shop.machine.show(unit, "Result") == "success"
 
 
+# Limits
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_daemon_that_reaches_a_limit_of_its_class_is_started_again_and_has_not_failed(
+    shop: Site, mariadb: Server, workers: int
+) -> None:
+    unit = shop.command(
+        "limited",
+        f"""
+        class Command(BaseDaemonCommand):
+            schedule = Every(seconds=0.1)
+            max_ticks = 3
+            workers = {workers}
+            per_worker = True
+
+            def tick(self):
+                note("ticked")
+        """,
+    )
+    shop.drop_in(unit, "[Service]\nRestartSec=100ms\n")
+    shop.start(unit)
+    eventually(lambda: len(notes(mariadb, DATABASE)) >= 3 * 3 * workers, 40, every=0.2)
+    assert "Failed with result" not in shop.machine.journal(unit)
+    if workers == 1:
+        assert shop.restarts(unit) >= 2
+        again = r"started \d+ times within the hour"
+        eventually(lambda: re.search(again, shop.machine.status(unit)), 20, every=0.05)
+        eventually(lambda: re.search(rf"\({again}\)", shop.machine.journal(unit)), 20)
+    else:
+        assert shop.restarts(unit) == 0
+
+
 # Being reloaded
 
 

@@ -57,9 +57,10 @@ class Listener:
 
     def _receiver(self, hear: Callable[..., None]) -> Callable[..., None]:
         """Signals are sent by class: one for another instance is not for us."""
+        ours = self.daemon
 
-        def receive(daemon: Announcer, **details: Any) -> None:
-            if daemon is self.daemon:
+        def receive(signal: Signal, sender: type[Any], daemon: Announcer, **details: Any) -> None:
+            if daemon is ours:
                 hear(**details)
 
         return receive

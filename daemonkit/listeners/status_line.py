@@ -94,17 +94,14 @@ def _outcome(iteration: Iteration) -> str:
 def _without_result(iteration: Iteration) -> Iteration:
     """An iteration whose result is kept only if it is a short text or a number."""
     result = iteration.result
-    if type(result) is str:
-        return (
-            iteration
-            if len(result) <= LINE_LENGTH
-            else iteration._replace(result=result[:LINE_LENGTH])
-        )
-    return iteration if type(result) in (int, float) else iteration._replace(result=None)
+    kind = type(result)
+    if kind in (bool, int, float) or (kind is str and len(result) <= LINE_LENGTH):
+        return iteration
+    return iteration._replace(result=result[:LINE_LENGTH] if kind is str else None)
 
 
 def _result(result: Any) -> str:
-    return f": {result}" if result else ""
+    return f": {result}" if result and result is not True else ""
 
 
 def _named(job: str, number: int) -> str:
