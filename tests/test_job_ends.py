@@ -185,6 +185,37 @@ def test_whatever_fails_at_the_end_of_a_run_the_job_goes_on(
     assert "turn: the end of its run was not noted" in caplog.text
 
 
+def test_what_ends_the_process_ends_it_from_on_error_too() -> None:
+    class Leaving(Command):
+        @job(Every(seconds=1))
+        def turn(self) -> None:
+            raise ValueError("no")
+
+        def on_error(self, iteration: Iteration) -> None:
+            raise SystemExit(3)
+
+    with pytest.raises(SystemExit) as caught:
+        live(Leaving, clock=FakeClock(), max_ticks=5)
+    assert caught.value.code == 3
+
+
+def test_no_more_runs_begin_than_max_ticks_though_one_waited_for_the_end_of_another() -> None:
+    """A due time that came while a run was ending is decided together with new ones."""
+
+    class Often(Command):
+        @job(Every(seconds=0.01))
+        def one(self) -> None: ...
+
+        @job(Every(seconds=0.01))
+        def other(self) -> None:
+            raise ValueError("no")
+
+        def on_error(self, iteration: Iteration) -> None:
+            threading.Event().wait(0.03)
+
+    assert len(live(Often, max_ticks=9, max_seconds=60).runs) == 9
+
+
 class Cancelled(BaseException):
     """As gevent's and trio's."""
 

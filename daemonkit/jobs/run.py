@@ -107,8 +107,11 @@ class Run:
             if self.started is not None:
                 iteration = self.iteration(self.started, self.seconds, result)
                 iteration = self._tell(iteration, error)
-        except Exception:
-            logger.exception("%s: the end of its run was not noted", self.job.name)
+        except BaseException as raised:  # by a listener, by on_error()
+            if ends_process(raised):
+                self.job.end_process(raised)
+            else:
+                logger.exception("%s: the end of its run was not noted", self.job.name)
         finally:
             if iteration is not None and result is not None:
                 iteration = iteration._replace(result=self._kept)

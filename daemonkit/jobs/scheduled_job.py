@@ -28,8 +28,7 @@ class Phase(Enum):
     QUEUED = "queued"
     RUNNING = "running"
     ENDING = "ending"
-    """Its work is done, and what became of it is being told. It does not hinder the next run, which
-    only waits for it."""
+    """Its work is done, and what became of it is being told. The next run waits for that."""
 
 
 class Loop(Protocol):
@@ -181,16 +180,16 @@ class ScheduledJob:
         """The run has ended, and came to this; None if it never began. The result of ``iteration``
         is what the schedule keeps of it."""
         with self._lock:
-            self._phase, self._run = Phase.IDLE, None
             if iteration is not None:
                 self.life.last, self.last = iteration, None
                 if iteration.error is not None:
                     self.last = iteration._replace(error=None)
                 if iteration.error is not None or not self.is_fixed:
                     self._undecided = iteration
-        # A run that went well changes nothing for the loop, except when it was the last one.
-        if self._undecided is not None or self._deferred is not None or self.is_over:
-            self._loop.run_ended(self)
+            # A run that went well changes nothing for the loop, except when it was the last one.
+            if self._undecided is not None or self._deferred is not None or self.is_over:
+                self._loop.run_ended(self)  # before it is idle, or the loop would miss it
+            self._phase, self._run = Phase.IDLE, None
 
     def end_process(self, error: BaseException) -> None:
         self._loop.end_process(self, error)
