@@ -22,7 +22,7 @@ from daemonkit.iteration import Iteration, ends_process, release_frames
 from daemonkit.listeners.log import Log, logger
 from daemonkit.opening import open_patiently
 from daemonkit.pace import Pace
-from daemonkit.process import reexec
+from daemonkit.process.origin import Origin
 from daemonkit.process.signal_handlers import last_look, on_signals, put_back
 from daemonkit.process.stopping import Stop
 from daemonkit.schedules.backoff import after_failure
@@ -77,12 +77,12 @@ class Life:
         """The last iteration. Its result is what the schedule keeps of it."""
         self.due: Moment | None = None
         self.now: Moment | None = None
-        self.watched_life = WatchedLife(daemon, settings, before_forced_end)
+        self._origin = Origin.of_this_process() if settings.may_restart else None
+        self.watched_life = WatchedLife(daemon, settings, before_forced_end, self._origin)
         self.pulse, self.stop_timeout = settings.pulse, settings.stop_timeout
         self.tick_timeout = settings.shortest_tick_timeout
         self._put_back: list[str] = []
         self._signals_were_put_back_at = self.begun.monotonic
-        self._folder = reexec.working_folder()
         self._home: int | None = None
         self._opening_loop = threading.Lock()
         self._raised: BaseException | None = None
@@ -355,8 +355,10 @@ class Life:
             last_look()  # it may be told to end, after all
         if self.stop.forced:  # by what was asked, not by how the tick ended
             raise SystemExit(Exit.FORCED)
-        if self.stop.reloading:
-            reexec.execute_anew(self.daemon.name, self._folder)
+        if self.stop.reloading and self._origin is not None:
+            from daemonkit.process.reexec import execute_anew  # once in a process's life, if ever
+
+            execute_anew(self.daemon.name, self._origin)
         if ending := self.verdict.ending():
             raise ending
 

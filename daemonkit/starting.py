@@ -13,10 +13,12 @@ from django.core.management.base import BaseCommand, CommandParser
 from django.utils import autoreload
 
 from daemonkit.connections.units import is_in_callers_transaction, release_connections
+from daemonkit.errors import classify
 from daemonkit.iteration import Iteration
 from daemonkit.life import Life
 from daemonkit.listeners.log import plain_logging
 from daemonkit.process.exit_message import ends_in_a_sentence, format_in
+from daemonkit.process.origin import is_trial
 from daemonkit.process.signal_handlers import on_signals
 from daemonkit.settings.attributes import tick_of
 from daemonkit.settings.options import HANDED_IN, add_daemon_options
@@ -100,8 +102,11 @@ class StartedByDjango(_Command):
     def handle(self, *args: Any, **options: Any) -> None:
         """Live once. Exit codes are those of ``daemonkit.Exit``."""
         self.options = MappingProxyType(options)
+        tick = tick_of(self)
         settings = Settings(self, options, supervised=self.is_supervised)
-        self._begin(tick_of(self), settings)
+        if is_trial():
+            return self._check_code()
+        self._begin(tick, settings)
         try:
             if settings.workers > 1:
                 from daemonkit.workers.supervisor import supervise  # not for a plain loop
@@ -149,6 +154,16 @@ class StartedByDjango(_Command):
             super().check_migrations()
         if self.life.leadership is not None:
             self.life.leadership.ask_for_the_table()
+
+    def _check_code(self) -> None:
+        """Run the system checks without a database: one that is away says nothing of the code."""
+        if self._wants_checks:
+            arguments: dict[str, Any] = dict(self.get_check_kwargs(dict(self.options)))  # type: ignore[arg-type]
+            try:
+                self.check(**{**arguments, "databases": []})
+            except Exception as error:
+                if classify(error) is None:
+                    raise
 
     def as_team(self, live: Callable[..., Any], *args: Any, **options: Any) -> Team:
         """What a supervisor needs, to have processes live this daemon's life: by ``handle``, or by

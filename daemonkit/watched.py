@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from daemonkit import signals
 from daemonkit.connections.cutting import cut_connections
 from daemonkit.listeners.log import logger, plain_logging
+from daemonkit.process.origin import Origin
 from daemonkit.process.stopping import Stop, Tick
 from daemonkit.settings.settings import Settings
 from daemonkit.signals import announce
@@ -21,6 +22,7 @@ from daemonkit.signals import announce
 if TYPE_CHECKING:
     from daemonkit.daemon import Daemon
     from daemonkit.event_loop.loop import EventLoop
+    from daemonkit.process.trial import Trial
 
 ANNOUNCING_TIME = 0.5
 """Seconds for the watcher to announce that the life was told to stop, before the life does."""
@@ -40,8 +42,13 @@ class WatchedLife:
     """
 
     def __init__(
-        self, daemon: Daemon, settings: Settings, before_forced_end: Callable[[], None]
+        self,
+        daemon: Daemon,
+        settings: Settings,
+        before_forced_end: Callable[[], None],
+        origin: Origin | None,
     ) -> None:
+        self._origin = origin
         self.stop = Stop()
         self.pulse, self.stop_timeout = settings.pulse, settings.stop_timeout
         self.tick_timeout = settings.shortest_tick_timeout
@@ -93,6 +100,17 @@ class WatchedLife:
 
     def cancel(self, tick: Tick) -> bool:
         return self.event_loop is not None and self.event_loop.cancel(tick.thread)
+
+    def try_new_code(self) -> Trial | None:
+        if self._origin is None:
+            return None
+        from daemonkit.process.trial import Trial  # not for a process that is never reloaded
+
+        announce(signals.reload_requested, self._daemon)
+        return Trial(self._origin, self.stop_timeout)
+
+    def on_reload_failed(self, reason: str) -> None:
+        announce(signals.reload_failed, self._daemon, reason=reason)
 
     def on_left(self, reason: str) -> None:
         """The life is over, and its log with it, but the process did not end."""

@@ -7,7 +7,6 @@ import re
 import signal
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from daemonkit.clock import Moment
 from daemonkit.iteration import Iteration
 from daemonkit.listeners.status_line import Line
 from daemonkit.listeners.systemd import Channel, Notifier
-from daemonkit.process import reexec
 from daemonkit.testing import NotifySocket
 from lab.servers import Server
 from lab.waiting import eventually
@@ -32,10 +30,9 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def systemd(notify_socket: NotifySocket) -> Iterator[NotifySocket]:
+def systemd(notify_socket: NotifySocket) -> NotifySocket:
     """systemd's end of the socket, for daemons in this process and in others."""
-    yield notify_socket
-    reexec.handed_on.clear()
+    return notify_socket
 
 
 class Quick(BaseDaemonCommand):
@@ -111,7 +108,6 @@ def test_the_environment_is_taken_when_a_life_begins_and_not_before(
     call_command(Quick(), max_ticks=1)
     assert "NOTIFY_SOCKET" not in os.environ
     assert "WATCHDOG_USEC" not in os.environ
-    assert reexec.handed_on == {"NOTIFY_SOCKET": systemd.address, "WATCHDOG_USEC": "1000000"}
 
 
 def test_without_systemd_nobody_listens() -> None:

@@ -7,7 +7,7 @@ import re
 import sys
 from pathlib import Path
 
-from daemonkit.process.reexec import working_folder
+from daemonkit.process.origin import working_folder
 
 _GENERIC = {
     "app", "bin", "code", "current", "django", "htdocs", "project", "release", "repo", "scripts",

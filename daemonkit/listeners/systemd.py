@@ -22,7 +22,7 @@ from daemonkit.listeners.listener import Listener
 from daemonkit.listeners.notify_channel import Channel
 from daemonkit.listeners.starts import starts_text
 from daemonkit.listeners.status_line import Line
-from daemonkit.process.reexec import NOT_FOR_CHILDREN, handed_on
+from daemonkit.process.origin import NOT_FOR_CHILDREN
 from daemonkit.signals import Announcer
 
 MESSAGE_INTERVAL = 1.0
@@ -47,7 +47,6 @@ STOP_MARGIN = 10.0
 def begin(daemon: Announcer) -> None:
     """Tell systemd of this life, which begins; called by ``apps.py`` where there is a socket."""
     taken = {name: os.environ.pop(name) for name in NOT_FOR_CHILDREN if name in os.environ}
-    handed_on.update(taken)
     notifier = Notifier(daemon, Channel(taken["NOTIFY_SOCKET"]))
     notifier.line.starts = starts_text(daemon.name)
     notifier.listen_until_stopped()

@@ -1,16 +1,9 @@
-"""Executing itself anew: the same process, with the code and the settings of today.
-
-Nothing is lost meanwhile: the watcher has acted upon the signals that came before
-(``handlers.last_look``), and one that comes before the new image has its handlers is blocked, and
-waits. ``on_signals`` lets it in.
-"""
+"""Executing itself anew: the same process, with the code and the settings of today."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
-from pathlib import Path
 from typing import NoReturn
 
 from django.core.management.base import CommandError
@@ -18,43 +11,46 @@ from django.db import connections
 
 from daemonkit.errors import one_line
 from daemonkit.exits import Exit
-from daemonkit.process.watcher import flush
-
-NOT_FOR_CHILDREN = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
-"""Environment variables by which systemd and one process speak, and no other."""
-
-handed_on: dict[str, str] = {}
-"""Environment variables that were taken away from our children, and that the new image needs."""
+from daemonkit.process.children import Children
+from daemonkit.process.origin import EXECUTED_ANEW, Origin
+from daemonkit.process.watcher import CHILDREN_TIME, STOP_SIGNALS, flush
 
 
-def working_folder() -> str | None:
-    """$PWD, if it names the folder that we are in: it keeps the symbolic links of the path, and may
-    name another folder tomorrow, such as the next release behind ``current``."""
-    folder = os.environ.get("PWD", "")
-    try:
-        return folder if Path(folder).is_absolute() and Path(folder).samefile(".") else None
-    except OSError:
-        return None
-
-
-def execute_anew(name: str, folder: str | None) -> NoReturn:
+def execute_anew(name: str, origin: Origin) -> NoReturn:
     """Replace this process by a new start of its own command: same pid, new code.
 
-    ``folder`` is what ``working_folder()`` said at the start; it is changed to if it still is one.
+    The new image starts as the first one did: same environment, folder and signal mask, and no
+    children. A SIGTERM or SIGINT that comes before it has handlers ends it, as at any start;
+    SIGHUP is ignored until then. Call it after ``last_look()``.
+
     Raises ``CommandError`` (1), which names ``name``, where the program is gone: the process is
-    then as it was, but for its connections and the signals, which are blocked and unheard.
+    then as it was, but for its connections, its children and the signals.
     """
     connections.close_all()
     flush()
-    for signum in (signal.SIGTERM, signal.SIGINT):  # to end is better than to miss it: a thread of
-        signal.signal(signum, signal.SIG_DFL)  # the project's may not have blocked them
-    program, *arguments = sys.orig_argv
-    path = program if os.sep in program else sys.executable
+    _end_and_reap_children()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    environment = {**origin.environment, EXECUTED_ANEW: str(os.getpid())}
     try:
-        if folder is not None and Path(folder).is_dir():
-            os.chdir(folder)
-        os.execve(path, [program, *arguments], {**os.environ, **handed_on})
+        if os.path.isdir(origin.folder):  # noqa: PTH112
+            os.chdir(origin.folder)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        os.execve(origin.program, origin.command, environment)
     except OSError as error:
         raise CommandError(
             f"{name} cannot execute itself anew: {one_line(error)}", returncode=Exit.TICK_FAILED
         ) from error
+
+
+def _end_and_reap_children() -> None:
+    """The new image knows nothing of the children of this one: they would become zombies."""
+    children = Children(os.getpid())
+    children.terminate()
+    children.end(CHILDREN_TIME)
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
+from daemonkit.process.origin import is_executed_anew
 from daemonkit.process.stopping import Stop
 from daemonkit.process.watcher import (
     STOP_SIGNALS,
@@ -102,14 +103,16 @@ def _take_signals(watcher: Watcher, restored: contextlib.ExitStack) -> None:
     previous = signal.set_wakeup_fd(watcher.wakeup_descriptor, warn_on_full_buffer=False)
     restored.callback(signal.set_wakeup_fd, previous)
     for signum in STOP_SIGNALS:
-        if signum is signal.SIGHUP and signal.getsignal(signum) is signal.SIG_IGN:
-            continue  # nohup(1)
         # getsignal() is None for a handler that C code installed; there is no way back to it.
         handler = signal.getsignal(signum)
+        if signum is signal.SIGHUP and handler is signal.SIG_IGN:
+            if not is_executed_anew():
+                continue  # nohup(1)
+            handler = signal.SIG_DFL
         signal.signal(signum, tell_the_watcher)
         watcher.taken[signum] = tell_the_watcher
         restored.callback(signal.signal, signum, handler or signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # see reexec.py: one may have waited
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     # In C, so that it answers even from within a driver's call that never returns.
     with contextlib.suppress(AttributeError, ValueError, OSError):  # stderr without a descriptor
         faulthandler.register(signal.SIGUSR1, file=sys.__stderr__.fileno(), all_threads=True)  # type: ignore[union-attr]

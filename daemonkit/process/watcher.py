@@ -29,6 +29,7 @@ from daemonkit.process.stopping import Stop, Tick, close_pipe, milliseconds, pip
 
 if TYPE_CHECKING:
     from daemonkit.process.children import Children
+    from daemonkit.process.trial import Trial
 
 UNWINDING = 2.0
 """Seconds for ``finally`` blocks and context managers: after the cut and before the end, and of a
@@ -48,6 +49,9 @@ process and to its group, as ``timeout(1)`` and some supervisors do."""
 LATE_BURST = 1.0
 """The same while the interpreter ends. There is nothing left to be cut then, so that a storm of
 signals need not change the exit code."""
+
+TRIAL_LOOK_INTERVAL = 0.05
+"""Seconds between two looks at whether the trial of new code has ended."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -80,6 +84,11 @@ class Watched(Protocol):
         """Cancel the task of a tick that is overdue; False if it has none."""
 
     def on_left(self, reason: str) -> None: ...
+    def try_new_code(self) -> Trial | None:
+        """Begin to try the new code before the old process goes; None if there is nothing to
+        try."""
+
+    def on_reload_failed(self, reason: str) -> None: ...
     def cut(self, threads: set[int], *, for_good: bool) -> None: ...
 
 
@@ -109,6 +118,11 @@ class Unattended:
     def on_handlers_replaced(self, handlers: Mapping[signal.Signals, object]) -> None: ...
     def cancel(self, tick: Tick) -> bool:
         return False
+
+    def try_new_code(self) -> Trial | None:
+        return None
+
+    def on_reload_failed(self, reason: str) -> None: ...
 
     def on_left(self, reason: str) -> None:
         sys.stderr.write(f"forced to end: {reason}\n")
@@ -145,6 +159,7 @@ class Watcher:
         """Whether the process ends within a moment, and its main thread is to do nothing more."""
         self._expects_python = False
         self._process_ends_since = math.inf
+        self._trial: Trial | None = None
         self._abandoned_at = self._leave_at = math.inf
         self._closing = False
         self._reader, self._writer = pipe()
@@ -220,6 +235,7 @@ class Watcher:
         if self._thread is not None:
             self._thread.join()
         self._thread = None
+        self._end_trial()
 
     @contextlib.contextmanager
     def by_hand(self) -> Iterator[None]:
@@ -292,6 +308,8 @@ class Watcher:
         can pass its own unseen."""
         watched, now = self.watched, time.monotonic()
         idle = min(watched.pulse, watched.tick_timeout or math.inf)
+        if self._trial is not None:
+            idle = min(idle, TRIAL_LOOK_INTERVAL)
         deadlines = [self._stop_deadline(), self._abandoned_at, self._leave_at, now + idle]
         deadlines += [self._tick_deadline(tick) for tick in list(self.stop.ticks.values())]
         return max(0.0, min(deadlines) - now)
@@ -316,8 +334,10 @@ class Watcher:
                 self._ask_once(name)
         elif signum is signal.SIGHUP and not self._has_terminal and self.watched.may_restart:
             if not stop.asked:
-                stop.reloading = True
-                self._ask(name)
+                self._end_trial()  # the code may have changed once more
+                self._trial = self.watched.try_new_code()
+                if self._trial is None:
+                    self._reload()
         elif not stop.asked or stop.reloading:
             stop.reloading = False  # now it is to end, and not to begin anew
             stop.signum = signum
@@ -332,6 +352,25 @@ class Watcher:
             return LATE_BURST
         return math.inf if self._last_life.is_over else SAME_BURST
 
+    def _reload(self) -> None:
+        self.stop.reloading = True
+        self._ask(signal.SIGHUP.name)
+
+    def _end_trial(self) -> None:
+        trial, self._trial = self._trial, None
+        if trial is not None:
+            trial.end()
+
+    def _mind_the_trial(self, trial: Trial) -> None:
+        reason = trial.reason_to_refuse()
+        if reason is None:
+            return
+        self._trial = None
+        if reason:
+            self._tell(self.watched.on_reload_failed, reason)
+        else:
+            self._reload()
+
     def _take_orders(self) -> None:
         assert self.orders is not None
         if not self.orders.follow(self._ask_once, self._force):
@@ -343,6 +382,7 @@ class Watcher:
             self._ask(name)
 
     def _ask(self, name: str) -> None:
+        self._end_trial()
         self.stop.ask(name)
         self.stop.reason, self.stop.asked_at = name, time.monotonic()
         self._tell(self.watched.on_asked, name)
@@ -383,6 +423,8 @@ class Watcher:
             self._abandoned_at = math.inf
             self._force("the supervisor is gone")
             self._leave_at = min(self._leave_at, now + ABANDONED)
+        if self._trial is not None:
+            self._mind_the_trial(self._trial)
         if now >= self._stop_deadline():
             reason = f"stop_timeout of {self._stop_timeout:g} s ran out"
             self._force(reason + self._whom_it_waits_for())

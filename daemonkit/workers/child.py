@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from django.db import connections
 
 from daemonkit.exits import Exit
-from daemonkit.process import reexec
+from daemonkit.process.origin import NOT_FOR_CHILDREN
 from daemonkit.process.signal_handlers import on_signals
 from daemonkit.process.watcher import Unattended, flush
 from daemonkit.signals import Announcer
@@ -72,9 +72,8 @@ def _end_as_an_interpreter_does() -> None:
 
 def _leave_the_parent(label: str) -> None:
     """Give up what is the supervisor's alone, and write under a label."""
-    for name in reexec.NOT_FOR_CHILDREN:  # systemd hears the supervisor alone
+    for name in NOT_FOR_CHILDREN:  # systemd hears the supervisor alone
         os.environ.pop(name, None)
-    reexec.handed_on.clear()
     label_output(label)
     for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
         finalizer.atexit = False  # the parent's temporary folders are removed by the parent alone

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from daemonkit.command import BaseDaemonCommand
 from daemonkit.discovery import find_daemon, find_daemons
 from daemonkit.listeners.log import logger, plain_logging
+from daemonkit.process.origin import is_trial
 from daemonkit.settings.parsing import usage
 from daemonkit.workers.places import Team
 from daemonkit.workers.supervisor import supervise
@@ -55,6 +56,8 @@ def supervise_several(
         if getattr(said, option):
             raise usage(f"--{option} is for one daemon, in one process")
     teams = [_team(prog_name, name, arguments) for name in names]
+    if is_trial():
+        return  # the daemons have been imported, and their options read
     supervise(teams, _logging(said.verbosity, said.log_format, complaints))
 
 

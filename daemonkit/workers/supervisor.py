@@ -23,8 +23,10 @@ from daemonkit.exits import Exit
 from daemonkit.listeners.log import logger
 from daemonkit.listeners.starts import starts_text
 from daemonkit.process import reexec
+from daemonkit.process.origin import Origin
 from daemonkit.process.signal_handlers import last_look, on_signals
 from daemonkit.process.stopping import Stop, Tick
+from daemonkit.process.trial import Trial
 from daemonkit.process.watcher import CHILDREN_TIME, STOP_SIGNALS, UNWINDING, Watcher
 from daemonkit.signals import announce
 from daemonkit.workers.announcing import Announcements
@@ -46,11 +48,10 @@ def supervise(teams: Sequence[Team], logging: AbstractContextManager[None]) -> N
             returncode=Exit.USAGE,
         )
     supervisor = Supervisor(teams)
-    folder = reexec.working_folder()
     with on_signals():  # until the end, or until this process executes itself anew
         with logging:
             supervisor.run()
-        supervisor.conclude(folder)
+        supervisor.conclude()
 
 
 class Supervisor:
@@ -68,6 +69,7 @@ class Supervisor:
         # A worker minds its own stop_timeout; we only see to it that it does.
         self.stop_timeout = max(each.stop_timeout for each in limits) + UNWINDING + 1.0
         self.stop = Stop()
+        self._origin = Origin.of_this_process()
         self._turns = Turns(self.places, time.monotonic())
         self._announcements = Announcements(self, teams, self.places)
         self._end: CommandError | None = None
@@ -115,14 +117,14 @@ class Supervisor:
         logger.info("supervisor stopped: %s", reason)
         announce(signals.daemon_stopped, self, reason=reason)
 
-    def conclude(self, folder: str | None) -> None:
+    def conclude(self) -> None:
         """Raise what the process should end with, if that is not 0; or execute it anew."""
         if self._end is not None:
             raise self._end
         if self.stop.reloading:
             last_look()  # it may be told to end, after all
         if self.stop.reloading:
-            reexec.execute_anew(self.name, folder)
+            reexec.execute_anew(self.name, self._origin)
         if self.stop.forced or self._was_cut:
             raise SystemExit(Exit.FORCED)
 
@@ -276,6 +278,14 @@ class Supervisor:
 
     def on_prolonged(self, tick: Tick) -> None:
         """Never called: a supervisor does not tick."""
+
+    def try_new_code(self) -> Trial:
+        announce(signals.reload_requested, self)
+        return Trial(self._origin, self.stop_timeout)
+
+    def on_reload_failed(self, reason: str) -> None:
+        logger.error("supervisor goes on with the old code: %s", reason)
+        announce(signals.reload_failed, self, reason=reason)
 
     def on_left(self, reason: str) -> None:
         logger.critical("supervisor forced to end: %s", reason)
