@@ -16,7 +16,8 @@ from django.core.management import call_command
 from django.db import connections
 
 from daemonkit import BaseDaemonCommand, Every, job
-from daemonkit.connections.private_session import NoAnswer, PrivateSessions
+from daemonkit.connections.private_session import PrivateSessions
+from daemonkit.connections.session_thread import NoAnswer
 from daemonkit.connections.units import close_all
 from daemonkit.jobs import ledger as ledgers
 from daemonkit.jobs.ledger import DatabaseLedger

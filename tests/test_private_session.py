@@ -13,7 +13,8 @@ import pytest
 from django.db import IntegrityError, OperationalError, connections, transaction
 
 from daemonkit import fresh_connections
-from daemonkit.connections.private_session import NoAnswer, PrivateSession, private_wrapper
+from daemonkit.connections.private_session import PrivateSession
+from daemonkit.connections.session_thread import NoAnswer, private_wrapper
 from daemonkit.errors import Problem, classify
 from lab.pgbouncer import PgBouncer
 from lab.servers import PostgreSQL, Server

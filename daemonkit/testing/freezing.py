@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from daemonkit.connections.private_session import private_wrapper
+from daemonkit.connections.session_thread import private_wrapper
 from daemonkit.connections.sockets import descriptor_of
 
 _LISTENING = "0A"  # the state in /proc/net/tcp

@@ -12,7 +12,7 @@ from typing import Any
 from django.db import connections
 from django.db.backends.signals import connection_created
 
-from daemonkit.connections.private_session import private_wrapper
+from daemonkit.connections.session_thread import private_wrapper
 from daemonkit.connections.wrappers import Wrapper, is_in_memory
 
 _KILLER = "daemonkit-testing"
