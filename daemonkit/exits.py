@@ -1,6 +1,6 @@
 """How a daemon's process may end: the exit codes, in one table."""
 
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 
 
 class Exit(IntEnum):
@@ -30,3 +30,19 @@ class Exit(IntEnum):
     MISCONFIGURED = 78
     """The settings are wrong, as the database server or a missing driver proves, or a table of
     daemonkit's is missing (``EX_CONFIG``). Starting again will not help."""
+
+
+class Ending(StrEnum):
+    """What has ended a life, as the moment ``daemon_stopped`` carries it."""
+
+    TOLD = "told"
+    """A signal or a supervisor told it to stop, or to begin anew."""
+
+    FORCED = "forced"
+    LIMIT = "limit"
+    """``--once``, or a limit of ticks, seconds or memory, was reached."""
+
+    NOTHING_DUE = "nothing due"
+    """Its schedule has no further due time."""
+
+    FAILED = "failed"

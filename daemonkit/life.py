@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from django.core.management.base import CommandError
 
 from daemonkit import signals
-from daemonkit.clock import NEVER, NOTHING_DUE, Moment
+from daemonkit.clock import NEVER, Moment
 from daemonkit.connections.units import close_idle, fresh_connections, kept_between_units
-from daemonkit.exits import Exit
+from daemonkit.exits import Ending, Exit
 from daemonkit.iteration import Iteration, ends_process, release_frames
 from daemonkit.listeners.log import Log, logger
 from daemonkit.opening import open_patiently
@@ -115,7 +115,17 @@ class Life:
             self.watched_life.announce_end()
             self.watched_life.is_over = True
             reason = self.stop.forced or self.stop.reason or self.verdict.outcome or raised
-            announce(signals.daemon_stopped, self.daemon, reason=reason)
+            ending = self._ending(has_raised=bool(raised))
+            announce(signals.daemon_stopped, self.daemon, reason=reason, ending=ending)
+
+    def _ending(self, *, has_raised: bool) -> Ending:
+        if self.stop.forced:
+            return Ending.FORCED
+        if self.stop.asked:
+            return Ending.TOLD
+        if has_raised or self.verdict.is_over:
+            return Ending.FAILED
+        return Ending.NOTHING_DUE if self.verdict.has_nothing_due else Ending.LIMIT
 
     @contextlib.contextmanager
     def opened(self, first: Callable[[], object] = lambda: None) -> Iterator[None]:
@@ -152,7 +162,7 @@ class Life:
             reason = pace.reason_to_wait(now)  # asked first: when it ends, the schedule may change
             due = self.due = pace.due(last, now)
             if due == NEVER:
-                self.verdict.outcome = NOTHING_DUE
+                self.verdict.note_nothing_due()
                 return False
             seconds = min(due.monotonic, self.verdict.refusal_proven_at) - now.monotonic
             if seconds <= 0 and not reason:

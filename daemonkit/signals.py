@@ -112,7 +112,7 @@ daemon_forced = Signal(use_caching=True)
 """``reason``: the tick in flight would not end, and was cut. Sent from another thread."""
 
 daemon_stopped = Signal(use_caching=True)
-"""``reason``: the life is over."""
+"""``reason``, ``ending``: the life is over, in words and as an ``Ending``."""
 
 
 def announce(signal: Signal, daemon: Announcer, **details: Any) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
 
-from daemonkit.clock import Moment
+from daemonkit.clock import NOTHING_DUE, Moment
 from daemonkit.errors import Problem, classify, one_line
 from daemonkit.exits import Exit
 from daemonkit.iteration import Iteration
@@ -51,6 +51,8 @@ class Verdict:
     def __init__(self, name: str, limits: Limits, begun: Moment, *, by_shell: bool) -> None:
         self.outcome = ""
         """Why the life ends by itself, in words; "" as long as it goes on."""
+        self.has_nothing_due = False
+        """Whether the schedule has no further due time."""
         self.limit_reached: Limit | None = None
         self._name, self._limits, self._begun, self._by_shell = name, limits, begun, by_shell
         self._end: CommandError | None = None
@@ -96,6 +98,10 @@ class Verdict:
     def note_opened(self) -> None:
         """The daemon has opened: the server has taken its settings."""
         self._refused_since = math.inf
+
+    def note_nothing_due(self) -> None:
+        """The schedule has no further due time."""
+        self.outcome, self.has_nothing_due = NOTHING_DUE, True
 
     def give_up(self, code: Exit, what: str) -> None:
         """Let the life end before its next tick, with this exit code. From any thread."""

@@ -11,6 +11,7 @@ from django.core.management import call_command
 from django.dispatch import Signal
 
 from daemonkit import BaseDaemonCommand, Poll, signals
+from daemonkit.exits import Ending
 from daemonkit.listeners.listener import Listener
 from daemonkit.signals import announce
 
@@ -79,3 +80,44 @@ def test_two_lives_of_one_daemon_in_a_process_write_each_line_once(
         "test_listeners stopped: max_ticks of 2 reached",
         "test_listeners stopped: max_ticks of 1 reached",
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "ending"),
+    [
+        ({"max_ticks": 1}, Ending.LIMIT),
+        ({"once": True}, Ending.LIMIT),
+        ({"every": "10ms", "max_seconds": 0.05}, Ending.LIMIT),
+    ],
+)
+def test_the_end_of_a_life_is_told_in_a_word_of_a_vocabulary(
+    options: dict[str, Any], ending: Ending
+) -> None:
+    assert endings_of(Quick(), **options) == [ending]
+
+
+def test_a_life_that_raises_has_failed() -> None:
+    class Raising(Quick):
+        def lifespan(self) -> Any:
+            raise ValueError("no such file")
+
+    with pytest.raises(ValueError, match="no such file"):
+        endings_of(Raising())
+    assert heard == [Ending.FAILED]
+
+
+heard: list[Ending] = []
+
+
+def endings_of(daemon: BaseDaemonCommand, **options: Any) -> list[Ending]:
+    heard.clear()
+
+    def hear(ending: Ending, **_: Any) -> None:
+        heard.append(ending)
+
+    signals.daemon_stopped.connect(hear, sender=type(daemon))
+    try:
+        call_command(daemon, **options)
+    finally:
+        signals.daemon_stopped.disconnect(hear, sender=type(daemon))
+    return heard

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from daemonkit import conf, signals
-from daemonkit.clock import NEVER, NOTHING_DUE
+from daemonkit.clock import NEVER
 from daemonkit.connections.pool import Pool
 from daemonkit.connections.private_session import PrivateSessions
 from daemonkit.connections.units import close_idle
@@ -106,7 +106,7 @@ class Scheduler:
                 self._run_what_is_due()
                 self.clock.at_rest(self._rest)
                 if jobs.is_over:
-                    life.verdict.outcome = NOTHING_DUE
+                    life.verdict.note_nothing_due()
                     break
                 self._wait()
             life.await_replacement()

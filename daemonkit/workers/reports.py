@@ -11,8 +11,9 @@ from typing import Any
 from django.dispatch import Signal
 
 from daemonkit import signals
-from daemonkit.clock import NOTHING_DUE, Moment
+from daemonkit.clock import Moment
 from daemonkit.errors import one_line
+from daemonkit.exits import Ending
 from daemonkit.iteration import Iteration
 from daemonkit.listeners.listener import Listener
 from daemonkit.signals import Announcer
@@ -103,6 +104,6 @@ class Reports(Listener):
     def limit(self, reason: str, **_: Any) -> None:
         self.report(News.LIMIT, reason)
 
-    def stopped(self, reason: str, **_: Any) -> None:
-        if reason == NOTHING_DUE:
+    def stopped(self, ending: Ending, **_: Any) -> None:
+        if ending is Ending.NOTHING_DUE:
             self.report(News.NOTHING_DUE)

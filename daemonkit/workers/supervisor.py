@@ -19,7 +19,7 @@ from django.db import OperationalError
 
 from daemonkit import signals
 from daemonkit.clock import NOTHING_DUE
-from daemonkit.exits import Exit
+from daemonkit.exits import Ending, Exit
 from daemonkit.listeners.log import logger
 from daemonkit.listeners.starts import starts_text
 from daemonkit.process import reexec
@@ -115,7 +115,15 @@ class Supervisor:
         self.is_over = True
         reason = self.stop.reason or ""
         logger.info("supervisor stopped: %s", reason)
-        announce(signals.daemon_stopped, self, reason=reason)
+        announce(signals.daemon_stopped, self, reason=reason, ending=self._ending)
+
+    @property
+    def _ending(self) -> Ending:
+        if self.stop.forced:
+            return Ending.FORCED
+        if self._end is not None:
+            return Ending.FAILED
+        return Ending.TOLD if self.places else Ending.NOTHING_DUE
 
     def conclude(self) -> None:
         """Raise what the process should end with, if that is not 0; or execute it anew."""
