@@ -54,7 +54,7 @@ class Dispatcher:
             job.times.start(now)
             if job.name in newest:
                 self._look_back(job, begun.at_wall(newest[job.name].timestamp()), begun)
-            self._agenda.put(job, job.next_due)
+            self._agenda.put(job, job.times.next)
 
     def _look_back(self, job: ScheduledJob, last: Moment, begun: Moment) -> None:
         """Skip what passed before the process began, or catch up on the last of it."""
@@ -62,7 +62,7 @@ class Dispatcher:
             return  # its due times begin with the process
         passed = job.times.between(last, begun, MAX_PASSED)
         if passed and job.job.catch_up and not job.is_too_late(passed[-1], begun):
-            job.times.next = passed.pop()
+            job.times.go_on_at(passed.pop())
         for due in passed:
             self._record.skipped(job.name, due, SkipReason.DOWN)
 
@@ -77,14 +77,15 @@ class Dispatcher:
         for job, passed in self._due(now):
             if limit and self.begun >= limit:
                 break
-            self._skip_older(job, passed, now, reason_to_wait)
+            if len(passed) > 1:
+                self._skip_older(job, passed[:-1], now, reason_to_wait)
             outcome = job.decide(passed[-1], now, reason_to_wait) if passed else None
             if isinstance(outcome, Run):
                 ready.append(outcome)
                 self.begun += 1
             elif outcome is not None:
                 self._skip(job, outcome, now)
-            self._agenda.put(job, job.next_due)
+            self._agenda.put(job, job.times.next)
         return ready
 
     def _due(self, now: Moment) -> Iterator[tuple[ScheduledJob, list[Moment]]]:
@@ -93,7 +94,7 @@ class Dispatcher:
             job = self._ended.popleft()
             yield job, job.after_run(now)
         for job in self._agenda.pop(now):
-            yield job, job.take(now, MAX_PASSED)
+            yield job, job.times.take(now, MAX_PASSED)
 
     def _ask_schedules_again(self, now: Moment, reason_to_wait: str, since: Moment) -> None:
         """Ask them again if the wall clock was set, or if this process has come to lead.
@@ -107,23 +108,22 @@ class Dispatcher:
         elif not was_set:
             return
         for job in self.jobs:
-            job.restart(since, now) if restarts else job.times.ask_again(now)
-            self._agenda.put(job, job.next_due)
+            job.times.restart(since, now) if restarts else job.times.ask_again(now)
+            self._agenda.put(job, job.times.next)
 
     def _skip_older(
         self, job: ScheduledJob, passed: list[Moment], now: Moment, reason_to_wait: str
     ) -> None:
         """Of the due times that have passed together only the newest may be run."""
-        if len(passed) > 1:
-            for due in passed[:-1]:
-                reason = job.skip_reason(due, now, reason_to_wait) or SkipReason.GRACE
-                self._record.skipped(job.name, due, reason)
+        for due in passed:
+            reason = job.skip_reason(due, now, reason_to_wait) or SkipReason.GRACE
+            self._record.skipped(job.name, due, reason)
 
     def _skip(self, job: ScheduledJob, skip: Skip, now: Moment) -> None:
         if job.is_fixed:
             self._record.skipped(job.name, *skip)
         else:  # nothing else would make it due again
-            job.times.next = now.later(self._look_again)
+            job.times.go_on_at(now.later(self._look_again))
 
     def next_due(self) -> Moment:
         """When something is next to be decided; ``NEVER`` if nothing is."""

@@ -13,53 +13,73 @@ LOOK_BACK_HOURS = (1, 24, 24 * 31, 24 * 366)
 
 
 class DueTimes:
-    """The due times of one schedule, one after the other. ``next`` is the one to come.
+    """The due times of one schedule, one after the other.
 
     ``since`` is the moment from which on the schedule counts.
     """
 
     def __init__(self, schedule: Schedule, since: Moment) -> None:
         self.schedule, self.since = schedule, since
-        self.next = NEVER
+        self._scheduled = NEVER
+        self._added: Moment | None = None
         self._previous: Moment | None = None
+
+    @property
+    def next(self) -> Moment:
+        """The due time to come."""
+        return self._scheduled if self._added is None else min(self._added, self._scheduled)
 
     def start(self, now: Moment) -> None:
         """Begin with the first due time."""
-        self.next = self.schedule.due(None, self.since, now)
+        self._scheduled = self.schedule.due(None, self.since, now)
 
     def restart(self, since: Moment, now: Moment) -> None:
         """Begin anew: this process has come to lead."""
-        self.since, self._previous = since, None
+        self.since, self._previous, self._added = since, None, None
         self.start(now)
+
+    def go_on_at(self, due: Moment) -> None:
+        """Let the schedule go on with this due time."""
+        self._scheduled = due
+
+    def add(self, due: Moment) -> None:
+        """Have one more due time, beside those of the schedule."""
+        self._added = due
 
     def ask_again(self, now: Moment) -> None:
         """Ask the schedule again for the next due time: the wall clock was set."""
-        if self.schedule.is_fixed and self.next != NEVER:
-            last = self._previous and _run_at(self._previous)
-            self.next = self.schedule.due(last, self.since, now)
+        if self.schedule.is_fixed and self._scheduled != NEVER:
+            previous = self._previous
+            last = None if previous is None else Iteration(1, previous, previous, 0.0)
+            self._scheduled = self.schedule.due(last, self.since, now)
 
     def after(self, due: Moment, now: Moment) -> Moment:
         """The due time after this one, however long its run takes."""
-        return self.schedule.due(_run_at(due), self.since, now)
+        return self.schedule.due(Iteration(1, due, due, 0.0), self.since, now)
 
     def take(self, now: Moment, limit: int) -> list[Moment]:
         """The due times up to ``now``, the newest ``limit`` of them. Moves on to the next.
 
         One that is not fixed is followed by none until its run has ended.
         """
-        due = self.next
+        passed = []
+        if self._added is not None and self._added.monotonic <= now.monotonic:
+            passed, self._added = [self._added], None
+        due = self._scheduled
+        if due.monotonic > now.monotonic:
+            return passed
         if not self.schedule.is_fixed:
-            self.next = NEVER
-            return [due]
+            self._scheduled = NEVER
+            return [*passed, due]
         following = self.after(due, now)
         if following.monotonic > now.monotonic:  # as nearly always
-            self.next, self._previous = following, due
-            return [due]
+            self._scheduled, self._previous = following, due
+            return [*passed, due]
         if self.schedule.is_interval:
             due = self._leap(due, now, limit)
-        passed, self.next = self._walk(due, now, limit)
-        self._previous = passed[-1]
-        return passed
+        several, self._scheduled = self._walk(due, now, limit)
+        self._previous = several[-1]
+        return passed + several
 
     def between(self, last: Moment, now: Moment, limit: int) -> list[Moment]:
         """The newest ``limit`` due times after ``last`` and up to ``now``.
@@ -88,8 +108,3 @@ class DueTimes:
         seconds: float = self.schedule.seconds  # type: ignore[attr-defined]
         intervals = int((now.monotonic - due.monotonic) / seconds) - limit
         return now.at_monotonic(due.monotonic + intervals * seconds) if intervals > 0 else due
-
-
-def _run_at(due: Moment) -> Iteration:
-    """A run that started when it was due and took no time."""
-    return Iteration(1, due, due, 0.0)

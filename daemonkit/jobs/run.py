@@ -27,8 +27,7 @@ class Owner(Protocol):
     last: Iteration | None
 
     def work(self) -> Any: ...
-    def is_too_late(self, due: Moment, now: Moment) -> bool: ...
-    def begin(self) -> None: ...
+    def begin(self, run: Run, now: Moment) -> SkipReason | None: ...
     def work_ended(self, began: Moment, seconds: float) -> None: ...
     def end(self, iteration: Iteration | None) -> None: ...
     def end_process(self, error: BaseException) -> None: ...
@@ -54,9 +53,8 @@ class Run:
     def execute(self) -> Any:
         """Do the job's work, unless something has come in between."""
         job, life = self.job, self.job.life
-        job.begin()
         now = life.clock.moment()
-        if reason := self._skip_reason(now):
+        if reason := job.begin(self, now):
             job.record.skipped(job.name, self.due, reason)
             return None
         if job.is_exclusive:
@@ -76,21 +74,16 @@ class Run:
                 self.seconds = life.clock.moment().monotonic - now.monotonic
                 job.work_ended(now, self.seconds)
 
-    def _skip_reason(self, now: Moment) -> SkipReason | None:
-        if self.job.life.stop.asked:
-            return SkipReason.DOWN
-        return SkipReason.GRACE if self.job.is_too_late(self.due, now) else None
-
     # What the pool tells
 
     def set_running_or_notify_cancel(self) -> bool:
         return True
 
     def set_result(self, result: Any) -> None:
-        self._end(result, None)
+        self.end(result, None)
 
     def set_exception(self, error: BaseException) -> None:
-        self._end(None, error)
+        self.end(None, error)
 
     def cancel(self) -> bool:
         """No thread has come to it, and none will."""
@@ -98,7 +91,8 @@ class Run:
         self.job.end(None)
         return True
 
-    def _end(self, result: Any, error: BaseException | None) -> None:
+    def end(self, result: Any, error: BaseException | None) -> None:
+        """Tell everybody what the run came to."""
         iteration = None
         try:
             if self.started is None and error is not None:  # it failed before its work began
@@ -128,7 +122,6 @@ class Run:
         return Iteration(self.number, self.due, started, seconds, result, job=self.job.name)
 
     def _tell(self, iteration: Iteration, error: BaseException | None) -> Iteration:
-        """Tell everybody what the run came to."""
         job = self.job
         text = "" if error is None else stored_text(error)
         if error is not None and ends_process(error):

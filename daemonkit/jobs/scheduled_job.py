@@ -7,7 +7,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
-from daemonkit.clock import Moment
+from daemonkit.clock import NEVER, Moment
 from daemonkit.iteration import Iteration
 from daemonkit.jobs.due_times import DueTimes
 from daemonkit.jobs.job import DAEMON_DEFAULT, Job
@@ -69,7 +69,6 @@ class ScheduledJob:
         self.runs = 0
         self.last: Iteration | None = None
         """What the last run came to, without its error; None if it went well."""
-        self._retry: Moment | None = None
         self._not_before = self._began = self._ended = float("-inf")
         self._lock = threading.Lock()
         self._phase = Phase.IDLE
@@ -78,30 +77,6 @@ class ScheduledJob:
         self._undecided: Iteration | None = None
 
     # The main thread: what is due, and what follows from it
-
-    @property
-    def next_due(self) -> Moment:
-        if self._retry is None:
-            return self.times.next
-        return min(self._retry, self.times.next)
-
-    def restart(self, since: Moment, now: Moment) -> None:
-        """Count from ``since`` on: this process has come to lead."""
-        self._retry = None
-        self.times.restart(since, now)
-
-    def take(self, now: Moment, limit: int) -> list[Moment]:
-        """The due times up to ``now``, the newest ``limit`` of them: one at least."""
-        retry = self._retry
-        if retry is None:
-            return self.times.take(now, limit)
-        passed = []
-        if retry.monotonic <= now.monotonic:
-            self._retry = None
-            passed.append(retry)
-        if self.times.next.monotonic <= now.monotonic:
-            passed += self.times.take(now, limit)
-        return passed
 
     def decide(self, due: Moment, now: Moment, reason_to_wait: str) -> Run | Skip | None:
         """What follows from a due time that has come: a run for the pool, a due time that is
@@ -148,12 +123,12 @@ class ScheduledJob:
         if iteration is not None and not self.life.once:
             due = next_due(self.schedule, iteration, self.times.since, now)
             if not self.is_fixed:
-                self.times.next = due
+                self.times.go_on_at(due)
             else:
                 self._not_before = due.monotonic
                 # The due time of an exclusive job is claimed, and nobody may run it twice.
                 if iteration.problem is not None and not self.job.exclusive:
-                    self._retry = due
+                    self.times.add(due)
         return [] if deferred is None else [deferred]
 
     @property
@@ -167,9 +142,13 @@ class ScheduledJob:
 
     # A thread of the pool: how far the run is
 
-    def begin(self) -> None:
+    def begin(self, run: Run, now: Moment) -> SkipReason | None:
+        """A thread has come to the run. Why its work may not begin, after all; None if it may."""
         with self._lock:
             self._phase = Phase.RUNNING
+        if self.life.stop.asked:
+            return SkipReason.DOWN
+        return SkipReason.GRACE if self.is_too_late(run.due, now) else None
 
     def work_ended(self, began: Moment, seconds: float) -> None:
         with self._lock:
@@ -197,4 +176,4 @@ class ScheduledJob:
     @property
     def is_over(self) -> bool:
         """Whether nothing more is due."""
-        return self.next_due.monotonic == float("inf")
+        return self.times.next == NEVER
