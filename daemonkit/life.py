@@ -157,7 +157,6 @@ class Life:
         now = self.now = self.clock.moment()
         if now.monotonic - self._signals_were_put_back_at > PUT_BACK_INTERVAL:
             self._put_signals_back(now)
-            self.serve_tasks()
         while self.goes_on(ticks, now):
             self.pulsed()
             reason = pace.reason_to_wait(now)  # asked first: when it ends, the schedule may change

@@ -48,10 +48,7 @@ class EventLoop:
         self._thread = threading.Thread(target=self._run, name="daemonkit-event-loop", daemon=True)
         self._thread.start()
         # Sync code of the home thread that calls async_to_sync() finds this loop from now on.
-        if threading.get_ident() == home:
-            self.run(sync_to_async(_nothing)())
-        else:
-            self.start(sync_to_async(_nothing)())
+        asyncio.run_coroutine_threadsafe(sync_to_async(_nothing)(), self._loop)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)

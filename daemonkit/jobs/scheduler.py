@@ -103,7 +103,6 @@ class Scheduler:
         try:
             while life.goes_on(jobs.begun, self.clock.moment()):
                 life.pulsed()
-                life.serve_tasks()
                 self._run_what_is_due()
                 self.clock.at_rest(self._rest)
                 if jobs.is_over:
@@ -140,7 +139,6 @@ class Scheduler:
     def _rest(self) -> None:
         """Return when no job runs."""
         while not self.dispatcher.is_at_rest:
-            self.life.serve_tasks()
             time.sleep(0.0005)
 
     def _close(self) -> None:

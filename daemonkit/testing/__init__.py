@@ -6,6 +6,7 @@ from daemonkit.testing.gates import Gate, Gates, gate
 from daemonkit.testing.losing import Losing, Loss, lost_connections
 from daemonkit.testing.notify import NotifySocket
 from daemonkit.testing.running import DaemonUnderTest, SkippedRun, run_due, run_ticks
+from daemonkit.testing.survival import Trouble, assert_survives
 
 __all__ = [
     "DaemonUnderTest",
@@ -16,6 +17,8 @@ __all__ = [
     "Loss",
     "NotifySocket",
     "SkippedRun",
+    "Trouble",
+    "assert_survives",
     "frozen_server",
     "gate",
     "lost_connections",

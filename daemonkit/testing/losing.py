@@ -9,15 +9,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from django.db import connections
-from django.db.backends.signals import connection_created
 
 from daemonkit.connections.wrappers import Wrapper
+from daemonkit.testing.intercepting import intercepting
 from daemonkit.testing.sessions import (
     break_in_query,
     kill_all_sessions,
     kill_session,
     refuse_in_memory,
-    wrappers_of,
 )
 
 
@@ -56,7 +55,7 @@ class Losing:
             self.count += 1
             return True
 
-    def lose_in_query(
+    def on_query(
         self,
         execute: Callable[..., Any],
         sql: Any,
@@ -64,17 +63,15 @@ class Losing:
         many: bool,
         context: dict[str, Any],
     ) -> Any:
-        """An execute wrapper, as ``connection.execute_wrapper()`` takes them."""
-        if not self.is_time():
+        if self.moment is not Loss.QUERY or not self.is_time():
             return execute(sql, params, many, context)
         self.statements.append(str(sql))
         if self.applied:
             execute(sql, params, many, context)
         return break_in_query(context["connection"])
 
-    def lose_in_commit(self, wrapper: Wrapper, commit: Callable[[], None]) -> None:
-        """In the place of a wrapper's ``commit()``."""
-        if not self.is_time():
+    def on_commit(self, wrapper: Wrapper, commit: Callable[[], None]) -> None:
+        if self.moment is not Loss.COMMIT or not self.is_time():
             return commit()
         self.statements.append("COMMIT")
         if self.applied:
@@ -110,7 +107,7 @@ def lost_connections(
         losing.count = kill_all_sessions(using)
         yield losing
         return
-    with _intercepting(losing):
+    with intercepting(using, losing):
         yield losing
 
 
@@ -120,44 +117,3 @@ def _refuse_in_transaction(alias: str) -> None:
             f"lost_connections() would lose the transaction that is open on {alias!r}: use "
             f"TransactionTestCase, or with pytest the fixture transactional_db"
         )
-
-
-@contextlib.contextmanager
-def _intercepting(losing: Losing) -> Iterator[None]:
-    """Have all connections of an alias, and those that are made meanwhile, pass through."""
-    intercepted: list[Wrapper] = []
-
-    def intercept(connection: Wrapper, **_: Any) -> None:
-        if connection.alias == losing.using and not _is_private(connection):
-            _intercept(losing, connection)
-            intercepted.append(connection)
-
-    for wrapper in wrappers_of(losing.using):
-        intercept(wrapper)
-    connection_created.connect(intercept, weak=False)
-    try:
-        yield
-    finally:
-        connection_created.disconnect(intercept)
-        for wrapper in intercepted:
-            _leave_alone(losing, wrapper)
-
-
-def _is_private(wrapper: Wrapper) -> bool:
-    """Whether it is a session of daemonkit's own, which no unit of work uses."""
-    return wrapper.settings_dict is not connections.settings[wrapper.alias]
-
-
-def _intercept(losing: Losing, wrapper: Wrapper) -> None:
-    if losing.moment is Loss.QUERY:
-        if losing.lose_in_query not in wrapper.execute_wrappers:
-            wrapper.execute_wrappers.append(losing.lose_in_query)
-    elif "commit" not in vars(wrapper):
-        commit = wrapper.commit
-        wrapper.commit = lambda: losing.lose_in_commit(wrapper, commit)
-
-
-def _leave_alone(losing: Losing, wrapper: Wrapper) -> None:
-    with contextlib.suppress(ValueError):
-        wrapper.execute_wrappers.remove(losing.lose_in_query)
-    wrapper.__dict__.pop("commit", None)

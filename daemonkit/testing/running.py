@@ -46,7 +46,7 @@ class DaemonUnderTest:
     def __init__(
         self, daemon: DaemonName, *, clock: FakeClock | None = None, **options: Any
     ) -> None:
-        self.command = _command(daemon)
+        self.command = command_of(daemon)
         self.clock = clock or FakeClock(time.time())
         self.options = options
         self.iterations: list[Iteration] = []
@@ -118,7 +118,8 @@ def run_due(
     return DaemonUnderTest(daemon, **options).run_due(until)
 
 
-def _command(daemon: DaemonName) -> BaseDaemonCommand:
+def command_of(daemon: DaemonName) -> BaseDaemonCommand:
+    """The daemon itself. Raises ``CommandError`` for a name that means none."""
     if isinstance(daemon, str):
         return find_daemon(daemon)
     return daemon() if isinstance(daemon, type) else daemon

@@ -37,6 +37,14 @@ def wrappers_of(alias: str) -> list[Wrapper]:
     return [wrapper for wrapper in found if wrapper.connection is not None]
 
 
+def close_connections() -> None:
+    """Close all that this thread has opened, the pools as well."""
+    for wrapper in connections.all(initialized_only=True):
+        wrapper.close()
+        if close_pool := getattr(wrapper, "close_pool", None):
+            close_pool()
+
+
 def kill_all_sessions(alias: str) -> int:
     """End every session of this user on the database of an alias, other processes' as well.
 

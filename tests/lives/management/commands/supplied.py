@@ -5,13 +5,9 @@ import contextlib
 import os
 
 import httpx
-import uvloop
 
 from daemonkit import BaseDaemonCommand, Every
 from tests.lives.sql import say
-
-if os.environ.get("LOOP") == "uvloop":
-    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 
 
 async def answer(reader, writer):
@@ -27,7 +23,8 @@ class Command(BaseDaemonCommand):
 
     @contextlib.asynccontextmanager
     async def lifespan(self):
-        say(type(asyncio.get_running_loop()).__module__)
+        if os.environ.get("UVLOOP"):
+            say(type(asyncio.get_running_loop()).__module__)
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         async with server, httpx.AsyncClient(trust_env=False) as self.client:

@@ -1,0 +1,6 @@
+"""``assert_survives()``: the ordinary troubles, on a project's own daemon and database."""
+
+from daemonkit.testing.survival.survives import assert_survives
+from daemonkit.testing.survival.troubles import Trouble
+
+__all__ = ["Trouble", "assert_survives"]

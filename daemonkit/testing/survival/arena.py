@@ -1,0 +1,60 @@
+"""The arena of a daemon's trials: its database, the children in which it runs, what they leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from daemonkit.command import BaseDaemonCommand
+from daemonkit.testing.running import DaemonName, command_of
+from daemonkit.testing.survival.children import Child, in_child
+from daemonkit.testing.survival.stage import Stage, Tables
+
+
+class Arena:
+    """Where one daemon is tried."""
+
+    def __init__(
+        self,
+        daemon: DaemonName,
+        using: str,
+        stage: Stage,
+        arrange: Callable[[], object] | None,
+        observe: Callable[[], object] | None,
+        most_seconds: float,
+    ) -> None:
+        self.using = using
+        self._daemon, self._stage = daemon, stage
+        self._arrange, self._observe, self._most_seconds = arrange, observe, most_seconds
+
+    def set_back(self) -> None:
+        """Make everything as it was before the first trial."""
+        self._stage.set_back()
+        if self._arrange is not None:
+            in_child(self._entered(self._arrange, is_silent=True), self._most_seconds)
+
+    def make(self) -> BaseDaemonCommand:
+        return command_of(self._daemon)
+
+    def start(self, work: Callable[[], Any]) -> Child:
+        """Do some work in a child, on the database of the trial."""
+        return Child(self._entered(work))
+
+    def wait(self, child: Child) -> Any:
+        """What the work came to. Raises what ``Child.result`` does."""
+        return child.result(self._most_seconds)
+
+    def seen(self) -> tuple[Tables, Any]:
+        """The database, and what ``observe`` returns."""
+        observed = None
+        if self._observe is not None:
+            observed = in_child(self._entered(self._observe), self._most_seconds)
+        return self._stage.read(), observed
+
+    def _entered(self, work: Callable[[], Any], *, is_silent: bool = False) -> Callable[[], Any]:
+        def entered() -> Any:
+            self._stage.enter()
+            result = work()
+            return None if is_silent else result
+
+        return entered
