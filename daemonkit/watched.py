@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from daemonkit import signals
-from daemonkit.connections.cutting import cut_connections
+from daemonkit.connections import cutting
 from daemonkit.listeners.log import logger, plain_logging
 from daemonkit.process.origin import Origin
 from daemonkit.process.stopping import Stop, Tick
@@ -48,6 +48,7 @@ class WatchedLife:
         before_forced_end: Callable[[], None],
         origin: Origin | None,
     ) -> None:
+        cutting.install()
         self._origin = origin
         self.stop = Stop()
         self.pulse, self.stop_timeout = settings.pulse, settings.stop_timeout
@@ -120,7 +121,7 @@ class WatchedLife:
     def cut(self, threads: set[int], *, for_good: bool) -> None:
         if for_good and self.event_loop is not None:
             self.event_loop.cancel_all()
-        cut_connections(threads, for_good=for_good)
+        cutting.cut_connections(threads, for_good=for_good)
 
     def announce_end(self) -> None:
         """Have "stopping" and "forced" announced before "stopped": the watcher may be about to."""

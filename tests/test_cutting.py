@@ -13,6 +13,7 @@ import pytest
 from django.db import Error, OperationalError, connections, transaction
 
 from daemonkit import fresh_connections
+from daemonkit.connections import cutting
 from daemonkit.connections.cutting import cut_connections
 from daemonkit.connections.thread import this_thread
 from lab.servers import Server
@@ -220,6 +221,7 @@ def test_a_cut_ends_an_attempt_to_connect(
     server: Server, alias: MakeAlias, proxy: MakeProxy, silence: str
 ) -> None:
     """No driver tells its socket by then. The connection of another thread is left alone."""
+    cutting.install()
     with contextlib.ExitStack() as stack:
         if silence == "of the host":
             port = silent_listener(stack)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import OperationalError, connections
 from django.db.backends.signals import connection_created
 
-from daemonkit.connections import callproc, connecting, lending, refusals
+from daemonkit.connections import callproc, lending, refusals
 from daemonkit.connections.cache_closing import close_caches
 from daemonkit.connections.link import Link
 from daemonkit.connections.pauses import WORTH_A_LOOK, warn_of_pause
@@ -216,7 +216,6 @@ def install() -> None:
     """Hear of every connection that is made. Called by ``AppConfig.ready()``; twice is once."""
     connection_created.connect(_on_connection_created, dispatch_uid="daemonkit.connections.units")
     callproc.install()
-    connecting.install()
 
 
 def close(link: Link) -> None:
