@@ -153,6 +153,8 @@ class Link:
         wrapper = self.wrapper()
         if wrapper is None or wrapper.connection is None:
             return False
+        if self.raw.session.is_closed():
+            return False
         usable = bool(type(wrapper).is_usable(wrapper)) and not self.raw.has_reconnected()
         if usable:
             self.raw.answered_at = monotonic()
