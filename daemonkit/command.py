@@ -95,8 +95,13 @@ class BaseDaemonCommand(StartedByDjango):
         return self._life is not None and self._life.stop.asked
 
     def wait(self, seconds: float) -> bool:
-        """Wait; True when the time has passed, False as soon as the daemon is told to stop."""
+        """Wait; True when the time has passed, False as soon as the daemon is told to stop.
+
+        Raises ``RuntimeError`` in a coroutine, where it would block the event loop.
+        """
         life = self.life
+        if life.watched_life.event_loop is not None:
+            life.event_loop.refuse("self.wait", "await asyncio.to_thread(self.wait, seconds)")
         life.clock.wait(seconds, life.stop.wait)
         return not life.stop.asked
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import CommandError
@@ -41,10 +41,6 @@ if TYPE_CHECKING:
 PUT_BACK_INTERVAL = 0.05
 """Seconds: how often a loop that does not wait between its ticks looks whether one of them has
 changed the signal handlers. A loop that waits looks before each wait."""
-
-
-SERVING_INTERVAL = 0.02
-"""Seconds: how often a life that waits for its jobs to end looks for sync work of its tasks."""
 
 
 class Life:
@@ -83,9 +79,9 @@ class Life:
         self.tick_timeout = settings.shortest_tick_timeout
         self._put_back: list[str] = []
         self._signals_were_put_back_at = self.begun.monotonic
-        self._home: int | None = None
-        self._opening_loop = threading.Lock()
-        self._raised: BaseException | None = None
+        self.home: int | None = None
+        """The thread (``threading.get_ident()``) that runs it, while it is open."""
+        self._making_loop = threading.Lock()
 
     @property
     def stop(self) -> Stop:
@@ -131,7 +127,9 @@ class Life:
     def opened(self, first: Callable[[], object] = lambda: None) -> Iterator[None]:
         """Checks and ``first`` done and ``lifespan()`` open, however long the database takes to
         answer."""
-        with kept_between_units(), self._event_loop_allowed(), ExitStack() as stack:
+        with kept_between_units(), ExitStack() as stack:
+            self.home = threading.get_ident()
+            stack.callback(self._close_event_loop)
             if open_patiently(self, stack, first):
                 announce(signals.daemon_ready, self.daemon)
             try:
@@ -157,6 +155,7 @@ class Life:
         now = self.now = self.clock.moment()
         if now.monotonic - self._signals_were_put_back_at > PUT_BACK_INTERVAL:
             self._put_signals_back(now)
+            self.serve_tasks()
         while self.goes_on(ticks, now):
             self.pulsed()
             reason = pace.reason_to_wait(now)  # asked first: when it ends, the schedule may change
@@ -284,67 +283,38 @@ class Life:
 
     # Async code, on one event loop
 
+    @property
+    def event_loop(self) -> EventLoop:
+        """The event loop of this life. It is made when it is first asked for."""
+        from daemonkit.event_loop.loop import EventLoop
+
+        with self._making_loop:
+            if self.watched_life.event_loop is None:
+                self.watched_life.event_loop = EventLoop(self)
+            return self.watched_life.event_loop
+
     def awaited(self, result: Any) -> Any:
         """What a method of the daemon's came to, awaited if it is a coroutine. Meanwhile this
         thread does the sync work that the coroutine hands over."""
         if not hasattr(type(result), "__await__"):
             return result
-        if self._home is not None:
-            return self._event_loop().run(result)
-        with self._event_loop_allowed():  # for a bare iterate()
-            return self._event_loop().run(result)
-
-    def held_open(
-        self, manager: AbstractAsyncContextManager[Any]
-    ) -> AbstractContextManager[object]:
-        """An async ``lifespan()`` as a context manager of the main thread."""
-        from daemonkit.event_loop.lifespan import HeldOpen
-
-        return HeldOpen(
-            manager, self._event_loop(), lambda: self.ask_to_stop("its lifespan() has ended")
-        )
-
-    @property
-    def serving_interval(self) -> float:
-        """Seconds after which a wait that nothing interrupts must call ``serve_tasks()``."""
-        return self.pulse if self.watched_life.event_loop is None else SERVING_INTERVAL
+        try:
+            return self.event_loop.run(result)
+        finally:
+            if self.home is None:  # a bare iterate()
+                self._close_event_loop()
 
     def serve_tasks(self) -> None:
-        """Do the sync work of tasks that live on between ticks, as one unit of work."""
-        loop = self.watched_life.event_loop
-        if loop is None or not loop.has_sync_work:
-            return
-        with fresh_connections:
-            loop.serve_tasks()
-        close_idle(0)
+        """Do the sync work of tasks that live on between ticks."""
+        if self.watched_life.event_loop is not None:
+            self.watched_life.event_loop.serve_tasks()
 
-    def _event_loop(self) -> EventLoop:
-        from daemonkit.event_loop.loop import EventLoop
-
-        assert self._home is not None
-        with self._opening_loop:
-            if self.watched_life.event_loop is None:
-                self.watched_life.event_loop = EventLoop(self._home, self.nudge, self._on_exit)
-            return self.watched_life.event_loop
-
-    def _on_exit(self, error: BaseException) -> None:
-        """A task has raised what ends the process."""
-        self._raised = error
-        self.ask_to_stop(f"{type(error).__name__} in a task")
-
-    @contextlib.contextmanager
-    def _event_loop_allowed(self) -> Iterator[None]:
-        """What async code there is in the block shares an event loop, whose tasks end with it."""
-        self._home = threading.get_ident()
+    def _close_event_loop(self) -> None:
         try:
-            yield
+            if self.watched_life.event_loop is not None:
+                self.watched_life.event_loop.close()
         finally:
-            self._home, loop = None, self.watched_life.event_loop
-            if loop is not None and (left := loop.close(self.stop_timeout)):
-                logger.error("%s: did not end: %s", self.daemon.name, ", ".join(left))
-            self.watched_life.event_loop = None
-        if self._raised is not None and not self.stop.forced:
-            raise self._raised
+            self.home = self.watched_life.event_loop = None
 
     # The end
 

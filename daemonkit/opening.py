@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any, Protocol
 
 from django.core.management.base import CommandError
@@ -18,6 +18,7 @@ from daemonkit.verdict import Verdict
 
 if TYPE_CHECKING:
     from daemonkit.daemon import Daemon
+    from daemonkit.event_loop.loop import EventLoop
 
 
 class Opening(Protocol):
@@ -29,11 +30,10 @@ class Opening(Protocol):
 
     @property
     def stop(self) -> Stop: ...
+    @property
+    def event_loop(self) -> EventLoop: ...
     def pulsed(self) -> None: ...
     def wait(self, seconds: float) -> None: ...
-    def held_open(
-        self, manager: AbstractAsyncContextManager[Any]
-    ) -> AbstractContextManager[object]: ...
 
 
 def open_patiently(life: Opening, stack: ExitStack, first: Callable[[], object]) -> bool:
@@ -66,7 +66,9 @@ def _open(life: Opening, stack: ExitStack, first: Callable[[], object]) -> None:
         first()
         lifespan: Any = daemon.lifespan()
         if not hasattr(lifespan, "__enter__") and hasattr(lifespan, "__aenter__"):
-            lifespan = life.held_open(lifespan)
+            from daemonkit.event_loop.lifespan import HeldOpen  # not for a plain loop
+
+            lifespan = HeldOpen(lifespan, life.event_loop)
         if not hasattr(lifespan, "__enter__"):
             raise CommandError(
                 f"{daemon.name}.lifespan() returned {lifespan!r}: return a context manager",

@@ -24,9 +24,10 @@ LAYERS = """
     error_codes
     exits  clock  errors  conf  formats  models  signals
     iteration
-    schedules  process  event_loop
+    schedules  process
     connections
     daemon
+    event_loop
     jobs.job
     jobs.schedule
     leading

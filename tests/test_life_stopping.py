@@ -18,7 +18,7 @@ from django.core.management import call_command
 from lab.processes import ROOT, Daemon, child_environment
 from lab.servers import Server
 from lab.waiting import eventually
-from tests.kit.processes import LIVES, Live, Manage
+from tests.kit.processes import LIVES, Live, Manage, signal_until_forced
 from tests.kit.sessions import notes
 
 Notes = Callable[[], list[str]]
@@ -101,22 +101,11 @@ def test_a_second_signal_cuts_the_tick_and_rolls_it_back(live: Live, server: Ser
     daemon.wait_for("slow stops: SIGTERM")
     assert daemon.process.poll() is None
     eventually(lambda: "sleep(60" in str(server.session_rows()).lower())
-    outlasts_the_burst(daemon)
+    signal_until_forced(daemon)
     assert daemon.wait(within=10) == 70
     assert "unknown outcome" in daemon.stderr
     server.kill_sessions()  # the server itself notices when the minute is over
     assert notes(server) == []
-
-
-def outlasts_the_burst(daemon: Daemon) -> None:
-    """Signal again until it is taken for a second signal, and not for the first one's echo."""
-
-    def forced() -> bool:
-        if daemon.is_running:
-            daemon.signal(signal.SIGTERM)
-        return "forced to end" in daemon.so_far or not daemon.is_running
-
-    eventually(forced, every=0.1)
 
 
 def test_a_signal_that_comes_twice_at_once_is_one(live: Live) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any
@@ -15,17 +14,12 @@ class HeldOpen:
     """An async context manager as a sync one, entered and left in one task of the event loop: a
     ``TaskGroup`` or a time limit in it is bound to the task that entered it.
 
-    ``on_lost`` is called when it ends before it is left, as a ``TaskGroup`` does when one of its
-    tasks fails. Its error is raised when it is left.
+    If it ends before it is left, as a ``TaskGroup`` does when one of its tasks fails, the life is
+    told to stop, and its error is raised when it is left.
     """
 
-    def __init__(
-        self,
-        manager: AbstractAsyncContextManager[Any],
-        loop: EventLoop,
-        on_lost: Callable[[], None],
-    ) -> None:
-        self._manager, self._loop, self._on_lost = manager, loop, on_lost
+    def __init__(self, manager: AbstractAsyncContextManager[Any], loop: EventLoop) -> None:
+        self._manager, self._loop = manager, loop
         self._is_open = self._is_leaving = False
         self._error: BaseException | None = None
 
@@ -65,4 +59,4 @@ class HeldOpen:
 
     def _ended(self) -> None:
         if self._is_open and not self._is_leaving:
-            self._on_lost()
+            self._loop.end_life("its lifespan() has ended")

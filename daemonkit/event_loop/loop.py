@@ -9,35 +9,55 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from asgiref.sync import AsyncToSync, sync_to_async
 
+from daemonkit.connections.units import close_idle, fresh_connections
 from daemonkit.event_loop.executor import ServingExecutor
 from daemonkit.event_loop.work import AsyncWork, stack_of_served_work
+
+if TYPE_CHECKING:
+    from daemonkit.daemon import Daemon
+    from daemonkit.process.stopping import Stop
 
 LEAVING_TIME = 1.0
 """Seconds for the loop's thread to end when all tasks have ended."""
 
 
+logger = logging.getLogger("daemonkit")
+
+
+class Host(Protocol):
+    """The life that an event loop belongs to. ``home`` is the thread that runs it, None for a bare
+    ``iterate()``."""
+
+    home: int | None
+    stop_timeout: float
+
+    @property
+    def daemon(self) -> Daemon: ...
+    @property
+    def stop(self) -> Stop: ...
+    def nudge(self) -> None: ...
+    def ask_to_stop(self, reason: str) -> None: ...
+
+
 class EventLoop:
     """The event loop of one life.
 
-    ``home`` is the thread (``threading.get_ident()``) that runs the life. Tasks that live on
-    between ticks have their sync work done there: ``notify`` ends its wait, so that it comes to
-    ``serve_tasks()``. ``on_exit`` hears of what a task raises to end the process.
+    Tasks that live on between ticks have their sync work done by the life's home thread:
+    ``nudge()`` ends its wait, so that it comes to ``serve_tasks()``.
     """
 
-    def __init__(
-        self,
-        home: int,
-        notify: Callable[[], None] = lambda: None,
-        on_exit: Callable[[BaseException], None] = lambda error: None,
-    ) -> None:
-        self._home = ServingExecutor(home, notify)
-        self._on_exit = on_exit
+    def __init__(self, life: Host) -> None:
+        self._life = life
+        home = life.home or threading.get_ident()
+        self._home = ServingExecutor(home, life.nudge)
+        self._raised: BaseException | None = None
         self._running: dict[int, AsyncWork] = {}
         """By the thread that waits for it."""
         self._unfinished: set[AsyncWork] = set()
@@ -48,7 +68,10 @@ class EventLoop:
         self._thread = threading.Thread(target=self._run, name="daemonkit-event-loop", daemon=True)
         self._thread.start()
         # Sync code of the home thread that calls async_to_sync() finds this loop from now on.
-        asyncio.run_coroutine_threadsafe(sync_to_async(_nothing)(), self._loop)
+        if threading.get_ident() == home:
+            self.run(sync_to_async(_nothing)())
+        else:
+            self.start(sync_to_async(_nothing)())
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -57,7 +80,8 @@ class EventLoop:
                 self._loop.run_forever()
                 break
             except (SystemExit, KeyboardInterrupt) as error:  # raised in a task
-                self._on_exit(error)
+                self._raised = error
+                self.end_life(f"{type(error).__name__} in a task")
         self._loop.close()
 
     # Waiting for coroutines
@@ -114,14 +138,22 @@ class EventLoop:
         with contextlib.suppress(RuntimeError):  # it is closed
             self._loop.call_soon_threadsafe(function)
 
-    @property
-    def has_sync_work(self) -> bool:
-        """Whether tasks wait for the home thread."""
-        return self._home.has_work
+    def end_life(self, reason: str) -> None:
+        """End the life, as if a signal had asked for it. From any thread."""
+        self._life.ask_to_stop(reason)
+
+    def refuse(self, what: str, instead: str) -> None:
+        """Raise ``RuntimeError`` on the loop's thread, which must not be blocked."""
+        if threading.current_thread() is self._thread:
+            raise RuntimeError(f"{what}() would block the event loop: write {instead}")
 
     def serve_tasks(self) -> None:
-        """On the home thread: do what tasks have handed over by now."""
-        self._home.serve_what_waits()
+        """On the home thread, between ticks: do what tasks have handed over by now, as one unit of
+        work."""
+        if self._home.has_work:
+            with fresh_connections:
+                self._home.serve_what_waits()
+            close_idle(0)
 
     # From the watcher's thread
 
@@ -147,18 +179,20 @@ class EventLoop:
 
     # The end
 
-    def close(self, seconds: float) -> list[str]:
-        """Cancel all tasks, and end the loop within so many seconds. On the home thread.
-
-        Returns the names of the tasks that did not end.
-        """
+    def close(self) -> None:
+        """Cancel all tasks, and end the loop, within ``stop_timeout``. On the home thread. Raises
+        what a task has raised to end the process."""
+        seconds = self._life.stop_timeout
         ending = self.start(self._end_all(seconds))
         self._home.serve_until(lambda: ending.is_done, seconds)
         self.call(self._loop.stop)
         self._home.close()
         self._thread.join(LEAVING_TIME)
         AsyncToSync.loop_thread_executors.pop(self._loop, None)
-        return self._left
+        if self._left:
+            logger.error("%s: did not end: %s", self._life.daemon.name, ", ".join(self._left))
+        if self._raised is not None and not self._life.stop.forced:
+            raise self._raised
 
     async def _end_all(self, seconds: float) -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}

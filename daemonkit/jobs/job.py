@@ -58,7 +58,7 @@ def job(
     ``schedule`` is ``Every``, ``Cron``, ``Poll`` or any trigger of APScheduler's. ``grace`` says
     how late a run may still start (None, the default: until the next one is due: a late run is
     better than none, and the next one makes it needless). Runs of one job never overlap. An
-    ``async def`` runs on an event loop of its thread. The other arguments are explained at ``Job``.
+    ``async def`` runs on the daemon's event loop. The other arguments are explained at ``Job``.
 
     Raises ``ValueError`` or ``TypeError``, in one sentence, for what makes no sense.
     """

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from daemonkit.jobs.inline import CallingThread
 
 
+SERVING_INTERVAL = 0.02
+"""Seconds: how often the main thread, while it waits for the last jobs, looks for the sync work of
+tasks on the event loop."""
+
+
 def live(life: Life, scheduler: Scheduler) -> Iteration | None:
     """A life of a daemon with jobs. The last iteration, if there was one."""
     scheduler.begin(life)
@@ -103,6 +108,7 @@ class Scheduler:
         try:
             while life.goes_on(jobs.begun, self.clock.moment()):
                 life.pulsed()
+                life.serve_tasks()
                 self._run_what_is_due()
                 self.clock.at_rest(self._rest)
                 if jobs.is_over:
@@ -139,16 +145,22 @@ class Scheduler:
     def _rest(self) -> None:
         """Return when no job runs."""
         while not self.dispatcher.is_at_rest:
+            self.life.serve_tasks()
             time.sleep(0.0005)
 
     def _close(self) -> None:
         """Let running jobs finish; the watcher insists if they take too long."""
         life, limit = self.life, self.life.settings.max_ticks
         is_over = not limit or self.dispatcher.begun < limit  # or what is queued belongs to it
-        while not self.pool.close(cancel=is_over or life.stop.asked, timeout=life.serving_interval):
+        while not self.pool.close(cancel=is_over or life.stop.asked, timeout=self._joining_time):
             life.pulsed()
             life.serve_tasks()
         self.ledger.flush()
+
+    @property
+    def _joining_time(self) -> float:
+        """Seconds for which the end of the jobs may be awaited at a stretch."""
+        return self.life.pulse if self.life.watched_life.event_loop is None else SERVING_INTERVAL
 
     # From other threads
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
@@ -10,6 +11,7 @@ import pytest
 
 from lab.processes import MANAGE_PY, ROOT, Daemon, manage_command
 from lab.servers import Server
+from lab.waiting import eventually
 
 LIVES = ROOT / "tests" / "lives" / "manage.py"
 
@@ -55,3 +57,14 @@ def live(manage: Manage) -> Live:
         return manage("run_daemon", *arguments, manage_py=LIVES, env={**database, **env})
 
     return start
+
+
+def signal_until_forced(daemon: Daemon) -> None:
+    """Signal again until it is taken for a second signal, and not for the first one's echo."""
+
+    def forced() -> bool:
+        if daemon.is_running:
+            daemon.signal(signal.SIGTERM)
+        return "forced to end" in daemon.so_far or not daemon.is_running
+
+    eventually(forced, every=0.1)

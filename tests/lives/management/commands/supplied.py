@@ -5,9 +5,13 @@ import contextlib
 import os
 
 import httpx
+import uvloop
 
 from daemonkit import BaseDaemonCommand, Every
 from tests.lives.sql import say
+
+if os.environ.get("LOOP") == "uvloop":
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 
 
 async def answer(reader, writer):
@@ -23,8 +27,7 @@ class Command(BaseDaemonCommand):
 
     @contextlib.asynccontextmanager
     async def lifespan(self):
-        if os.environ.get("UVLOOP"):
-            say(type(asyncio.get_running_loop()).__module__)
+        say(type(asyncio.get_running_loop()).__module__)
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         async with server, httpx.AsyncClient(trust_env=False) as self.client:
