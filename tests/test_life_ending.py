@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from daemonkit import Exit
-from lab.processes import Daemon, is_alive
+from lab.processes import ROOT, Daemon, is_alive, run_python
 from lab.waiting import eventually
 from tests.kit.processes import Live
 
@@ -109,3 +109,22 @@ def test_an_idle_daemon_lives_on_past_its_tick_timeout(live: Live) -> None:
     )
     daemon.wait_for("session", count=3)
     assert daemon.stop(within=10) == 0
+
+
+def test_a_program_that_calls_the_command_line_in_its_own_process_goes_on() -> None:
+    ran = run_python(
+        """
+        import time
+        from django.core.management import execute_from_command_line
+        execute_from_command_line(
+            ["manage.py", "run_daemon", "lingering", "leave_nothing", "--once",
+             "--stop-timeout", "200ms"]
+        )
+        time.sleep(1.5)
+        print("went on", flush=True)
+        """,
+        DJANGO_SETTINGS_MODULE="tests.lives.settings",
+        DATABASE_URL=SQLITE,
+        PYTHONPATH=f"{ROOT}:{ROOT / 'sample_site'}",
+    )
+    assert (ran.returncode, ran.stdout.splitlines()[-1]) == (0, "went on"), ran.stderr

@@ -50,6 +50,9 @@ LATE_BURST = 1.0
 """The same while the interpreter ends. There is nothing left to be cut then, so that a storm of
 signals need not change the exit code."""
 
+END_LOOK_INTERVAL = 0.2
+"""Seconds between two looks at whether the interpreter has begun to end."""
+
 TRIAL_LOOK_INTERVAL = 0.05
 """Seconds between two looks at whether the trial of new code has ended."""
 
@@ -158,6 +161,7 @@ class Watcher:
         self.is_leaving = False
         """Whether the process ends within a moment, and its main thread is to do nothing more."""
         self._expects_python = False
+        self._awaits_end = False
         self._process_ends_since = math.inf
         self._trial: Trial | None = None
         self._abandoned_at = self._leave_at = math.inf
@@ -188,14 +192,16 @@ class Watcher:
             self._last_life = outer
         self.look_again()
 
-    def let_process_end(self) -> None:
+    def let_process_end(self, *, now: bool = False) -> None:
         """Bound what is left: threads and children that the interpreter waits for, and ``atexit``
-        functions. Called when nothing else is to happen in this process."""
-        if self._process_ends_since == math.inf:
-            self._process_ends_since = time.monotonic()
-            if self._thread is None:
-                self.start()
-            self.look_again()
+        functions. It is bounded from when the interpreter begins to end, or from now on: a program
+        that has called the command line's entry point may go on."""
+        self._awaits_end = True
+        if now:
+            self._process_ends_since = min(self._process_ends_since, time.monotonic())
+        if self._thread is None:
+            self.start()
+        self.look_again()
 
     def tell(self, signum: int) -> None:
         """Hear of a signal from its Python-level handler."""
@@ -308,6 +314,8 @@ class Watcher:
         can pass its own unseen."""
         watched, now = self.watched, time.monotonic()
         idle = min(watched.pulse, watched.tick_timeout or math.inf)
+        if self._awaits_end:
+            idle = min(idle, END_LOOK_INTERVAL)
         if self._trial is not None:
             idle = min(idle, TRIAL_LOOK_INTERVAL)
         deadlines = [self._stop_deadline(), self._abandoned_at, self._leave_at, now + idle]
@@ -419,6 +427,8 @@ class Watcher:
     def _mind_the_deadlines(self, now: float) -> None:
         if now >= self._leave_at:
             self._leave()
+        if self._awaits_end and not threading.main_thread().is_alive():
+            self._process_ends_since = min(self._process_ends_since, now)
         if now >= self._abandoned_at:
             self._abandoned_at = math.inf
             self._force("the supervisor is gone")

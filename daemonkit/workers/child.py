@@ -50,7 +50,7 @@ def work(
         ):
             code = _exit_code_of(live)
             if not watcher.stop.forced:
-                watcher.let_process_end()
+                watcher.let_process_end(now=True)
                 _end_as_an_interpreter_does()
     except BaseException:
         traceback.print_exc()
