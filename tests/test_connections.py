@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 
@@ -284,3 +285,18 @@ def test_a_pool_full_of_dead_connections_fails_no_unit(
     with fresh_connections:
         note(probe, "kept")
     assert notes(postgres) == ["kept"]
+
+
+def test_a_unit_that_closed_its_connection_inside_atomic_is_not_blamed(
+    server: Server, alias: MakeAlias, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As code does that falls back to another database when a replica is lost."""
+    name = alias(server, CONN_MAX_AGE=None)
+    with fresh_connections, contextlib.suppress(LookupError), transaction.atomic(using=name):
+        note(name, "undone")
+        connections[name].close()
+        raise LookupError("served by another database")
+    assert caplog.records == []
+    with fresh_connections:
+        note(name, "kept")
+    assert notes(server) == ["kept"]

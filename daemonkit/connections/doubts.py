@@ -115,7 +115,7 @@ def may_roll_back(link: Link, wrapper: Wrapper, behind: list[Failure]) -> bool:
 
 def left_open(link: Link, wrapper: Wrapper) -> str | None:
     """What a unit of work has left behind in the session or the wrapper, in words."""
-    if wrapper.in_atomic_block or wrapper.savepoint_ids or wrapper.closed_in_transaction:
+    if wrapper.in_atomic_block or wrapper.savepoint_ids:
         return "left an atomic() block open"
     if wrapper.connection is None:
         return None

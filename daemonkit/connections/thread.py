@@ -18,6 +18,7 @@ from daemonkit.connections.cache_closing import close_caches
 from daemonkit.connections.link import Link
 from daemonkit.connections.pauses import WORTH_A_LOOK, warn_of_pause
 from daemonkit.connections.sockets import cut_socket, descriptor_of
+from daemonkit.connections.thread_end import AtThreadEnd
 from daemonkit.connections.wrappers import Wrapper
 
 if TYPE_CHECKING:
@@ -157,6 +158,14 @@ class ThreadConnections:
             alive = [each for each in self._sockets if each[0]() is not None]
             self._sockets = [*alive, (weakref.ref(raw), descriptor, inode)]
 
+    def close_at_end(self) -> None:
+        """Close what the thread leaves open, which would stay on the server until the garbage
+        collector came by. A wrapper that was lent to another thread is left to that one."""
+        for link in self.links:
+            wrapper = link.wrapper()
+            if wrapper is not None and not wrapper.allow_thread_sharing:
+                close(link)
+
     def cut(self, *, for_good: bool) -> None:
         """Cut all sessions of this thread from outside. Any thread may call this."""
         for link in list(self.links):
@@ -180,6 +189,7 @@ class ThreadConnections:
 
 class _Here(threading.local):
     thread: ThreadConnections | None = None
+    end: AtThreadEnd | None = None
 
 
 here = _Here()
@@ -191,6 +201,7 @@ def this_thread() -> ThreadConnections:
     if thread is None:
         install()
         thread = here.thread = _threads[threading.get_ident()] = ThreadConnections()
+        here.end = AtThreadEnd(thread.close_at_end)
         thread.adopt()
     return thread
 
