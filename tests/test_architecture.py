@@ -267,7 +267,7 @@ def test_the_table_of_contents_says_once_for_python_and_once_for_mypy_where_a_na
 MODULES_OF_A_PLAIN_LOOP = 60
 """Files of ours that a plain loop may load. The empty ones that mark packages do not count."""
 
-LINES_OF_A_PLAIN_LOOP = 6500
+LINES_OF_A_PLAIN_LOOP = 6550
 """Import what only some daemons need inside the function that needs it."""
 
 
