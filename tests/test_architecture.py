@@ -264,10 +264,10 @@ def test_the_table_of_contents_says_once_for_python_and_once_for_mypy_where_a_na
     assert said == daemonkit._LOADED_WHEN_ASKED_FOR
 
 
-MODULES_OF_A_PLAIN_LOOP = 60
+MODULES_OF_A_PLAIN_LOOP = 62
 """Files of ours that a plain loop may load. The empty ones that mark packages do not count."""
 
-LINES_OF_A_PLAIN_LOOP = 6550
+LINES_OF_A_PLAIN_LOOP = 6700
 """Import what only some daemons need inside the function that needs it."""
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from daemonkit import Pool
 from daemonkit.process.signal_handlers import on_signals
 from daemonkit.process.stopping import Stop, Tick
-from daemonkit.process.watcher import Unattended, Watcher
+from daemonkit.process.watched import Unattended
+from daemonkit.process.watcher import Watcher
 from lab.waiting import eventually
 
 

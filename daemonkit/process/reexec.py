@@ -12,8 +12,9 @@ from django.db import connections
 from daemonkit.errors import one_line
 from daemonkit.exits import Exit
 from daemonkit.process.children import Children
+from daemonkit.process.forced_end import CHILDREN_TIME, flush
 from daemonkit.process.origin import EXECUTED_ANEW, Origin
-from daemonkit.process.watcher import CHILDREN_TIME, STOP_SIGNALS, flush
+from daemonkit.process.signal_bytes import STOP_SIGNALS
 
 
 def execute_anew(name: str, origin: Origin) -> NoReturn:

@@ -13,15 +13,10 @@ from collections.abc import Iterator
 from types import FrameType
 
 from daemonkit.process.origin import is_executed_anew
+from daemonkit.process.signal_bytes import STOP_SIGNALS
 from daemonkit.process.stopping import Stop
-from daemonkit.process.watcher import (
-    STOP_SIGNALS,
-    UNWINDING,
-    Orders,
-    Unattended,
-    Watched,
-    Watcher,
-)
+from daemonkit.process.watched import Orders, Unattended, Watched
+from daemonkit.process.watcher import UNWINDING, Watcher
 
 _standing: Watcher | None = None
 _here = threading.local()

@@ -115,6 +115,18 @@ class Tick:
         self._running = running
         self._outer = running.get(self.thread)
 
+    def next_step(self, pulse: float) -> float:
+        """When it is to be held to its time limit: to be called overdue, cut, or given up a pulse
+        after that. Infinity without a limit."""
+        if self.overdue_since is not None:
+            return self.cut_at + (pulse if self.is_cut else 0.0)
+        return math.inf if self.timeout is None else self.touched + self.timeout
+
+    def next_look(self, pulse: float) -> float:
+        """When something is to be done about it: it has lasted one pulse, or too long."""
+        step = self.next_step(pulse)
+        return step if self.is_prolonged else min(self.began + pulse, step)
+
     def __enter__(self) -> Tick:
         self._running[self.thread] = self
         self._token = _current.set(self)

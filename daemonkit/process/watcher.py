@@ -10,25 +10,23 @@ does write to ``signal.set_wakeup_fd`` even then.
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import select
 import signal
-import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from daemonkit.exits import Exit
 from daemonkit.process import deadlock
+from daemonkit.process.forced_end import ForcedEnd, aside
+from daemonkit.process.signal_bytes import Arrivals, byte_of_handler
 from daemonkit.process.stopping import Stop, Tick, close_pipe, milliseconds, pipe, replace_pipe
+from daemonkit.process.watched import Orders, Unattended, Watched
 
 if TYPE_CHECKING:
-    from daemonkit.process.children import Children
     from daemonkit.process.trial import Trial
 
 UNWINDING = 2.0
@@ -38,9 +36,6 @@ task that was cancelled before the cut."""
 ABANDONED = 0.8
 """Seconds for the tick in flight of a worker whose supervisor is gone, and then, after the cut, for
 what unwinds: nobody minds it any more, and a new supervisor may be starting its successor."""
-
-CHILDREN_TIME = 1.0
-"""Seconds between SIGTERM and SIGKILL for what a process has started that is forced to end."""
 
 SAME_BURST = 0.05
 """A second signal that follows this fast (seconds) is the first one delivered twice, to the
@@ -56,81 +51,7 @@ END_LOOK_INTERVAL = 0.2
 TRIAL_LOOK_INTERVAL = 0.05
 """Seconds between two looks at whether the trial of new code has ended."""
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
 Handler: TypeAlias = Callable[[int, FrameType | None], Any]
-
-_TOLD_BY_PYTHON = 0x80
-"""Set in the byte of a signal that its Python-level handler has written, and not C."""
-
-
-class Watched(Protocol):
-    """What the watcher has to know of a life, and tells it. Its calls come from other threads."""
-
-    stop_timeout: float
-    tick_timeout: float | None
-    pulse: float
-    may_restart: bool
-    """Whether SIGHUP has it execute itself anew. If not, SIGHUP stops it."""
-    ending_since: float
-    """When it began to end, told or not; infinity before. What is still open must then close within
-    ``stop_timeout``."""
-    is_over: bool
-    """Whether all is done that there was to do: who insists now comes too late."""
-
-    def on_asked(self, reason: str) -> None: ...
-    def on_prolonged(self, tick: Tick) -> None: ...
-    def on_overdue(self, tick: Tick) -> None: ...
-    def on_forced(self, reason: str) -> None: ...
-    def on_handlers_replaced(self, handlers: Mapping[signal.Signals, object]) -> None: ...
-    def cancel(self, tick: Tick) -> bool:
-        """Cancel the task of a tick that is overdue; False if it has none."""
-
-    def on_left(self, reason: str) -> None: ...
-    def try_new_code(self) -> Trial | None:
-        """Begin to try the new code before the old process goes; None if there is nothing to
-        try."""
-
-    def on_reload_failed(self, reason: str) -> None: ...
-    def cut(self, threads: set[int], *, for_good: bool) -> None: ...
-
-
-class Orders(Protocol):
-    """The orders of a supervisor. ``descriptor`` can be read when there are some."""
-
-    descriptor: int
-
-    def follow(self, stop: Callable[[str], None], force: Callable[[str], None]) -> bool:
-        """Call ``stop`` or ``force`` with the reason of each; False when the supervisor is gone."""
-
-
-class Unattended:
-    """What is watched before a daemon's class is even imported: a signal is kept for it."""
-
-    stop_timeout: float = 25.0
-    tick_timeout: float | None = None
-    pulse: float = 10.0
-    may_restart: bool = True
-    ending_since: float = math.inf
-    is_over: bool = False
-
-    def on_asked(self, reason: str) -> None: ...
-    def on_prolonged(self, tick: Tick) -> None: ...
-    def on_overdue(self, tick: Tick) -> None: ...
-    def on_forced(self, reason: str) -> None: ...
-    def on_handlers_replaced(self, handlers: Mapping[signal.Signals, object]) -> None: ...
-    def cancel(self, tick: Tick) -> bool:
-        return False
-
-    def try_new_code(self) -> Trial | None:
-        return None
-
-    def on_reload_failed(self, reason: str) -> None: ...
-
-    def on_left(self, reason: str) -> None:
-        sys.stderr.write(f"forced to end: {reason}\n")
-
-    def cut(self, threads: set[int], *, for_good: bool) -> None: ...
 
 
 class Watcher:
@@ -151,7 +72,7 @@ class Watcher:
         self.taken: dict[signal.Signals, Handler] = {}
         """The signals that are ours, and our handler of each."""
         self._foreign: dict[signal.Signals, object] = {}
-        self._untold: Counter[int] = Counter()
+        self._arrivals = Arrivals()
         self.guards_process = False
         """Whether the process is to end with what is watched, and may be ended by force."""
         self.starts_children = True
@@ -171,7 +92,7 @@ class Watcher:
         self._has_terminal = _has_terminal()
         self._is_worker = orders is not None
         self._thread: threading.Thread | None = None
-        self._children: Children | None = None
+        self._forced_end = ForcedEnd()
 
     @property
     def wakeup_descriptor(self) -> int:
@@ -206,7 +127,7 @@ class Watcher:
     def tell(self, signum: int) -> None:
         """Hear of a signal from its Python-level handler."""
         with contextlib.suppress(OSError):  # full: it is awake already; or closed, in a child
-            os.write(self._writer, bytes([signum | _TOLD_BY_PYTHON]))
+            os.write(self._writer, byte_of_handler(signum))
 
     def foreign_handlers(self) -> dict[signal.Signals, object]:
         """The handlers by which somebody has replaced ours. From any thread."""
@@ -302,7 +223,7 @@ class Watcher:
         ready = {found for found, _ in poll.poll(milliseconds(min(seconds, self._patience())))}
         told = os.read(self._reader, 4096) if self._reader in ready else b""
         with Watcher.acting:
-            for signum in self._arrived(told):
+            for signum in self._arrivals.of(told):
                 self._received(signum)
             if ordered in ready:
                 self._take_orders()
@@ -319,21 +240,8 @@ class Watcher:
         if self._trial is not None:
             idle = min(idle, TRIAL_LOOK_INTERVAL)
         deadlines = [self._stop_deadline(), self._abandoned_at, self._leave_at, now + idle]
-        deadlines += [self._tick_deadline(tick) for tick in list(self.stop.ticks.values())]
+        deadlines += [tick.next_look(self.watched.pulse) for tick in list(self.stop.ticks.values())]
         return max(0.0, min(deadlines) - now)
-
-    def _arrived(self, told: bytes) -> Iterator[signal.Signals]:
-        """The signals behind these bytes. Each writes one from C and, when Python gets to it, one
-        from its handler; but only the second if the wake-up descriptor is somebody else's."""
-        for byte in told:
-            signum = byte & ~_TOLD_BY_PYTHON
-            if signum not in STOP_SIGNALS:
-                continue
-            if byte == signum:
-                self._untold[signum] += 1
-                yield signal.Signals(signum)
-            elif not self._untold.pop(signum, 0):
-                yield signal.Signals(signum)
 
     def _received(self, signum: signal.Signals) -> None:
         stop, name = self.stop, signum.name
@@ -399,7 +307,7 @@ class Watcher:
         if self._thread is None:
             work(*arguments)
         else:
-            _aside(work, *arguments)
+            aside(work, *arguments)
 
     def _stop_deadline(self) -> float:
         """When all that is to end must have ended: so long after it was told to stop, or after it
@@ -410,19 +318,6 @@ class Watcher:
         since = stop.asked_at if stop.asked else min(self.watched.ending_since, process_ends)
         deadline = max(since, stop.touched) + self._stop_timeout
         return deadline if process_ends == math.inf else max(deadline, process_ends + UNWINDING)
-
-    def _tick_deadline(self, tick: Tick) -> float:
-        """When something is to be done about a tick: it has lasted one pulse, or too long."""
-        if not tick.is_prolonged:
-            return min(tick.began + self.watched.pulse, self._time_limit(tick))
-        return self._time_limit(tick)
-
-    def _time_limit(self, tick: Tick) -> float:
-        if tick.overdue_since is not None:
-            return tick.cut_at + (self.watched.pulse if tick.is_cut else 0.0)
-        if tick.timeout is None:
-            return math.inf
-        return tick.touched + tick.timeout
 
     def _mind_the_deadlines(self, now: float) -> None:
         if now >= self._leave_at:
@@ -444,7 +339,7 @@ class Watcher:
             if now >= tick.began + self.watched.pulse and not tick.is_prolonged:
                 tick.is_prolonged = True
                 self._tell(self.watched.on_prolonged, tick)
-            if now < self._time_limit(tick) or self.stop.forced:
+            if now < tick.next_step(self.watched.pulse) or self.stop.forced:
                 continue
             if tick.overdue_since is None:
                 self._overdue(tick, now)
@@ -465,11 +360,8 @@ class Watcher:
 
     def _whom_it_waits_for(self) -> str:
         """Which thread or child will not end, in words; "" where a tick or a worker is the one."""
-        if self.stop.ticks or not self.starts_children:
-            return ""
-        from daemonkit.process.ending import what_stands  # not for a process that ends well
-
-        return f" for {what_stands()}"
+        is_known = self.stop.ticks or not self.starts_children
+        return "" if is_known else f" for {self._forced_end.what_stands()}"
 
     def _mind_the_handlers(self) -> None:
         """Tell of handlers that a tick has replaced: once, as long as they stay the same."""
@@ -493,37 +385,24 @@ class Watcher:
         self.watched.cut({self._home, *list(self.stop.ticks)}, for_good=True)
         self._tell(self.watched.on_forced, reason)
         if self.starts_children:
-            _aside(self._terminate_children)
-
-    def _terminate_children(self) -> None:
-        from daemonkit.process.children import Children  # not for a process that ends well
-
-        self._children = Children(os.getpid())
-        self._children.terminate()
+            aside(self._forced_end.terminate_children)
 
     def end_children(self) -> None:
         """At a forced end: kill what this process has started, if SIGTERM does not end it."""
-        if not self.starts_children:
-            return
-        if self._children is None:  # the tick was faster than the watcher
-            self._terminate_children()
-        assert self._children is not None
-        self._children.end(CHILDREN_TIME)
+        if self.starts_children:
+            self._forced_end.end_children()
 
     def _leave(self, reason: str = "") -> NoReturn:
         """End the process. With a reason it is one that nobody has announced."""
         self._hold_main_thread()
         if reason:
-            _aside(self._last_life.on_left, reason)
+            aside(self._last_life.on_left, reason)
             self.end_children()
-        if self._children is not None:
-            self._children.kill()
-        _aside(flush)
-        os._exit(Exit.FORCED)
+        self._forced_end.leave()
 
     def _hold_main_thread(self) -> None:
         """Keep the main thread from ending the process, with another exit code, when the children
-        that it waits for end."""
+        that it waits for end: our handler holds it."""
         self.is_leaving = True
         for signum in self.taken.keys() - self.foreign_handlers().keys():
             signal.pthread_kill(self._home, signum)
@@ -537,27 +416,6 @@ def _has_terminal() -> bool:
         os.close(os.open(os.ctermid(), os.O_RDONLY | os.O_NOCTTY))
         return True
     return False
-
-
-def _aside(work: Callable[..., None], *arguments: object) -> None:
-    """Do it in a thread of its own and wait a moment for it.
-
-    It may log, and the thread that we watch may hang with the log's lock in its hands.
-    """
-    thread = threading.Thread(target=work, args=arguments, daemon=True)
-    with contextlib.suppress(RuntimeError):  # the interpreter is ending, and starts no thread
-        thread.start()
-        thread.join(0.5)
-
-
-def flush() -> None:
-    """Write out what is buffered, before an end without the interpreter's own."""
-    for handler in logging.root.handlers:
-        with contextlib.suppress(Exception):
-            handler.flush()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, OSError, ValueError):  # none, or closed
-            stream.flush()
 
 
 def _only_wake(signum: int, frame: FrameType | None) -> None:

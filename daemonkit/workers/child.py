@@ -16,9 +16,10 @@ from typing import Any, NoReturn
 from django.db import connections
 
 from daemonkit.exits import Exit
+from daemonkit.process.forced_end import flush
 from daemonkit.process.origin import NOT_FOR_CHILDREN
 from daemonkit.process.signal_handlers import on_signals
-from daemonkit.process.watcher import Unattended, flush
+from daemonkit.process.watched import Unattended
 from daemonkit.signals import Announcer
 from daemonkit.workers.labels import finish_lines, label_output
 from daemonkit.workers.orders import Orders

@@ -13,7 +13,7 @@ from django.conf import settings
 from django.db import connections
 
 from daemonkit.listeners.log import logger
-from daemonkit.process.watcher import flush
+from daemonkit.process.forced_end import flush
 from daemonkit.workers.child import work
 from daemonkit.workers.places import Place
 from daemonkit.workers.worker import Worker

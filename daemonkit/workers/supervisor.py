@@ -23,11 +23,13 @@ from daemonkit.exits import Ending, Exit
 from daemonkit.listeners.log import logger
 from daemonkit.listeners.starts import starts_text
 from daemonkit.process import reexec
+from daemonkit.process.forced_end import CHILDREN_TIME
 from daemonkit.process.origin import Origin
+from daemonkit.process.signal_bytes import STOP_SIGNALS
 from daemonkit.process.signal_handlers import last_look, on_signals
 from daemonkit.process.stopping import Stop, Tick
 from daemonkit.process.trial import Trial
-from daemonkit.process.watcher import CHILDREN_TIME, STOP_SIGNALS, UNWINDING, Watcher
+from daemonkit.process.watcher import UNWINDING, Watcher
 from daemonkit.signals import announce
 from daemonkit.workers.announcing import Announcements
 from daemonkit.workers.forking import fork_worker, prepare

@@ -542,7 +542,7 @@ def under_the_watcher(deed: str) -> Any:
 def while_the_watcher_speaks() -> Any:
     """A fork at the moment when the watcher, told to stop, is in the middle of a log line."""
     from daemonkit.process.signal_handlers import on_signals
-    from daemonkit.process.watcher import Unattended
+    from daemonkit.process.watched import Unattended
 
     log = threading.Lock()
 
