@@ -19,9 +19,9 @@ FORMATS = ("auto", "plain", "journal", "json")
 ``plain`` elsewhere."""
 
 FACTS = ("daemon", "job", "tick", "seconds", "outcome")
-"""What a record may carry besides its text, as attributes: whose it is, which job it is about (of
-an end that was forced: all that ran) and, of a tick that has ended, its number, how long it took
-and whether it "succeeded" or "failed"."""
+"""Attributes that a record may have besides its text: the daemon that wrote it, and the job that it
+is about (after a forced end: all jobs that were running). The record of a tick that has ended also
+has its number, its seconds, and whether it "succeeded" or "failed"."""
 
 
 def plain() -> logging.Formatter:

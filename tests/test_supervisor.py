@@ -20,7 +20,7 @@ from daemonkit.process.memory import parse_size, resident, size_text
 from daemonkit.settings.settings import Settings
 from daemonkit.signals import daemon_pulse
 from daemonkit.workers.announcing import Announcements
-from daemonkit.workers.labels import LONGEST, Labelled
+from daemonkit.workers.labels import LONGEST_LINE, Labelled
 from daemonkit.workers.places import EARLY_DEATH, Fate, Place, Team
 from daemonkit.workers.supervisor import Supervisor
 from daemonkit.workers.worker import GRACE, Worker
@@ -486,8 +486,8 @@ def test_an_object_of_json_stays_one(labelled: Labelling) -> None:
 
 
 def test_a_line_without_end_is_written_in_pieces(labelled: Labelling) -> None:
-    (piece,) = labelled("x" * (LONGEST + 1))
-    assert piece == b"a.1 | " + b"x" * (LONGEST + 1) + b"\n"
+    (piece,) = labelled("x" * (LONGEST_LINE + 1))
+    assert piece == b"a.1 | " + b"x" * (LONGEST_LINE + 1) + b"\n"
 
 
 def test_sizes_are_read_and_written() -> None:

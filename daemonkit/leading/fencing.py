@@ -1,7 +1,7 @@
-"""Guarded writes: what a leader that is none any more cannot do.
+"""Guarded writes: the database refuses what a former leader sends.
 
-A process can be stopped between any two of its instructions, and thawed when another leads. No
-check of its own helps against that; only the database can refuse what it then sends.
+A process can be stopped between any two of its instructions, and go on when another one leads. No
+check of its own helps against that: only the database can refuse what it then sends.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SHORTEST_LEASE = 1.0
 
 
 class StaleEpoch(Exception):
-    """Another term of leading has begun, or may: nothing of the guarded block took effect."""
+    """Another process may lead by now: nothing of the guarded block took effect."""
 
 
 @contextlib.contextmanager
@@ -35,8 +35,8 @@ def guarded(
     epoch is an older one; ``RuntimeError`` inside another ``atomic()``, which could commit later.
     An epoch of None, that of a daemon without a leader, is not guarded.
 
-    ``seconds_left`` is asked at the end: for how long the server should bear with a process that
-    is stopped right between the two, holding the lock.
+    ``seconds_left`` is asked at the end. If the process is stopped while it holds the lock, the
+    server drops its session after so many seconds.
     """
     from daemonkit.models import Lease  # models cannot be loaded before the apps are
 
@@ -109,7 +109,7 @@ def _lock(
 
 
 def _restore_wait_timeout(connection: BaseDatabaseWrapper, session: object) -> None:
-    """In that session, if it is still there; what is committed stays so if it is not."""
+    """In that session, if it is still open. If not, the commit holds all the same."""
     if connection.connection is session and not connection.errors_occurred:
         with contextlib.suppress(Error), connection.cursor() as cursor:
             cursor.execute("SET SESSION wait_timeout = @daemonkit_wait")

@@ -35,8 +35,8 @@ _LEVELS = {
     "not leader": logging.INFO,
     "ledger": logging.ERROR,
 }
-"""Of the reasons for a job not to run, those that nobody has to mend, and the one that somebody
-must."""
+"""The levels of skips that nobody has to mend, and of the one that somebody must mend. The others
+are warnings."""
 
 
 class Log(Listener):
@@ -160,8 +160,8 @@ class Log(Listener):
         )
 
     def skipped(self, job: str, due: Moment, reason: str, **_: Any) -> None:
-        """Each of a standby's due times, or of a job that never gets done in time, would be one
-        line a second: told are the first, the tenth, the hundredth..."""
+        """Only the first, the tenth, the hundredth... skip for the same reason is logged: a standby
+        may skip one due time a second."""
         self._skips[job, reason] += 1
         times = self._skips[job, reason]
         if 10 ** (len(str(times)) - 1) == times:

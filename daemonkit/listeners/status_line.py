@@ -1,4 +1,4 @@
-"""The one living line of a daemon: what it does, how its last tick went, when the next is due."""
+"""The status line of a daemon: what it does, how its last tick went, when the next one is due."""
 
 from __future__ import annotations
 

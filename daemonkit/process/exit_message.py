@@ -1,4 +1,4 @@
-"""The one sentence with which a process ends, written as whoever reads its stderr wants it."""
+"""The sentence with which a process ends after an error, in the format of its log."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def ends_in_a_sentence(
 
 
 def format_in(words: Sequence[str]) -> str | None:
-    """The log format that somebody typed among options that nobody could parse yet, or ever."""
+    """The log format among words of a command line that are not parsed yet, or do not parse."""
     said = None
     for word, after in zip(words, [*words[1:], ""], strict=False):
         option, _, value = word.partition("=")

@@ -1,7 +1,7 @@
-"""Output that says who speaks: each line of a worker begins with its label.
+"""Labels: each line that a worker writes begins with its name.
 
-The worker writes it itself, whole lines at a time: the supervisor has no part in it, and a file or
-a terminal that blocks stops nobody else.
+The worker writes the label itself, whole lines at a time. The supervisor has no part in it, and a
+file or a terminal that blocks one worker blocks no other.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-LONGEST = 16384
-"""Bytes of a line that are kept until its end comes. What is longer comes in pieces."""
+LONGEST_LINE = 16384
+"""Bytes of a line that are kept until it ends. A longer one is written in pieces."""
 
 _PRIORITY = re.compile(rb"<\d>")  # sd-daemon(3): the journal wants it first
 _OBJECT = re.compile(rb'\{"[^"]*":.*\}')  # a line of JSON: it gets one more member
@@ -24,7 +24,7 @@ _OBJECT = re.compile(rb'\{"[^"]*":.*\}')  # a line of JSON: it gets one more mem
 def label_output(label: str) -> None:
     """Put a label before each line that this process writes to ``sys.stdout`` and ``sys.stderr``.
 
-    The two objects stay the same: log handlers and commands hold them since long ago.
+    The two objects stay the same, because log handlers and commands refer to them already.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -71,7 +71,7 @@ class Labelled(io.RawIOBase):
     def write(self, data: Any) -> int:
         *lines, self._begun = (self._begun + bytes(data)).split(b"\n")
         self._write(lines)
-        if len(self._begun) > LONGEST:
+        if len(self._begun) > LONGEST_LINE:
             self.finish()
         return len(data)
 
@@ -94,8 +94,7 @@ class Labelled(io.RawIOBase):
 
 
 def _pieces(lines: list[bytes]) -> Iterator[bytes]:
-    """Lines put together as long as a pipe takes them in one go, so that those of others do not
-    come between."""
+    """Lines put together, as many as a pipe takes in one piece: no other worker's come between."""
     piece = b""
     for line in lines:
         if piece and len(piece) + len(line) > select.PIPE_BUF:

@@ -1,4 +1,4 @@
-"""Several daemons in one go: what ``run_daemon a b c`` and ``run_daemon --all`` mean."""
+"""Several daemons under one supervisor: ``run_daemon a b c`` and ``run_daemon --all``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from daemonkit.workers.supervisor import supervise
 def supervise_all(prog_name: str, arguments: Sequence[str]) -> None:
     """Run every daemon of the project, as ``supervise_several`` does.
 
-    What does not import is an error in the log, and no more: it may be an ordinary command. Raises
+    A command that does not import is only an error in the log, because it may be no daemon. Raises
     ``CommandError`` (exit code 2) if there is no daemon.
     """
     found = list(find_daemons())
