@@ -295,8 +295,10 @@ def test_reload_of_code_that_does_not_load_ends_with_1(shop: Project) -> None:
     shop.command("changing", f"{daemon}def tick(self: ...\n")
     done = shop.machine.run("sh", "-c", script, shop.folder, "reload", "changing", check=False)
     assert done.returncode == 1
-    assert "my-shop-100-changing.service" in done.stderr
+    assert "my-shop-100-changing.service: " in done.stderr
+    assert "goes on with the old code" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+    assert shop.machine.show("my-shop-100-changing.service", "ActiveState") == "active"
 
 
 def test_a_reload_of_the_target_reloads_every_daemon(shop: Project) -> None:

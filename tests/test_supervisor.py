@@ -260,7 +260,7 @@ class Config(AppConfig):
         from daemonkit import signals
         from daemonkit.workers.supervisor import Supervisor
         for name in dir(signals):
-            if name.startswith("daemon_") or name == "database_awaited":
+            if name.startswith(("daemon_", "reload_")) or name == "database_awaited":
                 self.connect(name, getattr(signals, name), Supervisor)
 
     def connect(self, name, moment, sender):
@@ -358,18 +358,22 @@ def test_it_announces_that_it_begins_anew_and_is_ready_again(listened: Project) 
     daemon.wait_for("polling.2 | new code", within=20)
     assert daemon.stop(within=20) == 0
     moments = [moment for moment in heard(daemon) if moment not in ("pulse", "status")]
-    life = ["started", "ready", "{}", "stopped"]
-    assert moments == [m.format("reloading") for m in life] + [m.format("stopping") for m in life]
+    first = ["started", "ready", "reload_requested", "reloading", "stopped"]
+    assert moments == [*first, "started", "ready", "stopping", "stopped"]
 
 
-def test_new_code_that_does_not_compile_fails_loudly(project: Project) -> None:
-    project.command("polling", poller())
-    daemon = project.manage("run_daemon", "polling")
+def test_new_code_that_does_not_compile_is_not_taken(listened: Project) -> None:
+    listened.command("polling", poller())
+    daemon = listened.manage("run_daemon", "polling")
     daemon.wait_for("supervisor is ready", within=20)
-    project.command("polling", "class Command(BaseDaemonCommand:")
+    listened.command("polling", "class Command(BaseDaemonCommand:")
     daemon.signal_group(signal.SIGHUP)
-    assert daemon.wait(20) == 2
-    assert "polling of depot cannot be imported: SyntaxError" in daemon.stderr
+    daemon.wait_for("HEARD reload_failed polling", within=20)
+    ticks = daemon.so_far.count("polling.1 | tick of 1")
+    daemon.wait_for("polling.1 | tick of 1", within=20, count=ticks + 3)
+    assert daemon.stop(within=20) == 0
+    assert "SyntaxError" in daemon.stderr
+    assert "reloading" not in heard(daemon)
 
 
 # How a worker ends is how a process of its own would
