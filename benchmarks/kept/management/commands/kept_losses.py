@@ -1,6 +1,5 @@
 """daemonkit's real loop, with a clock in whose waits the session is lost."""
 
-import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -23,13 +22,12 @@ class Ticks(BaseDaemonCommand):
 
 
 class LossyClock(Clock):
-    def __init__(self, losses: Losses) -> None:
-        self.losses = losses
+    def __init__(self, losses: Losses, daemon: Ticks) -> None:
+        self.losses, self.daemon = losses, daemon
 
     def wait(self, seconds: float, told_to_stop: Callable[[float], bool]) -> None:
         if not self.losses.pause():
-            signal.raise_signal(signal.SIGTERM)
-            told_to_stop(60)
+            self.daemon.life.stop.ask("measured")
 
 
 class Command(BaseCommand):
@@ -37,7 +35,8 @@ class Command(BaseCommand):
         def life(**settings: Any) -> int:
             use(**settings)
             losses = Losses()
-            call_command(Ticks(losses), clock=LossyClock(losses))
+            daemon = Ticks(losses)
+            call_command(daemon, clock=LossyClock(losses, daemon))
             close()
             return losses.failed
 
