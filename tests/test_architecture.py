@@ -293,3 +293,12 @@ def test_a_plain_loop_loads_no_more_code_than_its_budget() -> None:
         DATABASE_URL="",
         PYTHONPATH=f"{ROOT}:{ROOT / 'sample_site'}",
     )
+
+
+def test_the_page_about_the_architecture_names_every_part() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    parts = {name.partition(".")[0] for name in modules()} - {"__init__", "apps"}
+    packages = {part for part in parts if (PACKAGE / part).is_dir()}
+    missing = [part for part in parts - packages if f"`{part}.py`" not in page]
+    missing += [part for part in packages if f"`{part}/" not in page]
+    assert not missing
