@@ -214,6 +214,10 @@ def _part(wrapper: Wrapper) -> None:
     if wrapper.in_atomic_block:
         wrapper.set_autocommit = functools.partial(_set_autocommit, wrapper)
     forget(wrapper)
+    # There is nothing left to close, but an engine that overrides close() resets state of its own
+    # there, such as the schema that it has set. A wrapper of another thread refuses.
+    with contextlib.suppress(Exception):
+        wrapper.close()
 
 
 def _set_autocommit(wrapper: Wrapper, autocommit: bool, *arguments: Any, **named: Any) -> None:
