@@ -80,8 +80,7 @@ def break_in_query(wrapper: Wrapper) -> None:
     """Lose a connection in the middle of a query: raises what the driver raises then."""
     with wrapper.wrap_database_errors:
         if wrapper.vendor == "sqlite":
-            wrapper.connection.close()
-            wrapper.connection.execute("SELECT 1")
+            _break_for_good(wrapper.connection)
         elif wrapper.vendor in _KILLERS:
             kind = _KILLERS[wrapper.vendor]
             kill = threading.Thread(target=_kill_when_asleep, args=(wrapper, session_of(wrapper)))
@@ -91,6 +90,13 @@ def break_in_query(wrapper: Wrapper) -> None:
             finally:
                 kill.join()
     raise AssertionError(f"the session of {wrapper.alias!r} outlived that it was killed")
+
+
+def _break_for_good(raw: Any) -> None:
+    """Have every statement on a SQLite connection fail from now on, this one first. If it were
+    closed, even closing the cursor of the statement would fail, and hide its error."""
+    raw.set_progress_handler(lambda: True, 1)
+    raw.execute("SELECT count(*) FROM sqlite_master")
 
 
 def session_of(wrapper: Wrapper) -> int:
