@@ -169,5 +169,5 @@ class BaseDaemonCommand(StartedByDjango):
         iteration = Iteration(number, due, started, seconds, result)
         before = None if timing.has_beaten else last  # progress begins the count of failures anew
         iteration = life.finish(iteration, error, before, cut=timing.overdue_since is not None)
-        life.last = iteration if result is None else iteration._replace(result=kept)
+        life.last = iteration if result is kept else iteration._replace(result=kept)
         return iteration

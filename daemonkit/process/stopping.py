@@ -99,6 +99,14 @@ class Stop:
 class Tick:
     """A unit of work that is running, as the watcher sees it."""
 
+    # In the class, because most ticks never change them, and each tick makes one of these.
+    is_prolonged = False
+    overdue_since: float | None = None
+    cut_at = math.inf
+    """When its connections are to be cut, once it is overdue."""
+    is_cut = False
+    has_beaten = False
+
     _token: Token[Tick | None]
 
     def __init__(self, running: dict[int, Tick], timeout: float | None, name: str = "") -> None:
@@ -106,12 +114,6 @@ class Tick:
         self.timeout, self.name = timeout, name
         self.began = self.touched = time.monotonic()
         """When it began, and when it last proved progress."""
-        self.is_prolonged = False
-        self.overdue_since: float | None = None
-        self.cut_at = math.inf
-        """When its connections are to be cut, once it is overdue."""
-        self.is_cut = False
-        self.has_beaten = False
         self._running = running
         self._outer = running.get(self.thread)
 
