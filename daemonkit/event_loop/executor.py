@@ -17,9 +17,9 @@ Result = TypeVar("Result")
 class ServingExecutor(Executor):
     """Does what is submitted on one thread, whenever that thread serves.
 
-    ``thread`` is its ``threading.get_ident()``. ``notify`` is called after each submission: the
-    thread may be waiting for something else. What is submitted after ``close()`` goes to the
-    ``successor``.
+    ``thread`` is its ``threading.get_ident()``. ``notify`` is called after a submission while the
+    thread does not serve: it may be waiting for something else. What is submitted after ``close()``
+    goes to the ``successor``.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class ServingExecutor(Executor):
         self.thread, self._notify, self._successor = thread, notify, successor
         self._items: SimpleQueue[_Item | None] = SimpleQueue()
         self._lock = threading.Lock()
-        self._is_closed = False
+        self._is_closed = self._is_serving = False
 
     def submit(
         self,
@@ -57,7 +57,8 @@ class ServingExecutor(Executor):
             if is_taken:
                 self._items.put(item)
         if is_taken:
-            self._notify()
+            if not self._is_serving:
+                self._notify()
         elif self._successor is not None:
             self._successor._put(item)
         else:
@@ -72,7 +73,15 @@ class ServingExecutor(Executor):
     def serve_until(self, is_over: Callable[[], bool], seconds: float = math.inf) -> bool:
         """Do what is submitted until something is over, which ``wake()`` must follow. False when
         so many seconds have passed before it."""
-        until = time.monotonic() + seconds
+        outer, self._is_serving = self._is_serving, True
+        try:
+            return self._serve_until(is_over, time.monotonic() + seconds)
+        finally:
+            self._is_serving = outer
+            if not outer and self.has_work:
+                self._notify()
+
+    def _serve_until(self, is_over: Callable[[], bool], until: float) -> bool:
         while not is_over():
             left = until - time.monotonic()
             try:
