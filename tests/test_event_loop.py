@@ -19,7 +19,7 @@ from django.db import OperationalError, connections, transaction
 from django.dispatch import Signal
 from django.utils import translation
 
-from daemonkit import BaseDaemonCommand, Every, Iteration, job
+from daemonkit import BaseDaemonCommand, Every, Exit, Iteration, fresh_connections, job
 from daemonkit.testing import FakeClock
 from lab.servers import Server
 from lab.waiting import eventually
@@ -229,7 +229,7 @@ def test_a_task_has_its_orm_work_done_between_ticks(setup: Setup) -> None:
                 self.did.append(await sync_to_async(session)(probe))
                 await sync_to_async(kill_all, thread_sensitive=False)(server)
             self.did.append(await on_its_thread())
-            self.life.ask_to_stop("all is done")
+            self.life.give_up(Exit.MAX_FAILURES, "has done all")
 
         async def tick(self) -> None:
             self.has_ticked = asyncio.Event()
@@ -237,7 +237,8 @@ def test_a_task_has_its_orm_work_done_between_ticks(setup: Setup) -> None:
             asyncio.get_running_loop().call_soon(self.has_ticked.set)
 
     daemon = Command()
-    call_command(daemon, verbosity=0)
+    with pytest.raises(CommandError, match="has done all"):
+        call_command(daemon, verbosity=0)
     *sessions, thread = daemon.did
     assert thread == HERE()
     assert len(set(sessions)) == 3
@@ -254,12 +255,13 @@ def test_a_task_keeps_no_session_while_the_daemon_waits_at_conn_max_age_0(
         async def work_later(self) -> None:
             used = await sync_to_async(session)(probe)
             await sync_to_async(eventually, thread_sensitive=False)(is_gone(server, used))
-            self.life.ask_to_stop("all is done")
+            self.life.give_up(Exit.MAX_FAILURES, "has done all")
 
         async def tick(self) -> None:
             self.task = asyncio.create_task(self.work_later())
 
-    call_command(Command(), verbosity=0)
+    with pytest.raises(CommandError, match="has done all"):
+        call_command(Command(), verbosity=0)
     assert server.sessions() == set()
 
 
@@ -275,6 +277,38 @@ def test_a_coroutine_that_another_thread_sends_to_the_loop_has_its_orm_work_done
             self.did.append(sent.result(10))
 
     assert live(Command()) == [HERE()]
+
+
+def test_a_tick_is_a_unit_of_work_of_its_own_beside_a_coroutine_that_is_in_one(
+    setup: Setup,
+) -> None:
+    server, probe = setup(CONN_MAX_AGE=None)
+
+    class Command(Daemon):
+        @contextlib.asynccontextmanager
+        async def lifespan(self) -> AsyncIterator[None]:
+            self.holds = asyncio.Event()
+            task = asyncio.create_task(self.hold())
+            await self.holds.wait()
+            yield
+            task.cancel()
+
+        @fresh_connections
+        async def hold(self) -> None:
+            await sync_to_async(session)(probe)
+            self.holds.set()
+            await asyncio.Event().wait()
+
+        def tick(self) -> None:
+            if not self.did:
+                connections[probe].set_autocommit(False)
+                note(probe, "left open by the first tick")
+            else:
+                run(probe, "COMMIT")
+            self.did.append("ticked")
+
+    assert live(Command(), 2) == ["ticked"] * 2
+    assert notes(server) == []
 
 
 def test_async_receivers_and_async_to_sync_work_in_sync_work() -> None:
@@ -402,7 +436,7 @@ def test_what_a_task_of_a_job_needs_when_the_job_has_ended_is_done_by_the_daemon
             while not self.is_ended:
                 await asyncio.sleep(0.001)
             self.did.append(await on_its_thread())
-            self.life.ask_to_stop("all is done")
+            self.life.give_up(Exit.MAX_FAILURES, "has done all")
 
         is_ended = False
 
@@ -414,7 +448,8 @@ def test_what_a_task_of_a_job_needs_when_the_job_has_ended_is_done_by_the_daemon
                 self.is_ended = True
 
     daemon = Command()
-    call_command(daemon, verbosity=0)
+    with pytest.raises(CommandError, match="has done all"):
+        call_command(daemon, verbosity=0)
     assert daemon.did == [HERE()]
 
 

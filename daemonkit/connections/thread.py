@@ -30,6 +30,8 @@ class ThreadConnections:
 
     def __init__(self) -> None:
         self.depth = 0
+        self.coroutines = 0
+        """How many of these units of work are those of coroutines, which overlap."""
         self.began = 0.0
         self.keeps = False
         self.overlapped: BaseException | None = None

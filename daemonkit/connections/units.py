@@ -12,6 +12,7 @@ import inspect
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
 from asgiref.sync import sync_to_async
@@ -19,7 +20,7 @@ from django.db import connections
 from django.db.transaction import TransactionManagementError
 from django.dispatch import Signal
 
-from daemonkit.connections.thread import close, here, this_thread
+from daemonkit.connections.thread import ThreadConnections, close, here, this_thread
 
 Work = TypeVar("Work", bound=Callable[..., Any])
 
@@ -37,19 +38,21 @@ class FreshConnections:
     def __enter__(self) -> None:
         thread = here.thread or this_thread()
         thread.depth += 1
-        if thread.depth == 1:
+        if thread.depth == 1 or (thread.coroutines and _is_apart(thread, 1)):
             thread.begin()
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         thread = here.thread or this_thread()
         thread.depth -= 1
-        if thread.depth == 0:
+        if thread.depth == 0 or (thread.coroutines and _is_apart(thread, 0)):
             thread.end(error)
 
     async def __aenter__(self) -> None:
+        _coroutine_depth.set(_coroutine_depth.get() + 1)
         await sync_to_async(_enter_overlapping)()
 
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        _coroutine_depth.set(_coroutine_depth.get() - 1)
         await sync_to_async(_leave_overlapping)(error)
 
     def __call__(self, work: Work) -> Work:
@@ -241,6 +244,17 @@ def _name(work: Any) -> str:
     return str(getattr(work, "__qualname__", work))
 
 
+_coroutine_depth: ContextVar[int] = ContextVar("coroutine_depth", default=0)
+"""In how many coroutines' units of work the code at hand is."""
+
+
+def _is_apart(thread: ThreadConnections, depth: int) -> bool:
+    """Whether a unit of work at this depth stands beside those of coroutines, such as a tick beside
+    a task that is in the middle of one: then it is an outermost one. One that a coroutine
+    has begun inside its own is not."""
+    return thread.depth - thread.coroutines == depth and not _coroutine_depth.get()
+
+
 def _enter_overlapping() -> None:
     """A coroutine begins; this is the thread on which Django does its queries.
 
@@ -250,18 +264,23 @@ def _enter_overlapping() -> None:
     thread = this_thread()
     if thread.depth:
         thread.distrust()
-    fresh_connections.__enter__()
+    thread.depth += 1
+    thread.coroutines += 1
+    if thread.depth == 1:
+        thread.begin()
 
 
 def _leave_overlapping(error: BaseException | None) -> None:
     """A coroutine ends. While others go on, a connection may be in the middle of their work: then
     it is only validated before its next query, and an error is kept for the last one."""
     thread = this_thread()
-    thread.overlapped = thread.overlapped or error
-    if thread.depth > 1:
-        if error is not None:
-            thread.distrust()
-        error = None
-    else:
-        error, thread.overlapped = thread.overlapped, None
-    fresh_connections.__exit__(None, error, None)
+    thread.depth -= 1
+    thread.coroutines -= 1
+    if thread.depth and error is not None:
+        thread.distrust()
+    if thread.coroutines:
+        thread.overlapped = thread.overlapped or error
+        return
+    error, thread.overlapped = thread.overlapped or error, None
+    if not thread.depth:
+        thread.end(error)
