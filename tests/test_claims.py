@@ -20,6 +20,7 @@ from daemonkit.leading.terms import Terms
 from daemonkit.models import Claim as ClaimModel
 from daemonkit.process.identity import this_process
 from tests.kit.aliases import MakeAlias
+from tests.kit.tables import empty_table
 
 TABLE = ClaimModel._meta.db_table
 TERMS = Terms.of(15)
@@ -51,12 +52,8 @@ def database(
     name = alias(None if kind == "sqlite" else request.getfixturevalue(kind))
     monkeypatch.setitem(settings.DATABASES, name, connections.settings[name])
     settings.DAEMONKIT = {"database": name}
-    with connections[name].schema_editor() as editor:
-        editor.create_model(ClaimModel)
-    yield name
-    with connections[name].schema_editor() as editor:
-        editor.delete_model(ClaimModel)
-    connections[name].close()
+    with empty_table(ClaimModel, name):
+        yield name
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from lab.servers import Server
 from lab.waiting import eventually
 from tests.kit.aliases import MakeAlias
 from tests.kit.simulated import SetClock, wall
+from tests.kit.tables import empty_table
 
 NOON = wall("2026-03-02 12:00")
 
@@ -35,11 +36,8 @@ def database(server: Server, alias: MakeAlias, monkeypatch: pytest.MonkeyPatch) 
     """The alias that has the ledger's table, empty."""
     name = alias(server)
     monkeypatch.setattr(settings, "DAEMONKIT", {"database": name}, raising=False)
-    with connections[name].schema_editor() as editor:
-        editor.create_model(Run)
-    yield name
-    with connections[name].schema_editor() as editor:
-        editor.delete_model(Run)
+    with empty_table(Run, name):
+        yield name
     close_all()
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.core.management import call_command
-from django.db import connections
 
 from daemonkit import BaseDaemonCommand, Every, job
 from daemonkit.connections.private_session import PrivateSessions
@@ -29,6 +28,7 @@ from lab.servers import Server
 from lab.waiting import eventually
 from tests.kit.aliases import MakeAlias
 from tests.kit.servers import MakeProxy
+from tests.kit.tables import empty_table
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
@@ -44,14 +44,11 @@ def link(
     monkeypatch.setattr(ledgers, "REQUEST_SECONDS", 0.3)
     monkeypatch.setattr(ledgers, "CLAIM_SECONDS", 0.5)
     monkeypatch.setattr(ledgers, "FLUSH_SECONDS", 1.0)
-    with connections[direct].schema_editor() as editor:
-        editor.create_model(Run)
-    yield through
-    through.resume()
-    server.kill_sessions()  # what was cut without the server's knowing of it
-    close_all()
-    with connections[direct].schema_editor() as editor:
-        editor.delete_model(Run)
+    with empty_table(Run, direct):
+        yield through
+        through.resume()
+        close_all()
+        server.kill_sessions()  # what was cut without the server's knowing of it
     close_all()
 
 

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-
-from django.db import connections
+from contextlib import AbstractContextManager
 
 from daemonkit.models import Lease
 from lab.servers import Server
+from tests.kit.tables import empty_table
 
 TABLE = Lease._meta.db_table
 
 
-@contextlib.contextmanager
-def lease_table(alias: str) -> Iterator[None]:
+def lease_table(alias: str) -> AbstractContextManager[None]:
     """An empty table while the block runs; one that a migration made stays behind, empty."""
-    connection = connections[alias]
-    made = TABLE not in connection.introspection.table_names()
-    if made:
-        with connection.schema_editor() as editor:
-            editor.create_model(Lease)
-    Lease.objects.using(alias).all().delete()
-    connection.close()
-    try:
-        yield
-    finally:
-        Lease.objects.using(alias).all().delete()
-        if made:
-            with connection.schema_editor() as editor:
-                editor.delete_model(Lease)
-        connection.close()
+    return empty_table(Lease, alias)
 
 
 def holder(server: Server) -> str:
