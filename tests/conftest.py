@@ -57,6 +57,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "leaves_sessions: this test may leave sessions on its server, which are killed"
     )
+    config.addinivalue_line(
+        "markers", "one_python: slow, and another Python adds nothing; CI runs it on the newest one"
+    )
     # A shell lets its background jobs ignore Ctrl-C, and all that they start would ignore it, too.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

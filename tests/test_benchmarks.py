@@ -12,6 +12,8 @@ from lab.redis_server import Redis
 from lab.servers import MariaDB, PostgreSQL
 from lab.servers.base import is_installed
 
+pytestmark = pytest.mark.one_python
+
 # A table's title in `python -m benchmarks`, and how many rows it has where nothing is missing.
 TABLES = {
     "A tick of one SELECT 1 on MariaDB over a socket": 6,

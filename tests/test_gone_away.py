@@ -11,6 +11,8 @@ from demo.gone_away.page import PAGES, with_tables
 from demo.gone_away.words import Language
 from lab.servers import MariaDB
 
+pytestmark = pytest.mark.one_python
+
 LANGUAGES: list[Language] = ["en", "zh"]
 
 

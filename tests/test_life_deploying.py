@@ -14,6 +14,8 @@ from lab.servers import MariaDB
 from lab.waiting import eventually
 from tests.kit.sites import DATABASE, UNITS, Site
 
+pytestmark = pytest.mark.one_python
+
 PAGE = ROOT / "docs" / "deploy.md"
 MARK = "# Written by daemonkit for the project in "
 

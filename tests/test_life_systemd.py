@@ -14,6 +14,8 @@ from lab.waiting import eventually
 from tests.kit.sessions import notes
 from tests.kit.sites import DATABASE, FOLDER, UNITS, Site
 
+pytestmark = pytest.mark.one_python
+
 STEADY = """
 class Command(BaseDaemonCommand):
     schedule = Every(seconds=1)

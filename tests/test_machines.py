@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from lab.machines import Machine, control_groups, sweep
 from lab.processes import ROOT, child_environment, is_alive
 from lab.waiting import eventually
+
+pytestmark = pytest.mark.one_python
 
 HOLDER = """
 import sys, time

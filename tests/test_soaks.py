@@ -11,6 +11,8 @@ from lab.processes import ROOT, child_environment
 from soaks.__main__ import SOAKS
 from soaks.soak import Report, Size
 
+pytestmark = pytest.mark.one_python
+
 SECONDS = 8
 VARIANTS = [(soak.name, variant) for soak in SOAKS.values() for variant in soak.variants]
 

@@ -12,6 +12,8 @@ import pytest
 from lab.processes import ROOT, child_environment
 from lab.servers import Server
 
+pytestmark = pytest.mark.one_python
+
 PAGE = ROOT / "docs" / "testing.md"
 SETTINGS = """
 from config.settings import *

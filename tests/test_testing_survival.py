@@ -21,6 +21,8 @@ from daemonkit.testing import Trouble, assert_survives
 from lab.servers import Server
 from tests.kit.aliases import MakeAlias
 
+pytestmark = pytest.mark.one_python
+
 PROBE = "probe"
 
 

@@ -10,6 +10,8 @@ from tests.third_party.packages import PACKAGES, Package
 from tests.third_party.table import why_missing
 from tests.third_party.worker import FAULTS
 
+pytestmark = pytest.mark.one_python
+
 PENDING = {"django-tenants", "django-db-connection-pool", "django-db-geventpool"}
 
 
