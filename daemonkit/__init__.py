@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from daemonkit.clock import Clock, Moment
 from daemonkit.command import BaseDaemonCommand
-from daemonkit.connections.units import fresh_connections, release_connections
+from daemonkit.connections.holding import release_connections
+from daemonkit.connections.units import fresh_connections
 from daemonkit.errors import Problem, classify
 from daemonkit.exits import Exit
 from daemonkit.iteration import Iteration

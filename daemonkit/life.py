@@ -16,7 +16,8 @@ from django.core.management.base import CommandError
 
 from daemonkit import signals
 from daemonkit.clock import NEVER, Moment
-from daemonkit.connections.units import close_idle, fresh_connections, kept_between_units
+from daemonkit.connections.holding import close_idle, kept_between_units
+from daemonkit.connections.units import fresh_connections
 from daemonkit.exits import Ending, Exit
 from daemonkit.iteration import Iteration, ends_process, release_frames
 from daemonkit.listeners.log import Log, logger

@@ -10,7 +10,8 @@ from django.core.management.base import CommandError
 
 from daemonkit import signals
 from daemonkit.clock import Clock
-from daemonkit.connections.units import close_idle, fresh_connections
+from daemonkit.connections.holding import close_idle
+from daemonkit.connections.units import fresh_connections
 from daemonkit.exits import Exit
 from daemonkit.process.stopping import Stop
 from daemonkit.signals import announce

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from django.core.management.base import BaseCommand, CommandParser
 from django.utils import autoreload
 
-from daemonkit.connections.units import is_in_callers_transaction, release_connections
+from daemonkit.connections.holding import release_connections
+from daemonkit.connections.units import is_in_callers_transaction
 from daemonkit.errors import classify
 from daemonkit.iteration import Iteration
 from daemonkit.life import Life

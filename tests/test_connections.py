@@ -13,7 +13,7 @@ from django.db.transaction import TransactionManagementError
 from django.test.utils import CaptureQueriesContext
 
 from daemonkit import fresh_connections, release_connections
-from daemonkit.connections.units import close_idle, kept_between_units
+from daemonkit.connections.holding import close_idle, kept_between_units
 from lab.servers import MariaDB, PostgreSQL, Server
 from lab.waiting import eventually
 from tests.kit.aliases import MakeAlias, Setup

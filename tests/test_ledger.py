@@ -15,8 +15,8 @@ from django.db import OperationalError, connections, transaction
 
 from daemonkit import BaseDaemonCommand, Cron, Every, job
 from daemonkit.connections import write_behind
+from daemonkit.connections.holding import close_all
 from daemonkit.connections.private_session import PrivateSessions
-from daemonkit.connections.units import close_all
 from daemonkit.jobs.ledger import DatabaseLedger
 from daemonkit.jobs.reading import read
 from daemonkit.jobs.rows import Entry

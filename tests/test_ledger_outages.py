@@ -15,9 +15,9 @@ from django.conf import settings
 from django.core.management import call_command
 
 from daemonkit import BaseDaemonCommand, Every, job
+from daemonkit.connections.holding import close_all
 from daemonkit.connections.private_session import PrivateSessions
 from daemonkit.connections.session_thread import NoAnswer
-from daemonkit.connections.units import close_all
 from daemonkit.jobs import ledger as ledgers
 from daemonkit.jobs.ledger import DatabaseLedger
 from daemonkit.jobs.rows import Entry

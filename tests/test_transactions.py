@@ -17,8 +17,8 @@ from django.dispatch import Signal
 from django.test import TestCase
 
 from daemonkit import fresh_connections
+from daemonkit.connections.holding import close_idle, kept_between_units
 from daemonkit.connections.sessions import answers_in_transaction, has_savepoints
-from daemonkit.connections.units import close_idle, kept_between_units
 from lab.servers import MariaDB, Server
 from tests.kit.aliases import MakeAlias, Setup
 from tests.kit.sessions import kill, note, notes, run, session

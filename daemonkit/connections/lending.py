@@ -1,36 +1,48 @@
-"""psycopg_pool under Django: which pool has lent a connection, and whether what it lends is alive.
-
-Others pool connections, too, and call an attribute ``_pool``. So a pool is known by its class.
-"""
+"""Lending by psycopg_pool under Django: whether what it lends is alive, and that it is returned."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import sys
+import weakref
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
+
+from daemonkit.connections.raw_connection import pool_of
+from daemonkit.connections.wrappers import Wrapper
 
 Pool: TypeAlias = Any
 """A ``psycopg_pool.ConnectionPool``. The package may not be installed."""
 
 
-def pool_of(raw: Any) -> Pool | None:
-    """The pool that has lent a driver's connection, or None."""
-    pool_class = getattr(sys.modules.get("psycopg_pool"), "ConnectionPool", None)
-    pool = getattr(raw, "_pool", None)
-    return pool if pool_class is not None and isinstance(pool, pool_class) else None
-
-
-def take_back(pool: Pool, raw: Any) -> None:
+def take_back(raw: Any) -> None:
     """Close a connection that a pool has lent. The pool replaces it; it counts what it has lent."""
-    for step in (raw.close, functools.partial(pool.putconn, raw)):
-        with contextlib.suppress(Exception):
-            step()
+    with contextlib.suppress(Exception):
+        raw.close()
+    with contextlib.suppress(Exception):
+        pool_of(raw).putconn(raw)
 
 
-def test_before_lending(pool: Pool, is_due: Callable[[Any], bool]) -> bool:
-    """Have a pool test each connection for which ``is_due()``, before anybody else sees it.
+class Borrower(Protocol):
+    """A thread that borrows from pools."""
+
+    lent: Any
+    """What a pool has lent and no wrapper holds yet."""
+
+    def give_back_lent(self) -> None: ...
+
+    def is_test_due(self, raw: Any) -> bool: ...
+
+
+def is_lent_alive(wrapper: Wrapper, pool: Pool, this_borrower: Callable[[], Borrower]) -> bool:
+    """Have the pool test what it lends from now on. What it lent before that is tested here."""
+    is_first = test_before_lending(pool, this_borrower)
+    raw = wrapper.connection
+    return not is_first or not this_borrower().is_test_due(raw) or is_alive(pool, raw)
+
+
+def test_before_lending(pool: Pool, this_borrower: Callable[[], Borrower]) -> bool:
+    """Have a pool test each connection for which that is due, before anybody else sees it.
 
     Django has the pool do that only where CONN_HEALTH_CHECKS is on. The pool then waits for seconds
     between two tries, and its test cannot be cut from outside. Returns False if that was done
@@ -39,8 +51,10 @@ def test_before_lending(pool: Pool, is_due: Callable[[Any], bool]) -> bool:
     if "getconn" in vars(pool):
         return False
     if getattr(pool, "_check", None) == pool.check_connection:
-        pool._check = lambda raw: is_due(raw) or pool.check_connection(raw)
-    pool.getconn = functools.partial(_lend, pool, is_due)
+        pool._check = lambda raw: this_borrower().is_test_due(raw) or pool.check_connection(raw)
+    returned: weakref.WeakSet[Any] = weakref.WeakSet()
+    pool.getconn = functools.partial(_lend, pool, returned, this_borrower)
+    pool.putconn = functools.partial(_take, pool, returned)
     return True
 
 
@@ -53,16 +67,32 @@ def is_alive(pool: Pool, raw: Any) -> bool:
     return True
 
 
-def _lend(pool: Pool, is_due: Callable[[Any], bool], timeout: float | None = None) -> Any:
-    lend = functools.partial(type(pool).getconn, pool, timeout)
-    raw = lend()
-    for _ in range(pool.max_size):
-        try:
-            if not is_due(raw) or is_alive(pool, raw):
-                return raw
-        except BaseException:
-            take_back(pool, raw)
-            raise
-        take_back(pool, raw)
-        raw = lend()
+def _lend(
+    pool: Pool,
+    returned: weakref.WeakSet[Any],
+    this_borrower: Callable[[], Borrower],
+    timeout: float | None = None,
+) -> Any:
+    """Stands in the place of ``getconn()``."""
+    borrower = this_borrower()
+    borrower.give_back_lent()  # an interruption may have left one
+    for tries_left in range(pool.max_size, -1, -1):
+        borrower.lent = raw = type(pool).getconn(pool, timeout)
+        returned.discard(raw)
+        if not tries_left or not borrower.is_test_due(raw) or is_alive(pool, raw):
+            break
+        take_back(raw)
     return raw
+
+
+def _take(pool: Pool, returned: weakref.WeakSet[Any], raw: Any) -> None:
+    """Stands in the place of ``putconn()``. A second return of one connection does nothing.
+
+    After an interruption it cannot be known who has returned it, and for one that is broken the
+    pool would make two others.
+    """
+    if raw not in returned:
+        try:
+            returned.add(raw)
+        finally:
+            type(pool).putconn(pool, raw)

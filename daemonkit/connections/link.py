@@ -25,10 +25,12 @@ from daemonkit.connections.wrappers import (
 
 
 class Holder(Protocol):
-    """The thread that holds a link: how deep it is in units of work, and since when."""
+    """The thread that holds a link: whether it is in a unit of work, and since when."""
 
-    depth: int
     began: float
+
+    @property
+    def in_unit(self) -> bool: ...
 
 
 class Link:
@@ -140,7 +142,7 @@ class Link:
         """
         wrapper = self.wrapper()
         assert wrapper is not None
-        if not self._holder.depth or self._is_dropping:  # engines ask while they close
+        if not self._holder.in_unit or self._is_dropping:  # engines ask while they close
             return bool(type(wrapper).is_usable(wrapper))
         if (not wrapper.errors_occurred and self.raw.answered_lately()) or self.answers():
             return True

@@ -13,7 +13,8 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
-from daemonkit.connections.units import close_all, close_idle, fresh_connections, until_next_close
+from daemonkit.connections.holding import close_all, close_idle, until_next_close
+from daemonkit.connections.units import fresh_connections
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")

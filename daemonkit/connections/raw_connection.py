@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import select
+import sys
 from time import monotonic
 from typing import Any
 
-from daemonkit.connections.lending import pool_of
 from daemonkit.connections.sessions import MySQLSession, Session, session_of
 from daemonkit.connections.sockets import cut_socket, descriptor_of
 
 ALIVE_BYPASS = 0.5
 """Seconds after its last good query for which a connection is validated by a look at its socket
 alone. HikariCP calls the idea the alive bypass window, and has the same default."""
+
+
+def pool_of(handle: Any) -> Any:
+    """The ``psycopg_pool.ConnectionPool`` that has lent a driver's connection, or None.
+
+    It is known by its class: others pool connections, too, and call an attribute ``_pool``.
+    """
+    pool_class = getattr(sys.modules.get("psycopg_pool"), "ConnectionPool", None)
+    pool = getattr(handle, "_pool", None)
+    return pool if pool_class is not None and isinstance(pool, pool_class) else None
 
 
 class RawConnection:

@@ -36,6 +36,12 @@ def was_dropped(
     return why is not None
 
 
+def drop_unknown(link: Link, wrapper: Wrapper, error: Exception) -> None:
+    """Drop a connection whose state cannot be found out."""
+    link.drop()
+    logger.warning("connection %r dropped: %s", wrapper.alias, one_line(error))
+
+
 def drop_half_made(links: Iterable[Link]) -> None:
     """Drop connections that failed while Django prepared them. They are open, and lack a time zone
     or an isolation level; nobody was told of them."""

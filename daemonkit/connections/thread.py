@@ -8,15 +8,16 @@ from __future__ import annotations
 import threading
 import weakref
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from django.db import OperationalError, connections
 from django.db.backends.signals import connection_created
 
-from daemonkit.connections import callproc, lending, refusals
+from daemonkit.connections import callproc, refusals
 from daemonkit.connections.cache_closing import close_caches
 from daemonkit.connections.link import Link
 from daemonkit.connections.pauses import WORTH_A_LOOK, warn_of_pause
+from daemonkit.connections.raw_connection import pool_of
 from daemonkit.connections.sockets import cut_socket, descriptor_of
 from daemonkit.connections.thread_end import AtThreadEnd
 from daemonkit.connections.wrappers import Wrapper
@@ -25,18 +26,34 @@ if TYPE_CHECKING:
     from daemonkit.connections.doubts import Failure
 
 
+class Coroutine(Protocol):
+    """The unit of work of a coroutine whose queries run on a thread."""
+
+    error: BaseException | None
+
+    @property
+    def is_over(self) -> bool: ...
+
+
 class ThreadConnections:
-    """One thread's links, and how deep it is in units of work."""
+    """One thread's links, and who is in a unit of work on it."""
 
     def __init__(self) -> None:
         self.depth = 0
-        self.coroutines = 0
-        """How many of these units of work are those of coroutines, which overlap."""
+        """How many blocks stand around what the thread does now."""
+        self.outermost_block: weakref.ref[Any] | None = None
+        self.coroutines: list[Coroutine] = []
+        self.error_of_coroutines: BaseException | None = None
         self.began = 0.0
         self.keeps = False
-        self.overlapped: BaseException | None = None
         self.links: list[Link] = []
+        self.lent: Any = None
+        """What psycopg_pool has lent and no wrapper holds yet."""
         self._sockets: list[tuple[weakref.ref[Any], int, int]] = []
+
+    @property
+    def in_unit(self) -> bool:
+        return bool(self.depth or self.coroutines)
 
     def begin(self) -> None:
         """Before the outermost unit of work: clean by Django's rules, and distrust what is kept."""
@@ -48,19 +65,23 @@ class ThreadConnections:
             if wrapper is None:
                 continue
             link.pause = 0.0
-            if not link.is_calm(wrapper, now, self.keeps):
-                link.callers = link.is_in_transaction(wrapper)
-                if link.callers or wrapper.connection is None:
-                    continue
-                if link.errors.read_only is not None:
-                    link.drop()
-                self._clean(link, wrapper)
-                link.errors.clear()
-                link.settled()
-            link.callers = False
-            if wrapper.queries_log and not wrapper.force_debug_cursor:
-                wrapper.queries_log.clear()
-            wrapper.health_check_enabled, wrapper.health_check_done = True, False
+            try:
+                if not link.is_calm(wrapper, now, self.keeps):
+                    link.callers = link.is_in_transaction(wrapper)
+                    if link.callers or wrapper.connection is None:
+                        continue
+                    if link.errors.read_only is not None:
+                        link.drop()
+                    self._clean(link, wrapper)
+                    link.errors.clear()
+                    link.settled()
+                link.callers = False
+                if wrapper.queries_log and not wrapper.force_debug_cursor:
+                    wrapper.queries_log.clear()
+                wrapper.health_check_enabled, wrapper.health_check_done = True, False
+            except Exception as error:
+                link.callers = wrapper.in_atomic_block
+                self._drop_unknown(link, wrapper, error)
 
     def end(self, error: BaseException | None) -> None:
         """After the outermost unit of work: drop what is in doubt, keep the rest as Django says."""
@@ -72,12 +93,15 @@ class ThreadConnections:
             wrapper = link.wrapper()
             if wrapper is None or link.callers:
                 continue
-            pause = link.longest_pause(wrapper, now) if now - self.began > WORTH_A_LOOK else 0.0
-            if error is not None or not link.is_calm(wrapper, now, self.keeps):
-                self._settle(link, wrapper, error, behind)
-            if pause > WORTH_A_LOOK:
-                warn_of_pause(wrapper, pause, link.site)
-            wrapper.health_check_enabled = link.has_health_checks
+            try:
+                pause = link.longest_pause(wrapper, now) if now - self.began > WORTH_A_LOOK else 0.0
+                if error is not None or not link.is_calm(wrapper, now, self.keeps):
+                    self._settle(link, wrapper, error, behind)
+                if pause > WORTH_A_LOOK:
+                    warn_of_pause(wrapper, pause, link.site)
+                wrapper.health_check_enabled = link.has_health_checks
+            except Exception as trouble:
+                self._drop_unknown(link, wrapper, trouble)
         if refusals.reasons:
             refusals.lift_here()
         close_caches()
@@ -87,6 +111,7 @@ class ThreadConnections:
         from daemonkit.connections import doubts, settling  # not loaded while all is well
 
         settling.drop_half_made(self.adopt())
+        self.give_back_lent()
         behind = doubts.failures(error, self.links)
         settling.warn_of_strangers(behind)
         return behind
@@ -99,6 +124,13 @@ class ThreadConnections:
         if not settling.was_dropped(link, wrapper, error, behind):
             self._clean(link, wrapper)
         link.settled()
+
+    def _drop_unknown(self, link: Link, wrapper: Wrapper, error: Exception) -> None:
+        """Drop a connection that cannot even be looked at, and let the others have their turn."""
+        from daemonkit.connections import settling
+
+        if not link.callers:
+            settling.drop_unknown(link, wrapper, error)
 
     def distrust(self) -> None:
         """Have every connection validated before its next query, in the middle of a unit."""
@@ -133,6 +165,7 @@ class ThreadConnections:
         It is cared for if it is ``connections[alias]`` now, and then until it is closed. Another
         one is its maker's own: it may hold a lock or LISTEN, so no unit of work touches it.
         """
+        self.lent = None
         for link in self.links:
             if link.wrapper() is wrapper:
                 link.connected()
@@ -149,6 +182,7 @@ class ThreadConnections:
         return not any(link.wrapper() is wrapper for link in self.links)
 
     def _link(self, wrapper: Wrapper) -> Link:
+        self.lent = None  # the wrapper has it, and gives it back
         self.links = [link for link in self.links if link.wrapper() is not None]
         self.links.append(link := Link(wrapper, self))
         return link
@@ -175,6 +209,29 @@ class ThreadConnections:
         for _, descriptor, inode in self._sockets:
             cut_socket(descriptor, inode)
 
+    def drop_own(self) -> None:
+        """Drop all connections, but those of a caller's transaction."""
+        self.give_back_lent()
+        for link in self.links:
+            if not link.callers:
+                link.drop()
+
+    def is_test_due(self, raw: Any) -> bool:
+        """Whether to test what a pool has lent: in a unit of work. A cut reaches the test, too."""
+        if not self.in_unit:
+            return False
+        self.mind_socket(raw)
+        refusals.check()
+        return True
+
+    def give_back_lent(self) -> None:
+        """Give a connection back to its pool that was interrupted on its way to its wrapper."""
+        if self.lent is not None:
+            from daemonkit.connections.lending import take_back
+
+            take_back(self.lent)
+            self.lent = None
+
     def _clean(self, link: Link, wrapper: Wrapper) -> None:
         """Django's ``close_if_unusable_or_obsolete``, which may itself raise on a dead handle."""
         if wrapper.connection is None:
@@ -187,6 +244,9 @@ class ThreadConnections:
                 wrapper.close()  # the pool validates a connection when it hands it out, not Django
         except Exception:
             link.drop()
+        except BaseException:  # a signal handler raised in the middle of it
+            link.drop()
+            raise
 
 
 class _Here(threading.local):
@@ -222,7 +282,7 @@ def known_sockets() -> set[int]:
 def is_in_unit(ident: int) -> bool:
     """Whether another thread (``threading.get_ident()``) is in a unit of work."""
     thread = _threads.get(ident)
-    return thread is not None and thread.depth > 0
+    return thread is not None and thread.in_unit
 
 
 def install() -> None:
@@ -248,24 +308,9 @@ def _on_connection_created(connection: Wrapper, **_: Any) -> None:
     except OperationalError:
         thread.drop(connection)
         raise
-    if (pool := lending.pool_of(connection.connection)) is not None:
-        _have_tested(connection, pool)
+    if (pool := pool_of(connection.connection)) is not None:
+        from daemonkit.connections import lending
 
-
-def _have_tested(wrapper: Wrapper, pool: lending.Pool) -> None:
-    """From now on a pool tests what it lends to units of work. This one it did not."""
-    thread = this_thread()
-    is_first = lending.test_before_lending(pool, _is_test_due)
-    if is_first and thread.depth and not lending.is_alive(pool, wrapper.connection):
-        thread.drop(wrapper)
-        wrapper.connect()  # which is announced to all
-
-
-def _is_test_due(raw: Any) -> bool:
-    """Whether this thread is in a unit of work. The test can then be cut, as the work can."""
-    thread = this_thread()
-    if not thread.depth:
-        return False
-    thread.mind_socket(raw)
-    refusals.check()
-    return True
+        if not lending.is_lent_alive(connection, pool, this_thread):
+            thread.drop(connection)
+            connection.connect()  # which is announced to all

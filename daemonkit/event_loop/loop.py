@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from asgiref.sync import AsyncToSync, sync_to_async
 
-from daemonkit.connections.units import close_idle, fresh_connections
+from daemonkit.connections.holding import close_idle
+from daemonkit.connections.units import fresh_connections
 from daemonkit.event_loop.executor import ServingExecutor
 from daemonkit.event_loop.work import AsyncWork, stack_of_served_work
 

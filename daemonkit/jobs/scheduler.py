@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from daemonkit import conf, signals
 from daemonkit.clock import NEVER
+from daemonkit.connections.holding import close_idle
 from daemonkit.connections.pool import Pool
 from daemonkit.connections.private_session import PrivateSessions
-from daemonkit.connections.units import close_idle
 from daemonkit.iteration import Iteration
 from daemonkit.jobs.dispatcher import Dispatcher
 from daemonkit.jobs.ledger import DatabaseLedger, Ledger, NoLedger

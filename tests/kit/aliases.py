@@ -12,7 +12,7 @@ import pytest
 from django.db import DEFAULT_DB_ALIAS, connections
 from pytest_django.plugin import DjangoDbBlocker
 
-from daemonkit.connections.units import kept_between_units
+from daemonkit.connections.holding import kept_between_units
 from lab.servers import MariaDB, Server
 from lab.servers.base import is_installed
 

@@ -1,0 +1,102 @@
+"""How long a thread holds its connections: between units of work, before a wait, at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Generator, Iterator
+
+from asgiref.sync import sync_to_async
+from django.db.transaction import TransactionManagementError
+
+from daemonkit.connections.thread import close, this_thread
+
+
+def release_connections() -> Awaitable[None]:
+    """Give the connections back in the middle of a long unit of work.
+
+    For before an hour of work without the database; the next query opens a new one. A caller's
+    transaction is left alone. Raises ``TransactionManagementError`` inside an ``atomic()`` of the
+    unit of work itself, which would lose its rows.
+
+    In a coroutine: ``await release_connections()``. The connections are those of the thread on
+    which Django does its queries. Elsewhere they are this thread's, and nothing has to be awaited.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        _release()
+        return _Released()
+    return sync_to_async(_release)()
+
+
+class _Released:
+    """What a caller outside of a coroutine gets. It may be awaited, and is done."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
+
+
+def _release() -> None:
+    thread = this_thread()
+    for link in thread.links:
+        own, wrapper = thread.in_unit and not link.callers, link.wrapper()
+        if own and wrapper is not None and wrapper.in_atomic_block:
+            raise TransactionManagementError(
+                f"release_connections() inside atomic() would lose the transaction on "
+                f"{wrapper.alias!r}; call it outside of the block"
+            )
+    for link in thread.links:
+        wrapper = link.wrapper()
+        if wrapper is not None and not link.is_in_transaction(wrapper):
+            close(link)
+
+
+@contextlib.contextmanager
+def kept_between_units() -> Iterator[None]:
+    """Let units of work that follow each other at once share a connection at CONN_MAX_AGE=0.
+
+    For loops: whoever enters this calls ``close_idle`` before each wait.
+    """
+    thread = this_thread()
+    outer, thread.keeps = thread.keeps, True
+    try:
+        yield
+    finally:
+        thread.keeps = outer
+        close_idle(0)
+
+
+def close_idle(seconds: float) -> None:
+    """Before a wait of so many seconds: close what Django would close before it is over.
+
+    It would only sit in the server's ``max_connections``.
+    """
+    until = time.monotonic() + seconds
+    for link in this_thread().links:
+        wrapper = link.wrapper()
+        if wrapper is None or wrapper.connection is None or link.is_in_transaction(wrapper):
+            continue
+        max_age = wrapper.settings_dict["CONN_MAX_AGE"]
+        if max_age == 0 or (wrapper.close_at is not None and wrapper.close_at <= until):
+            close(link)
+
+
+def until_next_close() -> float | None:
+    """Seconds until ``close_idle(0)`` has something to close in this thread; None if never."""
+    times = [
+        wrapper.close_at
+        for link in this_thread().links
+        if (wrapper := link.wrapper()) is not None
+        and wrapper.connection is not None
+        and wrapper.close_at is not None
+    ]
+    return max(0.0, min(times) - time.monotonic()) if times else None
+
+
+def close_all() -> None:
+    """Close all that this thread has opened, because it is about to end: what a thread leaves open
+    stays on the server until the garbage collector comes by."""
+    for link in this_thread().links:
+        close(link)
