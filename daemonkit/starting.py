@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import BaseCommand, CommandParser
-from django.utils import autoreload
 
 from daemonkit.connections.holding import release_connections
 from daemonkit.connections.units import is_in_callers_transaction
@@ -117,7 +116,9 @@ class StartedByDjango(_Command):
                 with self._on_signals():
                     supervise([team], plain_logging(*self._log_options))
             elif options.get("reload"):
-                autoreload.run_with_reloader(self._live_under_the_reloader)
+                from daemonkit.development import run_with_reloader  # not for a deployed daemon
+
+                run_with_reloader(self._live_under_the_reloader)
             else:
                 self._live()
         finally:

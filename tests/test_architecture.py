@@ -38,6 +38,7 @@ LAYERS = """
     life
     jobs
     workers
+    development
     starting
     command
     discovery

@@ -219,7 +219,9 @@ def test_as_pid_1_it_can_be_stopped(live: Live) -> None:
         daemon.end()
 
 
-def test_reload_restarts_on_a_change_of_code(manage: Manage, tmp_path: Path) -> None:
+def test_reload_restarts_on_a_change_of_code_and_survives_code_that_does_not_load(
+    manage: Manage, tmp_path: Path
+) -> None:
     """The autoreloader runs the daemon off the main thread, where Python takes no signals."""
     package = tmp_path / "changing"
     (package / "management" / "commands").mkdir(parents=True)
@@ -237,13 +239,18 @@ def test_reload_restarts_on_a_change_of_code(manage: Manage, tmp_path: Path) -> 
     )
     daemon.wait_for("before")
 
-    def changed() -> bool:  # again, if the reloader had not yet noted the times of files
-        code.write_text(CHANGING.format(word="after"))
-        with contextlib.suppress(AssertionError):
-            daemon.wait_for("after", within=5)
-        return "after" in daemon.so_far
+    def change(text: str, answer: str) -> None:
+        def changed() -> bool:  # again, if the reloader had not yet noted the times of files
+            code.write_text(text)
+            with contextlib.suppress(AssertionError):
+                daemon.wait_for(answer, within=5)
+            return answer in daemon.so_far
 
-    eventually(changed, within=30)
+        eventually(changed, within=40, what=answer)
+
+    change(CHANGING.format(word="after"), "after")
+    change("class Command(", "it is tried again when it changes")
+    change(CHANGING.format(word="mended"), "mended")
     daemon.signal_group(signal.SIGINT)
     assert daemon.wait() == 0
 
