@@ -15,7 +15,7 @@ import pytest
 from django.db import OperationalError, connections, transaction
 
 from daemonkit import Pool
-from lab.processes import ROOT, child_environment
+from lab.processes import ROOT, child_environment, run_python
 from lab.servers import Server
 from lab.waiting import eventually
 from tests.kit.aliases import MakeAlias
@@ -243,3 +243,56 @@ def test_a_forked_child_has_a_pool_of_its_own_and_leaves_its_parents_sessions_al
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "says"),
+    [
+        ("sys.exit(7)", 7, ""),
+        ("sys.exit('no more')", 1, "no more\n"),
+        ("sys.exit()", 0, ""),
+        ("raise ValueError('of the child')", 1, "ValueError: of the child"),
+        ("pass", 0, ""),
+    ],
+)
+def test_a_child_that_work_forks_ends_with_the_work_as_python_ends(
+    server: Server, ending: str, code: int, says: str
+) -> None:
+    script = f"""
+        import atexit, os, sys, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import django
+        django.setup()
+        from daemonkit import Pool
+        from django.db import connection
+
+        home = os.getpid()
+        atexit.register(lambda: os.getpid() != home and print("atexit of the child", flush=True))
+
+        def session():
+            function = "CONNECTION_ID()" if connection.vendor == "mysql" else "pg_backend_pid()"
+            with connection.cursor() as cursor:
+                cursor.execute(f"SELECT {{function}}")
+                return cursor.fetchone()[0]
+
+        def work():
+            if child := os.fork():
+                return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            session()
+            {ending}
+
+        with Pool(threads=1) as pool:
+            before = pool.submit(session).result(20)
+            assert pool.submit(work).result(20) == {code}
+            assert pool.submit(session).result(20) == before
+    """
+    ran = run_python(
+        script,
+        DJANGO_SETTINGS_MODULE="config.settings",
+        DATABASE_URL=server.url,
+        CONN_MAX_AGE="none",
+        PYTHONPATH=os.pathsep.join(map(str, (ROOT, ROOT / "sample_site"))),
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert says in ran.stderr
+    assert ran.stdout == "atexit of the child\n"

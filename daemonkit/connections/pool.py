@@ -15,6 +15,7 @@ from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
 from daemonkit.connections.holding import close_all, close_idle, until_next_close
 from daemonkit.connections.units import fresh_connections
+from daemonkit.process import forked_child
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -180,16 +181,24 @@ def _next(tasks: SimpleQueue[_Task | None]) -> _Task | None:
 def do(
     promise: Promise, work: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
-    """Do work as a unit of work, and tell its promise what it came to."""
+    """Do work as a unit of work, and tell its promise what it came to.
+
+    If the work forks, its child ends with the work.
+    """
     if not promise.set_running_or_notify_cancel():
         return
+    process = os.getpid()
     try:
         with fresh_connections:
             result = work(*args, **kwargs)
     except BaseException as error:  # SystemExit, too: whoever waits for it shall see it
+        if os.getpid() != process:
+            forked_child.end(error)
         promise.set_exception(error)
         del promise  # the traceback of the error would keep it, and it the error
     else:
+        if os.getpid() != process:
+            forked_child.end(None)
         promise.set_result(result)
 
 

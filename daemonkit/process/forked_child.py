@@ -1,0 +1,41 @@
+"""The end of a child that somebody's work forked on one of our threads.
+
+The child is a copy of the process in which only that thread goes on. If it came back from the work
+it would go on as a copy of the thread, and wait for work that never comes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+import threading
+from typing import NoReturn
+
+
+def end(error: BaseException | None) -> NoReturn:
+    """End this process as Python ends one whose main program was left by ``error``, or is over."""
+    code = 1
+    try:
+        code = _exit_code(error)
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        os._exit(code)
+
+
+def _exit_code(error: BaseException | None) -> int:
+    """What an exception means for the exit code. Prints what Python prints of it."""
+    if error is None:
+        return 0
+    if not isinstance(error, SystemExit):
+        sys.excepthook(type(error), error, error.__traceback__)
+        return 1
+    if error.code is None or isinstance(error.code, int):
+        return (error.code or 0) & 0xFF
+    print(error.code, file=sys.stderr)
+    return 1
