@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
-export PYTHON VENV
+PART ?=
+export PYTHON VENV PART
 
 .PHONY: help run test check demo gone-away bench soak lock clean
 
@@ -26,7 +27,7 @@ demo: ## run a bare loop and a daemon on a private MariaDB that loses their sess
 gone-away: ## measure what cures "MySQL server has gone away": docs/gone-away.md
 	@sh scripts/gone-away $(ARGS)
 
-bench: ## run the benchmarks: ratios to bare loops (ARGS="--only ticks")
+bench: ## run the benchmarks: ratios to bare loops (PART=ticks, ARGS="--quick")
 	@sh scripts/bench $(ARGS)
 
 soak: ## run 100,000 units of work under random faults (ARGS="units --seed 7")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 
-from benchmarks.contestants import SQLITE, Contestant, Servers
-from benchmarks.table import Spread, Table, Verdict, micros
+from benchmarks.frame import Effort, Series
+from benchmarks.servers import SQLITE, Servers
+from benchmarks.table import Table, Verdict, micros
+from lab.contestants import Daemonkit
 
 ROWS = {
     "by hand": ("two bare close_old_connections()", None),
-    "block": ("with fresh_connections: pass", 1.5),
-    "tick": ("an empty tick through the loop, no listeners", 4.0),
+    "block": ("with fresh_connections: pass", 0.5),
+    "tick": ("an empty tick through the loop, no listeners", 1.5),
     "notify": ("... with systemd listening (Type=notify)", None),
     "log": ("... with the log (-v 1 writes no line for a good tick)", None),
     "log, -v 2": ("... with the log at -v 2, a line for each tick", None),
@@ -22,26 +23,29 @@ ROWS = {
 def measure(servers: Servers, *, quick: bool) -> Iterator[Table]:
     server = servers.mariadb
     where = "MariaDB" if server else "SQLite"
-    times = rounds(server.settings() if server else dict(SQLITE), quick=quick)
+    series = measured(server.settings() if server else dict(SQLITE), quick=quick)
     made = Table(
         f"Nothing to do, one alias, its connection to {where} open and kept",
         ("what", "median", "ratio", "middle half"),
+        ROWS["by hand"][0],
+        str(series.effort),
     )
     for name, (what, most) in ROWS.items():
-        ratios = Spread.of_ratios(times[name], times["by hand"])
+        seconds, ratios = series.spread(name), series.ratios(name, "by hand")
         verdict = Verdict(ratios.median, most) if most else None
-        made.add(what, micros(Spread.of(times[name]).median), *ratios.cells, verdict=verdict)
+        cells = (what, micros(seconds.median), *ratios.cells)
+        made.add(*cells, verdict=verdict, seconds=seconds, ratio=ratios)
     yield made
 
 
-def rounds(database: dict[str, object], *, quick: bool) -> dict[str, list[float]]:
-    generations, count, units = (1, 2, 200) if quick else (3, 15, 1000)
-    times: dict[str, list[float]] = defaultdict(list)
-    for _ in range(generations):
-        with Contestant("kept_empty", database=database) as contestant:
-            for number in range(-1, count):
+def measured(database: dict[str, object], *, quick: bool) -> Series:
+    series = Series(Effort(1, 2, 200) if quick else Effort(3, 15, 1000))
+    for _ in series.generations():
+        with Daemonkit("kept_empty").start(database) as process:
+            for _ in series.rounds():
                 for name in ROWS:
-                    seconds = contestant.ask(what=name, times=units, age=300, health=False)
-                    if number >= 0:
-                        times[name].append(seconds)
-    return times
+                    seconds = process.ask(
+                        what=name, times=series.effort.units, age=300, health=False
+                    )
+                    series.note(name, seconds)
+    return series

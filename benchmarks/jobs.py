@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from benchmarks.contestants import SQLITE, Contestant, Servers
 from benchmarks.lives import megabytes
+from benchmarks.servers import SQLITE, Servers
 from benchmarks.table import Table, Verdict
+from lab.contestants import APScheduler, Contestant, Daemonkit, DjangoAPScheduler, Heap
 
-HEAP = "a bare heap loop, no threads"
-RAW = "APScheduler, in memory"
-STORE = "django-apscheduler, MariaDB"
-OURS = "daemonkit"
-LEDGER = "daemonkit with its ledger"
-COMMANDS = {
-    HEAP: ("bare_jobs", "--kind", "heap"),
-    RAW: ("bare_jobs", "--kind", "memory"),
-    STORE: ("bare_jobs", "--kind", "stored"),
-    OURS: ("kept_jobs",),
-    LEDGER: ("kept_jobs", "--ledger"),
-}
+CONTESTANTS: tuple[Contestant, ...] = (
+    Heap("bare_jobs", "--kind", "heap"),
+    APScheduler("bare_jobs", "--kind", "memory"),
+    DjangoAPScheduler("bare_jobs", "--kind", "stored"),
+    Daemonkit("kept_jobs"),
+    Daemonkit("kept_jobs", "--ledger", name="daemonkit with its ledger"),
+)
+RAW, STORE, OURS, LEDGER = (each.label for each in CONTESTANTS[1:])
 
 
 def measure(servers: Servers, *, quick: bool) -> Iterator[Table]:
@@ -33,28 +29,22 @@ def measured(servers: Servers, jobs: int, *, spread: bool, seconds: float) -> Ta
     how = "spread over the second" if spread else "due at once"
     title = f"Jobs of one second, {jobs} in one process, {how}"
     columns = ("contestant", "runs/s", "late p50", "late p99", "processor", "memory")
-    table, results = Table(title, columns), {}
-    for name, command in COMMANDS.items():
-        server = servers.mariadb
+    table = Table(title, columns, RAW, f"{seconds:g} seconds")
+    results: dict[str, dict[str, float]] = {}
+    for contestant in CONTESTANTS:
+        name, server = contestant.label, servers.mariadb
         if server is None and name in (STORE, LEDGER):
             continue
         database = server.settings() if server else dict(SQLITE)
-        results[name] = result = run(command, database, jobs, spread=spread, seconds=seconds)
+        options = [f"--jobs={jobs}", f"--seconds={seconds}", *(["--spread"] if spread else [])]
+        with contestant.start(database, *options) as process:
+            results[name] = result = process.hear()
         late = [f"{result[at] * 1e3:.1f} ms" for at in ("p50", "p99")]
         cpu, memory = f"{result['cpu'] * 100:.1f} %", megabytes(result["memory"])
         table.add(name, f"{result['runs']:.0f}", *late, cpu, memory)
     if jobs == 1000 and not spread:
         judge(table, results, jobs)
     return table
-
-
-def run(
-    command: tuple[str, ...], database: dict[str, Any], jobs: int, *, spread: bool, seconds: float
-) -> dict[str, float]:
-    options = [f"--jobs={jobs}", f"--seconds={seconds}", *(["--spread"] if spread else [])]
-    with Contestant(*command, *options, database=database) as contestant:
-        result: dict[str, float] = contestant.hear()
-    return result
 
 
 def judge(table: Table, results: dict[str, dict[str, float]], jobs: int) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 import signal
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 
-from benchmarks.contestants import Contestant, Servers, contest
+from benchmarks.frame import Effort, Series
+from benchmarks.servers import Servers
 from benchmarks.table import Spread, Table, Verdict, micros, missing
+from lab.contestants import Daemonkit
 from lab.servers import Server
 
-PRICED = {"kept": ("kept_lease",)}
 ENDS = {"clean stop (SIGTERM)": signal.SIGTERM, "crash (SIGKILL)": signal.SIGKILL}
 
 
@@ -26,16 +26,16 @@ def measure(servers: Servers, *, quick: bool) -> Iterator[Table]:
 
 
 def prices(name: str, server: Server, *, quick: bool) -> Table:
-    rounds, times = (1, 5) if quick else (15, 200)
-    found: dict[str, list[float]] = defaultdict(list)
-    with contest(PRICED, server.settings()) as contestants:
-        for number in range(-1, rounds):
+    series = Series(Effort(1, 1, 5) if quick else Effort(1, 15, 200))
+    with Daemonkit("kept_lease").start(server.settings()) as process:
+        for _ in series.rounds():
             for what in ("update", "renewal", "look", "plain_write", "guarded_write"):
-                seconds = contestants["kept"].ask(what=what, times=times)
-                if number >= 0:
-                    found[what].append(seconds)
+                series.note(what, process.ask(what=what, times=series.effort.units))
     table = Table(
-        f"What a lease costs on {name}, over a socket", ("what", "median", "ratio", "middle half")
+        f"What a lease costs on {name}, over a socket",
+        ("what", "median", "ratio", "middle half"),
+        "a bare UPDATE on Django's connection, and atomic() around one",
+        str(series.effort),
     )
     for what, key, base in (
         ("a bare UPDATE on Django's connection", "update", "update"),
@@ -44,8 +44,8 @@ def prices(name: str, server: Server, *, quick: bool) -> Table:
         ("atomic(): one UPDATE", "plain_write", "plain_write"),
         ("self.guarded(): one UPDATE", "guarded_write", "plain_write"),
     ):
-        ratios = Spread.of_ratios(found[key], found[base])
-        table.add(what, micros(Spread.of(found[key]).median), *ratios.cells)
+        seconds, ratios = series.spread(key), series.ratios(key, base)
+        table.add(what, micros(seconds.median), *ratios.cells, seconds=seconds, ratio=ratios)
     return table
 
 
@@ -67,17 +67,18 @@ def takeovers(name: str, server: Server, *, quick: bool) -> Table:
                 f"{spread.median:.2f} s",
                 f"{longest:.2f} s",
                 verdict=Verdict(longest, most, " s"),
+                seconds=spread,
             )
     return table
 
 
 def takeover(server: Server, lease: float, signum: int) -> float:
     """Seconds."""
-    command = ("run_daemon", "kept_lead", "--lease", f"{lease:g}s")
+    candidate = Daemonkit("run_daemon", "kept_lead", "--lease", f"{lease:g}s")
     settings = server.settings()
-    with Contestant(*command, database=settings) as leader:
+    with candidate.start(settings) as leader:
         leader.hear()
-        with Contestant(*command, database=settings) as standby:
+        with candidate.start(settings) as standby:
             standby.hear()  # it stands by
             time.sleep(random.uniform(0, 2))  # wherever the renewals stand
             ended = time.monotonic()

@@ -12,15 +12,17 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.contestants import SQLITE, Contestant, Servers, contest
+from benchmarks.servers import SQLITE, Servers
 from benchmarks.table import Spread, Table, Verdict, millis
+from lab.contestants import Bare, Contestant, Daemonkit, contest
 
-COMMANDS = {
-    "bare, waits on an event": ("bare_wait",),
-    "bare, time.sleep(1)": ("bare_wait", "--sleep"),
-    "daemonkit": ("run_daemon", "kept_wait"),
-}
-BARE, SLEEPER, OURS = COMMANDS
+BARE, OURS = "bare, waits on an event", "daemonkit"
+CONTESTANTS = (
+    Bare("bare_wait", name=BARE),
+    Bare("bare_wait", "--sleep", name="bare, time.sleep(1)"),
+    Daemonkit("run_daemon", "kept_wait"),
+)
+REFERENCE = "a bare command that waits on an event"
 
 
 @dataclass(frozen=True)
@@ -45,25 +47,24 @@ def measure(servers: Servers, *, quick: bool) -> Iterator[Table]:
 def rounds(database: dict[str, object], numbers: range) -> dict[str, list[Life]]:
     lives: dict[str, list[Life]] = defaultdict(list)
     for number in numbers:
-        names = list(COMMANDS)
-        shift = number % len(names)
-        for name in names[shift:] + names[:shift]:
-            life = live(COMMANDS[name], database)
+        shift = number % len(CONTESTANTS)
+        for contestant in CONTESTANTS[shift:] + CONTESTANTS[:shift]:
+            life = live(contestant, database)
             if number >= 0:  # a round before leaves the compiled files behind
-                lives[name].append(life)
+                lives[contestant.label].append(life)
     return lives
 
 
-def live(command: tuple[str, ...], database: dict[str, object]) -> Life:
+def live(contestant: Contestant, database: dict[str, object]) -> Life:
     started = time.monotonic()
-    with Contestant(*command, database=database) as contestant:
-        ticked = contestant.hear()["ticked"]
-        time.sleep(random.uniform(0.1, 1.1 if "--sleep" in command else 0.2))
-        memory = psutil.Process(contestant.process.pid).memory_full_info()
+    with contestant.start(database) as running:
+        ticked = running.hear()["ticked"]
+        time.sleep(random.uniform(0.1, 1.1 if "--sleep" in contestant.command else 0.2))
+        memory = psutil.Process(running.process.pid).memory_full_info()
         asked = time.monotonic()
-        contestant.process.send_signal(signal.SIGTERM)
-        left = contestant.hear()["left"]
-        contestant.process.wait()
+        running.process.send_signal(signal.SIGTERM)
+        left = running.hear()["left"]
+        running.process.wait()
         gone = time.monotonic()
     return Life(ticked - started, memory.rss, memory.uss, left - asked, gone - asked)
 
@@ -72,16 +73,20 @@ def starts(lives: dict[str, list[Life]]) -> Table:
     table = Table(
         "Start, and memory when idle, against a bare command that waits on an event",
         ("what", "bare", "daemonkit", "ratio", "middle half"),
+        REFERENCE,
     )
     for what, name, text in (
         ("start to first tick", "start", millis),
         ("memory, resident (RSS)", "rss", megabytes),
         ("memory, its own (USS)", "uss", megabytes),
     ):
-        bare, ours = ([getattr(life, name) for life in lives[who]] for who in (BARE, OURS))
-        ratios = Spread.of_ratios(ours, bare)
-        medians = text(Spread.of(bare).median), text(Spread.of(ours).median)
-        table.add(what, *medians, *ratios.cells, verdict=Verdict(ratios.median, 1.05))
+        bare, ours = (
+            Spread.of([getattr(life, name) for life in lives[who]]) for who in (BARE, OURS)
+        )
+        ratios = Spread.of_ratios(ours.values, bare.values)
+        cells = (what, text(bare.median), text(ours.median), *ratios.cells)
+        verdict = Verdict(ratios.median, 1.05)
+        table.add(*cells, verdict=verdict, bare=bare, daemonkit=ours, ratio=ratios)
     return table
 
 
@@ -89,9 +94,10 @@ def stops(lives: dict[str, list[Life]]) -> Table:
     table = Table(
         "SIGTERM when idle, against a bare command that waits on an event",
         ("contestant", "wait left", "longest", "process gone", "ratio", "middle half"),
+        REFERENCE,
     )
     bare = [life.gone for life in lives[BARE]]
-    for name in COMMANDS:
+    for name in lives:
         left = [life.left for life in lives[name]]
         gone = [life.gone for life in lives[name]]
         ratios = Spread.of_ratios(gone, bare)
@@ -103,6 +109,9 @@ def stops(lives: dict[str, list[Life]]) -> Table:
             millis(Spread.of(gone).median),
             *ratios.cells,
             verdict=Verdict(ratios.median, 1.0) if ours else None,
+            gone=Spread.of(gone),
+            left=Spread.of(left),
+            ratio=ratios,
         )
         if ours:
             verdict = Verdict(max(left) * 1e3, 50, " ms")
@@ -114,9 +123,9 @@ def idle(database: dict[str, object], *, quick: bool) -> Table:
     """Processor time of two processes that run at the same time, window by window."""
     generations, windows, seconds = (1, 1, 1.0) if quick else (3, 3, 3.0)
     used: dict[str, list[float]] = {BARE: [], OURS: []}
-    commands = {name: COMMANDS[name] for name in used}
+    two = [each for each in CONTESTANTS if each.label in used]
     for _ in range(generations):
-        with contest(commands, database) as contestants:
+        with contest(two, database) as contestants:
             for contestant in contestants.values():
                 contestant.hear()
             time.sleep(0.5)
@@ -129,10 +138,12 @@ def idle(database: dict[str, object], *, quick: bool) -> Table:
     table = Table(
         "Processor time of a loop that ticks each second and does nothing",
         ("what", "bare", "daemonkit", "ratio", "middle half"),
+        REFERENCE,
     )
     ratios = Spread.of_ratios(used[OURS], used[BARE])
     medians = [f"{Spread.of(used[name]).median * 100:.3f} %" for name in used]
-    table.add("of one core", *medians, *ratios.cells, verdict=Verdict(ratios.median, 1.05))
+    cells = ("of one core", *medians, *ratios.cells)
+    table.add(*cells, verdict=Verdict(ratios.median, 1.05), ratio=ratios)
     return table
 
 

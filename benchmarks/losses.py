@@ -8,18 +8,20 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.contestants import Contestant, Servers, contest
+from benchmarks.servers import Servers
 from benchmarks.table import Table, Verdict, missing
 from benchmarks.ticks import SETTINGS, settings_text
+from lab.contestants import Bare, ByHand, ContestantProcess, Daemonkit, contest
 from lab.servers import Server
 from lab.waiting import eventually
 
 TITLE = "Failed ticks, of as many as lost their session while idle"
-COMMANDS = {
-    "bare": ("bare_losses",),
-    "by hand": ("bare_losses", "--by-hand"),
-    "daemonkit": ("kept_losses",),
-}
+CONTESTANTS = (
+    Bare("bare_losses"),
+    ByHand("bare_losses", "--by-hand"),
+    Daemonkit("kept_losses"),
+)
+NAMES = [each.label for each in CONTESTANTS]
 WAYS = {
     "mysql": ("KILL", "wait_timeout"),
     "postgresql": ("pg_terminate_backend", "idle_session_timeout"),
@@ -34,7 +36,7 @@ class Place:
     name: str
     server: Server
     settings: list[dict[str, Any]]
-    contestants: dict[str, Contestant]
+    contestants: dict[str, ContestantProcess]
     killed: dict[str, list[str]] = field(default_factory=dict)
     timed_out: dict[str, list[str]] = field(default_factory=dict)
 
@@ -47,9 +49,9 @@ class Place:
     def tables(self) -> Iterator[Table]:
         both = zip(WAYS[self.server.vendor], (self.killed, self.timed_out), strict=True)
         for way, failed in filter(lambda way: way[1], both):
-            table = Table(f"{TITLE}: {self.name}, {way}", ("settings", *COMMANDS))
+            table = Table(f"{TITLE}: {self.name}, {way}", ("settings", *NAMES))
             for which, each in enumerate(self.settings):
-                cells = [failed[name][which] for name in COMMANDS]
+                cells = [failed[name][which] for name in NAMES]
                 verdict = Verdict(int(cells[-1].split()[0]), 0)
                 table.add(settings_text(**each), *cells, verdict=verdict)
             yield table
@@ -67,7 +69,7 @@ def measure(servers: Servers, *, quick: bool) -> Iterator[Table]:
                 yield missing(f"{TITLE}: {name}", "no such server, or no driver for it")
                 continue
             database = server.settings(OPTIONS=options)
-            contestants = stack.enter_context(contest(COMMANDS, database))
+            contestants = stack.enter_context(contest(CONTESTANTS, database))
             places.append(Place(name, server, settings, contestants))
         kill(places, times=1 if quick else 5)
         # Not with the pool: where every session times out after a second, the pauses that
@@ -88,7 +90,7 @@ def time_out(places: list[Place], *, times: int) -> None:
     """All together, because a session takes a second to time out."""
     for place in places:
         place.server.set_idle_timeout(1)
-    with ThreadPoolExecutor(max_workers=len(places) * len(COMMANDS) or 1) as together:
+    with ThreadPoolExecutor(max_workers=len(places) * len(CONTESTANTS) or 1) as together:
         pending = [
             (place, name, together.submit(
                 survive, contestant, place.settings, place.await_timeout, times
@@ -103,7 +105,7 @@ def time_out(places: list[Place], *, times: int) -> None:
 
 
 def survive(
-    contestant: Contestant,
+    contestant: ContestantProcess,
     settings: list[dict[str, Any]],
     lose: Callable[[int | None], None],
     times: int,
@@ -113,7 +115,7 @@ def survive(
 
 
 def one_life(
-    contestant: Contestant,
+    contestant: ContestantProcess,
     settings: dict[str, Any],
     lose: Callable[[int | None], None],
     times: int,

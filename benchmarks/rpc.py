@@ -7,25 +7,23 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
 from thriftpy2.rpc import make_client
 
-from benchmarks.calls import idl
-from benchmarks.contestants import Servers, contest
-from benchmarks.table import Spread, Table, Verdict, micros, missing
+from benchmarks.frame import Effort, Series
+from benchmarks.servers import Servers
+from benchmarks.table import Table, Verdict, micros, missing
+from lab.contestants import Bare, ByHand, Daemonkit, contest
+from lab.sites.calls import idl
 
 LEAST = 0.8
 """What must be left of the calls per second on a kept connection."""
 
-COMMANDS = {
-    "bare": ("bare_calls",),
-    "by hand": ("bare_calls", "--by-hand"),
-    "daemonkit": ("kept_calls",),
-}
+CONTESTANTS = (Bare("bare_calls"), ByHand("bare_calls", "--by-hand"), Daemonkit("kept_calls"))
 TARGETED = "one SELECT 1, CONN_MAX_AGE=None"
 KINDS = {
     TARGETED: ("select_one", True),
@@ -34,57 +32,50 @@ KINDS = {
 }
 TITLE = "A Thrift call, MariaDB over a socket: its time against a handler on a kept connection"
 
-Times = dict[tuple[str, str], list[float]]
-"""Seconds a call, round by round, by kind and contestant."""
-
 
 def measure(servers: Servers, *, quick: bool) -> Iterator[Table]:
     if servers.mariadb is None:
         yield missing(TITLE, "no such server, or no driver for it")
         return
-    times = rounds(servers.mariadb.settings(), quick=quick)
-    made = Table(TITLE, ("a call of", "bare", "by hand", "middle half", "daemonkit", "middle half"))
+    series = measured(servers.mariadb.settings(), quick=quick)
+    columns = ("a call of", "bare", "by hand", "middle half", "daemonkit", "middle half")
+    reference = "a handler without care, on a connection that is kept"
+    made = Table(TITLE, columns, reference, str(series.effort))
     for kind in KINDS:
-        bare = times[kind, "bare"]
-        cells = [kind, micros(Spread.of(bare).median)]
-        for name in ("by hand", "daemonkit"):
-            ratios = Spread.of_ratios(times[kind, name], bare)
-            cells += ratios.cells
-        made.add(*cells, verdict=Verdict(ratios.median, 1 / LEAST) if kind == TARGETED else None)
+        bare = series.spread((kind, "bare"))
+        hand, ours = (series.ratios((kind, n), (kind, "bare")) for n in ("by hand", "daemonkit"))
+        verdict = Verdict(ours.median, 1 / LEAST) if kind == TARGETED else None
+        cells = (kind, micros(bare.median), *hand.cells, *ours.cells)
+        made.add(*cells, verdict=verdict, bare=bare, by_hand=hand, daemonkit=ours)
     yield made
-    yield per_second(times)
+    yield per_second(series)
 
 
-def per_second(times: Times) -> Table:
+def per_second(series: Series) -> Table:
     """The same, as people ask for it."""
-    made = Table("Thrift calls per second, one client", ("a call of", *COMMANDS))
+    names = [each.label for each in CONTESTANTS]
+    made = Table("Thrift calls per second, one client", ("a call of", *names))
     for kind in KINDS:
-        made.add(kind, *(f"{1 / Spread.of(times[kind, name]).median:.0f}" for name in COMMANDS))
+        made.add(kind, *(f"{1 / series.spread((kind, name)).median:.0f}" for name in names))
     return made
 
 
-def rounds(database: dict[str, Any], *, quick: bool) -> Times:
-    """Generations of processes, because each has its luck with memory; in each, rounds."""
-    generations, count, calls = (1, 2, 10) if quick else (3, 30, 100)
-    times: Times = defaultdict(list)
-    for _ in range(generations):
-        with contest(COMMANDS, database) as contestants, contextlib.ExitStack() as stack:
+def measured(database: dict[str, Any], *, quick: bool) -> Series:
+    series = Series(Effort(1, 2, 10) if quick else Effort(3, 30, 100))
+    for _ in series.generations():
+        with contest(CONTESTANTS, database) as processes, contextlib.ExitStack() as stack:
             clients = {
-                name: stack.enter_context(client_of(contestant.hear()))
-                for name, contestant in contestants.items()
+                name: stack.enter_context(client_of(process.hear()))
+                for name, process in processes.items()
             }
-            for number in range(-1, count):
-                names = list(COMMANDS)
-                shift = number % len(names)
-                for kind, (method, is_kept) in KINDS.items():
-                    for name in names[shift:] + names[:shift]:
-                        # Without care a connection is always kept, whatever CONN_MAX_AGE says.
-                        clients[name].settle(is_kept)
-                        clients[name].select_one()
-                        seconds = time_of(getattr(clients[name], method), calls)
-                        if number >= 0:  # the one before warms up
-                            times[kind, name].append(seconds)
-    return times
+            for names in series.rounds(clients):
+                for (kind, (method, is_kept)), name in itertools.product(KINDS.items(), names):
+                    # Without care a connection is always kept, whatever CONN_MAX_AGE says.
+                    clients[name].settle(is_kept)
+                    clients[name].select_one()
+                    call = getattr(clients[name], method)
+                    series.note((kind, name), time_of(call, series.effort.units))
+    return series
 
 
 @contextlib.contextmanager
@@ -101,7 +92,7 @@ def time_of(call: Any, calls: int) -> float:
 
 
 def main() -> None:
-    from benchmarks.__main__ import header
+    from benchmarks.report import header
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rpc", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a smoke run: few rounds, no meaning")

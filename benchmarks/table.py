@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class Spread:
         low, _, high = statistics.quantiles(self.values, n=4, method="inclusive")
         return low, high
 
+    def as_json(self) -> dict[str, Any]:
+        return {"median": self.median, "quartiles": self.quartiles, "values": self.values}
+
     @property
     def cells(self) -> tuple[str, str]:
         """As a ratio and its spread."""
@@ -59,17 +63,40 @@ class Verdict:
 
 @dataclass
 class Table:
-    """A title, the names of its columns (the last two, target and verdict, are added) and rows."""
+    """A title, the names of its columns (the last two, target and verdict, are added) and rows.
+
+    ``reference`` is what ratios are ratios to, and ``settings`` says how it was measured.
+    """
 
     title: str
     columns: tuple[str, ...]
+    reference: str = ""
+    settings: str = ""
     rows: list[tuple[str, ...]] = field(default_factory=list)
     verdicts: list[tuple[str, Verdict]] = field(default_factory=list)
+    measured: list[dict[str, Spread]] = field(default_factory=list)
+    """For each row what its cells are drawn from, by name."""
 
-    def add(self, *cells: str, verdict: Verdict | None = None) -> None:
+    def add(self, *cells: str, verdict: Verdict | None = None, **measured: Spread) -> None:
         self.rows.append((*cells, *(verdict.cells if verdict else ("", ""))))
+        self.measured.append(measured)
         if verdict:
             self.verdicts.append((", ".join((self.title, cells[0])), verdict))
+
+    def as_json(self) -> dict[str, Any]:
+        head = (*self.columns, "target", "verdict")
+        return {
+            "title": self.title,
+            "reference": self.reference,
+            "settings": self.settings,
+            "rows": [
+                {
+                    **dict(zip(head, cells, strict=True)),
+                    "measured": {name: spread.as_json() for name, spread in measured.items()},
+                }
+                for cells, measured in zip(self.rows, self.measured, strict=True)
+            ],
+        }
 
     def __str__(self) -> str:
         head = (*self.columns, "target", "")

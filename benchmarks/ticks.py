@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.contestants import Servers, contest
-from benchmarks.table import Spread, Table, Verdict, micros, missing
+from benchmarks.frame import Effort, Series
+from benchmarks.servers import Servers
+from benchmarks.table import Table, Verdict, micros, missing
+from lab.contestants import Bare, ByHand, Daemonkit, contest
 
 TARGET = 1.25
 AGES = (0, 300, None)
 SETTINGS: list[dict[str, Any]] = [
     {"age": age, "health": health} for age, health in itertools.product(AGES, (False, True))
 ]
-COMMANDS = {
-    "bare": ("bare_ticks",),
-    "by hand": ("bare_ticks", "--by-hand"),
-    "daemonkit": ("kept_ticks",),
-}
-
-Times = dict[tuple[int, str], list[float]]
-"""Seconds a tick, round by round, by settings and contestant."""
+CONTESTANTS = (Bare("bare_ticks"), ByHand("bare_ticks", "--by-hand"), Daemonkit("kept_ticks"))
+REFERENCE = "a bare loop on a connection that is kept, with the same settings"
 
 
 def measure(servers: Servers, *, quick: bool) -> Iterator[Table]:
@@ -36,39 +31,33 @@ def measure(servers: Servers, *, quick: bool) -> Iterator[Table]:
         if server is None:
             yield missing(title, "no such server, or no driver for it")
             continue
-        times = rounds(server.settings(socket=socket), quick=quick)
-        yield table(title, times, has_target=place == "MariaDB over a socket")
+        series = measured(server.settings(socket=socket), quick=quick)
+        yield table(title, series, has_target=place == "MariaDB over a socket")
 
 
-def rounds(database: dict[str, Any], *, quick: bool) -> Times:
-    """Generations of processes, because each has its luck with memory; in each, rounds."""
-    generations, count, ticks = (1, 2, 20) if quick else (3, 8, 1000)
-    times: Times = defaultdict(list)
-    for _ in range(generations):
-        with contest(COMMANDS, database) as contestants:
-            for number, which in itertools.product(range(-1, count), range(len(SETTINGS))):
-                names = list(COMMANDS)
-                shift = number % len(names)
-                for name in names[shift:] + names[:shift]:
+def measured(database: dict[str, Any], *, quick: bool) -> Series:
+    series = Series(Effort(1, 2, 20) if quick else Effort(3, 8, 1000))
+    for _ in series.generations():
+        with contest(CONTESTANTS, database) as processes:
+            for names in series.rounds(processes):
+                for which, name in itertools.product(range(len(SETTINGS)), names):
                     # By hand and with Django's default each tick is a new connection.
                     few = name == "by hand" and SETTINGS[which]["age"] == 0
-                    asked = ticks // 25 + 1 if few else ticks
-                    seconds = contestants[name].ask(ticks=asked, **SETTINGS[which])
-                    if number >= 0:  # the one before warms up
-                        times[which, name].append(seconds)
-    return times
+                    ticks = series.effort.units // 25 + 1 if few else series.effort.units
+                    seconds = processes[name].ask(ticks=ticks, **SETTINGS[which])
+                    series.note((which, name), seconds)
+    return series
 
 
-def table(title: str, times: Times, *, has_target: bool) -> Table:
-    made = Table(title, ("settings", "bare", "by hand", "middle half", "daemonkit", "middle half"))
+def table(title: str, series: Series, *, has_target: bool) -> Table:
+    columns = ("settings", "bare", "by hand", "middle half", "daemonkit", "middle half")
+    made = Table(title, columns, REFERENCE, str(series.effort))
     for which, settings in enumerate(SETTINGS):
-        bare = times[which, "bare"]
-        cells = [settings_text(**settings), micros(Spread.of(bare).median)]
-        for name in ("by hand", "daemonkit"):
-            ratios = Spread.of_ratios(times[which, name], bare)
-            cells += ratios.cells
-        verdict = Verdict(ratios.median, TARGET) if has_target else None
-        made.add(*cells, verdict=verdict)
+        bare = series.spread((which, "bare"))
+        hand, ours = (series.ratios((which, n), (which, "bare")) for n in ("by hand", "daemonkit"))
+        cells = (settings_text(**settings), micros(bare.median), *hand.cells, *ours.cells)
+        verdict = Verdict(ours.median, TARGET) if has_target else None
+        made.add(*cells, verdict=verdict, bare=bare, by_hand=hand, daemonkit=ours)
     return made
 
 

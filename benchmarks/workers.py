@@ -19,19 +19,17 @@ from typing import Any
 
 import psutil
 
-from benchmarks.contestants import SQLITE, Servers, environment
 from benchmarks.lives import megabytes
+from benchmarks.servers import SQLITE, Servers
 from benchmarks.table import Spread, Table, Verdict, millis, missing
+from lab.contestants import Celery, Daemonkit, DjangoQ, QueueWorkers
+from lab.contestants.process import environment
 from lab.redis_server import Redis
 
-SEPARATE, OURS, CELERY, DJANGO_Q = (
-    "separate processes",
-    "daemonkit --workers",
-    "Celery prefork",
-    "django-q2 cluster",
-)
+SEPARATE, OURS = "separate processes", "daemonkit --workers"
+QUEUES: dict[str, QueueWorkers] = {each.name: each for each in (Celery(), DjangoQ())}
 PATIENCE = 15.0
-POLL = ("-m", "django", "run_daemon", "kept_poll", "--skip-checks", "-v", "0")
+POLL = [sys.executable, "-m", "django", "run_daemon", "kept_poll", "--skip-checks", "-v", "0"]
 
 
 def measure(servers: Servers, *, quick: bool) -> Iterator[Table]:
@@ -53,8 +51,10 @@ def memory(database: Mapping[str, Any], redis: Redis | None, *, quick: bool) -> 
     table = Table(
         "Memory of workers that have made a query, their parents included (PSS)",
         ("what", *(f"{number}" for number in numbers), "ratio at the most"),
+        SEPARATE,
+        f"{rounds} rounds",
     )
-    names = [SEPARATE, OURS, *([CELERY, DJANGO_Q] if redis else [])]
+    names = [SEPARATE, OURS, *(QUEUES if redis else [])]
     held: dict[tuple[str, int], list[float]] = {}
     for _ in range(rounds):
         for number in numbers:
@@ -76,7 +76,7 @@ def successors(database: Mapping[str, Any], redis: Redis | None, *, quick: bool)
         "From a worker's SIGKILL to its successor's first tick, or task",
         ("contestant", "kills", "median", "longest", "nobody ever"),
     )
-    for name in [OURS, *([CELERY, DJANGO_Q] if redis else [])]:
+    for name in [OURS, *(QUEUES if redis else [])]:
         seconds: list[float] = []
         for _ in range(lives):
             with Crew(name, workers, database, redis) as crew:
@@ -95,36 +95,31 @@ class Crew:
     ) -> None:
         self.name, self.workers, self.redis = name, workers, redis
         self._seen: dict[int, float] = {}
-        site = "kept" if redis is None or name in (SEPARATE, OURS) else "queues"
+        queue = QUEUES.get(name) if redis else None
+        site = queue.site if queue else Daemonkit.site
         self._environment = environment(
-            DJANGO_SETTINGS_MODULE=f"benchmarks.{site}.settings",
+            DJANGO_SETTINGS_MODULE=f"lab.sites.{site}.settings",
             BENCHMARK_DATABASE=json.dumps(database),
             BENCHMARK_REDIS=redis.url if redis else "",
             BENCHMARK_WORKERS=str(workers),
         )
         self._feeder: subprocess.Popen[str] | None = None
-        if site == "queues" and redis:
+        if queue and redis:
             redis.client.flushall()
-            kind = "celery" if name == CELERY else "django_q"
-            self._feeder = self._start("-m", "benchmarks.queues.feed", kind)
-        self._processes = [self._start(*command) for command in self._commands()]
+            self._feeder = self._start(queue.feeder_command())
+        self._processes = [self._start(command) for command in self._commands()]
 
-    def _commands(self) -> list[tuple[str, ...]]:
-        workers = str(self.workers)
-        quiet = ("--loglevel", "CRITICAL", "--without-gossip", "--without-mingle")
-        return {
-            SEPARATE: [POLL] * self.workers,
-            OURS: [(*POLL, "--workers", workers)],
-            CELERY: [
-                ("-m", "celery", "-A", "benchmarks.queues.celery", "worker", "-c", workers, *quiet)
-            ],
-            DJANGO_Q: [("-m", "django", "qcluster")],
-        }[self.name]
+    def _commands(self) -> list[list[str]]:
+        if self.name == SEPARATE:
+            return [POLL] * self.workers
+        if self.name == OURS:
+            return [[*POLL, "--workers", str(self.workers)]]
+        return [QUEUES[self.name].worker_command(self.workers)]
 
-    def _start(self, *command: str) -> subprocess.Popen[str]:
-        mute = self.name in (CELERY, DJANGO_Q)
+    def _start(self, command: list[str]) -> subprocess.Popen[str]:
+        mute = self.name in QUEUES
         return subprocess.Popen(
-            [sys.executable, *command],
+            command,
             env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL if mute else subprocess.PIPE,

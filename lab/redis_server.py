@@ -34,8 +34,7 @@ class Redis:
 
         if not shutil.which("redis-server"):
             return "No redis-server."
-        lacking = [name for name in ("redis", "celery", "django_q") if not is_installed(name)]
-        return f"No {', '.join(lacking)}." if lacking else ""
+        return "" if is_installed("redis") else "No Python package redis."
 
     def _answers(self) -> bool:
         import redis

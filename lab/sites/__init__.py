@@ -1,0 +1,1 @@
+"""The Django sites in which contestants run; those without daemonkit never import it."""

@@ -1,0 +1,57 @@
+"""Many jobs of one second in a daemon, with and without the ledger."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandParser
+
+from daemonkit import BaseDaemonCommand, Every, Iteration, Moment, job
+from lab.sites.work import Runs, say
+
+
+class Offset(Every):
+    """An interval that begins a little later."""
+
+    def __init__(self, offset: float) -> None:
+        super().__init__(seconds=1)
+        object.__setattr__(self, "offset", offset)
+
+    def due(self, last: Iteration | None, begun: Moment, now: Moment) -> Moment:
+        offset: float = self.offset  # type: ignore[attr-defined]
+        return begun.later(0.5 + offset) if last is None else super().due(last, begun, now)
+
+
+class Command(BaseCommand):
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--jobs", type=int)
+        parser.add_argument("--seconds", type=float)
+        parser.add_argument("--spread", action="store_true")
+        parser.add_argument("--ledger", action="store_true")
+
+    def handle(
+        self, *, jobs: int, seconds: float, spread: bool, ledger: bool, **options: Any
+    ) -> None:
+        if ledger:
+            call_command("migrate", verbosity=0)
+        runs = Runs(seconds)
+        members: dict[str, Any] = {"ledger": ledger}
+        for number in range(jobs):
+            offset = number / jobs if spread else 0.0
+            members[f"job_{number}"] = made(number, offset, runs)
+        daemon = type("Command", (BaseDaemonCommand,), members)()
+        runs.begin()
+        call_command(daemon, max_seconds=seconds + 10.0, skip_checks=True)
+
+
+def made(number: int, offset: float, runs: Runs) -> Callable[..., Any]:
+    def run(self: BaseDaemonCommand) -> None:
+        begun = self.life.begun.monotonic + 0.5 + offset
+        runs.note((time.monotonic() - begun) % 1.0)
+        if runs.is_over() and not self.stopping:
+            self.life.stop.ask("measured")
+            say(runs.result())
+
+    run.__name__ = f"job_{number}"
+    return job(Offset(offset))(run)
