@@ -159,7 +159,8 @@ class Life:
             self.serve_tasks()
         while self.goes_on(ticks, now):
             self.pulsed()
-            reason = pace.reason_to_wait(now)  # asked first: when it ends, the schedule may change
+            # Asked before what is due: when the reason ends, the schedule may begin anew.
+            reason = pace.reason_to_wait(now) if pace.reasons else ""
             due = self.due = pace.due(last, now)
             if due == NEVER:
                 self.verdict.note_nothing_due()

@@ -58,7 +58,9 @@ class Verdict:
         self._end: CommandError | None = None
         self._failed: tuple[BaseException, Problem | None] | None = None
         self._ever_well = False
-        self._refused_since = math.inf
+        self.refusal_proven_at = math.inf
+        """When a refusal by the server will have lasted long enough, on the monotonic clock;
+        infinity if there is none. The next try should not be later."""
 
     # What happened
 
@@ -67,7 +69,7 @@ class Verdict:
         caused by daemonkit itself, which cut its connections."""
         error = iteration.error
         if error is None:
-            self._ever_well, self._refused_since = True, math.inf
+            self._ever_well, self.refusal_proven_at = True, math.inf
             return
         if self._failed is None and (self._limits.once or self._limits.raise_errors):
             self._failed = error, iteration.problem
@@ -97,7 +99,9 @@ class Verdict:
 
     def note_opened(self) -> None:
         """The daemon has opened: the server has taken its settings."""
-        self._refused_since = math.inf
+        self.refusal_proven_at = math.inf
+        """When a refusal by the server will have lasted long enough, on the monotonic clock;
+        infinity if there is none. The next try should not be later."""
 
     def note_nothing_due(self) -> None:
         """The schedule has no further due time."""
@@ -115,7 +119,7 @@ class Verdict:
         that is changed under a running daemon is waited for.
         """
         if problem is not Problem.MISCONFIGURED or self._ever_well:
-            self._refused_since = math.inf
+            self.refusal_proven_at = math.inf
         elif now.monotonic >= self.refusal_proven_at:
             self._end_with(
                 Exit.MISCONFIGURED,
@@ -123,7 +127,8 @@ class Verdict:
                 error,
             )
         else:
-            self._refused_since = min(self._refused_since, now.monotonic)
+            proven_at = now.monotonic + REFUSAL_PROVEN_AFTER
+            self.refusal_proven_at = min(self.refusal_proven_at, proven_at)
 
     def _end_with(self, code: Exit, what: str, error: BaseException) -> None:
         self.give_up(code, f"{what} {one_line(error)}")
@@ -134,12 +139,6 @@ class Verdict:
     def is_over(self) -> bool:
         """Whether what happened ends the life before its next tick."""
         return self._end is not None or (self._limits.raise_errors and self._failed is not None)
-
-    @property
-    def refusal_proven_at(self) -> float:
-        """When a refusal by the server will have lasted long enough, on the monotonic clock;
-        infinity if there is none. The next try should not be later."""
-        return self._refused_since + REFUSAL_PROVEN_AFTER
 
     def limit(self, ticks: int, now: Moment, memory: int) -> Limit | None:
         """Which limit has been reached after so many ticks, holding so many bytes."""
