@@ -1,0 +1,234 @@
+"""The private and undocumented names of Django and drivers that we use: each means what we think.
+
+The list is the table in docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pymysql
+import pytest
+from django.db import DEFAULT_DB_ALIAS, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
+from django.db.backends.utils import CursorWrapper
+
+from lab.processes import ROOT
+from lab.servers import Server
+from tests.kit.aliases import MakeAlias
+from tests.kit.sessions import run, session
+
+PAGE = ROOT / "docs" / "architecture.md"
+SECTION = "## Private and undocumented names"
+
+
+def listed() -> set[str]:
+    section = PAGE.read_text().partition(SECTION)[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+
+
+# What the code uses
+
+
+def attributes(*, private: bool) -> set[str]:
+    """The attributes that ``connections/`` asks of anything but ``self``."""
+    found = set()
+    for path in (ROOT / "daemonkit" / "connections").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls"):
+                found.add(node.attr)
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr"):
+                found |= {arg.value for arg in node.args[1:2] if isinstance(arg, ast.Constant)}
+    return {name for name in found if name.startswith("_") == private}
+
+
+PYTHONS = {"_getframe"}
+DOCUMENTED = {"alias", "vendor", "settings_dict", "connection", "cursor", "close", "commit"}
+DOCUMENTED |= {"rollback", "get_autocommit", "introspection"}
+
+
+def our_names() -> set[str]:
+    """Names that our own classes define. What has such a name may be ours."""
+    names = set()
+    for path in (ROOT / "daemonkit").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                names.add(node.name)
+            elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self":
+                names.add(node.attr)
+    return names
+
+
+def test_the_code_uses_no_private_name_that_is_not_in_the_list() -> None:
+    used = {name for name in attributes(private=True) if not name.startswith("__")}
+    known = {name.rpartition(".")[2] for name in listed()}
+    assert used - our_names() - PYTHONS <= known
+
+
+def test_the_code_uses_no_undocumented_name_of_a_wrapper_that_is_not_in_the_list() -> None:
+    wrapper = connections[DEFAULT_DB_ALIAS]
+    used = attributes(private=False) & {*dir(wrapper), *vars(wrapper)}
+    known = {name.rpartition(".")[2] for name in listed()}
+    assert used - our_names() - DOCUMENTED <= known
+
+
+# What they mean
+
+
+@pytest.fixture
+def wrapper(alias: MakeAlias) -> Any:
+    """A wrapper whose connection is open, and of which daemonkit has no link."""
+    found: Any = connections[alias(None, CONN_MAX_AGE=300)].copy()
+    found.ensure_connection()
+    yield found
+    found.close()
+
+
+def in_every_state(wrapper: Any, name: str) -> list[Any]:
+    """The value when nothing is open, in ``atomic()`` and in a savepoint."""
+    connections[wrapper.alias] = wrapper
+    seen = [read(wrapper, name)]
+    with transaction.atomic(wrapper.alias):
+        transaction.on_commit(lambda: None, using=wrapper.alias)
+        seen.append(read(wrapper, name))
+        with transaction.atomic(wrapper.alias):
+            seen.append(read(wrapper, name))
+    return seen
+
+
+def read(wrapper: Any, name: str) -> Any:
+    value = getattr(wrapper, name)
+    return len(value) if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("autocommit", [True, False, False]),
+        ("in_atomic_block", [False, True, True]),
+        ("savepoint_ids", [0, 0, 1]),
+        ("atomic_blocks", [0, 1, 2]),
+        ("needs_rollback", [False, False, False]),
+        ("run_on_commit", [0, 1, 1]),
+    ],
+)
+def test_what_a_wrapper_says_of_its_transaction(wrapper: Any, name: str, values: list[Any]) -> None:
+    assert in_every_state(wrapper, name) == values
+
+
+def test_a_wrapper_notes_errors_and_that_it_was_closed_in_a_transaction(wrapper: Any) -> None:
+    connections[wrapper.alias] = wrapper
+    assert (wrapper.errors_occurred, wrapper.rollback_exc) == (False, None)
+    assert (wrapper.closed_in_transaction, wrapper.needs_rollback) == (False, False)
+    with pytest.raises(wrapper.Database.Error):
+        wrapper.connection.execute("nonsense")
+    with pytest.raises(KeyError), transaction.atomic(wrapper.alias):
+        with pytest.raises(Exception, match="nonsense"):
+            run(wrapper.alias, "nonsense")
+        assert wrapper.errors_occurred
+        wrapper.close()
+        assert (wrapper.closed_in_transaction, wrapper.needs_rollback) == (True, True)
+        raise KeyError
+    assert wrapper.run_commit_hooks_on_set_autocommit_on is False
+
+
+def test_a_wrapper_validates_its_connection_by_is_usable_when_that_is_due(wrapper: Any) -> None:
+    asked: list[bool] = []
+    wrapper.is_usable = lambda: asked.append(True) or True
+    wrapper.health_check_enabled, wrapper.health_check_done = True, False
+    wrapper.cursor().close()
+    assert (len(asked), wrapper.health_check_done) == (1, True)
+    wrapper.cursor().close()
+    wrapper.health_check_enabled, wrapper.health_check_done = False, False
+    wrapper.cursor().close()
+    assert len(asked) == 1
+
+
+def test_a_wrapper_closes_itself_when_close_at_has_passed(wrapper: Any) -> None:
+    assert wrapper.close_at > 0
+    wrapper.close_if_unusable_or_obsolete()
+    assert wrapper.connection is not None
+    wrapper.close_at = 0.0
+    wrapper.close_if_unusable_or_obsolete()
+    assert wrapper.connection is None
+    wrapper.settings_dict["CONN_MAX_AGE"] = None
+    wrapper.connect()
+    assert wrapper.close_at is None
+
+
+def test_execute_wrappers_is_the_list_that_execute_wrapper_adds_to(wrapper: Any) -> None:
+    before = list(wrapper.execute_wrappers)
+    with wrapper.execute_wrapper(print):
+        assert wrapper.execute_wrappers == [*before, print]
+
+
+def test_errors_pass_wrap_database_errors_of_the_wrapper(wrapper: Any) -> None:
+    original = wrapper.wrap_database_errors
+    seen: list[Any] = []
+
+    class Noting:
+        def __enter__(self) -> None:
+            original.__enter__()
+
+        def __exit__(self, *details: Any) -> None:
+            seen.append(details[0])
+            original.__exit__(*details)
+
+        def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+            return function
+
+    vars(wrapper)["wrap_database_errors"] = Noting()
+    with pytest.raises(Exception, match="nonsense"), wrapper.cursor() as cursor:
+        cursor.execute("nonsense")
+    assert any(kind is not None for kind in seen)
+
+
+def test_a_wrapper_knows_its_thread_its_log_and_whether_it_is_in_memory(wrapper: Any) -> None:
+    assert wrapper._thread_ident == threading.get_ident()
+    assert wrapper.allow_thread_sharing is False
+    assert not wrapper.is_in_memory_db()
+    wrapper.force_debug_cursor = True
+    with wrapper.temporary_connection() as cursor:
+        cursor.execute("SELECT 1")
+    assert len(wrapper.queries_log) == 1
+    wrapper.queries_log.clear()
+    wrapper.set_autocommit(False)
+    wrapper.set_autocommit(True)
+
+
+def test_the_functions_that_we_wrap_are_looked_up_on_their_classes() -> None:
+    assert "connect" in vars(BaseDatabaseWrapper)
+    assert "callproc" in vars(CursorWrapper)
+    with connection_created.lock:
+        assert connection_created.receivers
+
+
+def test_psycopgs_pool_is_known_by_what_it_has_lent(postgres: Server, alias: MakeAlias) -> None:
+    pool_options = {"min_size": 1, "max_size": 1}
+    name = alias(postgres, OPTIONS={"pool": pool_options}, CONN_HEALTH_CHECKS=True)
+    wrapper: Any = connections[name]
+    pool = wrapper.pool
+    assert type(wrapper)._connection_pools[name] is pool
+    assert pool._check == pool.check_connection
+    assert pool._closed
+    session(name)
+    raw = wrapper.connection
+    assert raw._pool is pool
+    assert not pool._closed
+    assert list(pool._pool) == []
+    wrapper.close()
+    assert list(pool._pool) == [raw]
+    assert raw._pool is None
+
+
+def test_pymysql_has_its_socket_in_sock(mariadb: Server) -> None:
+    connection = mariadb.connect(driver="pymysql", socket=False)
+    assert isinstance(connection, pymysql.connections.Connection)
+    assert connection._sock.fileno() > 0
+    connection.close()
