@@ -1,8 +1,7 @@
-"""What an exception says: in one line, and about the database.
+"""What an exception means for the database, and its text in one line.
 
-Recovery never depends on the answer: a unit of work that ends in a ``django.db.Error`` has its
-connections cleaned whatever the error means. The answer serves the log, the back-off and the exit
-code.
+Recovery never depends on the meaning: after a ``django.db.Error`` the connections of a unit of work
+are cleaned in any case. The meaning is used for the log, the back-off and the exit code.
 """
 
 from __future__ import annotations
@@ -23,32 +22,30 @@ from daemonkit.error_codes import (
 __all__ = ["Problem", "chain", "classify", "one_line"]
 
 _MEMBERS_NAMED = 3
-"""How many errors of a group are written out before the line says "and N more"."""
+"""How many errors of a group a line names before it says "and N more"."""
 
 _CONNECTING = {
     ("django.db.backends.base.base", "BaseDatabaseWrapper.connect"),
     ("psycopg2", "connect"),
 }
-"""The module and name of each function that makes a connection. Others may wrap or replace it, so
-that its name in a traceback is certain and its code object is not."""
+"""The module and name of each function that opens a connection. Other packages may wrap or replace
+it. Its name still appears in a traceback then; its code object may not."""
 
 
 def classify(error: BaseException | None) -> Problem | None:
-    """What is wrong with the database, if that is what the error is about.
+    """The problem of the database that the error reports; None if it reports none.
 
-    Looks at the whole chain: when a server is killed in the middle of ``atomic()``, the block
-    raises the 2002 of its own reconnect, and the 2013 stands behind it. A lost connection anywhere
-    in the chain wins, because the outcome of its statement is unknown.
+    This looks at the whole chain: if a server is killed in the middle of ``atomic()``, the block
+    raises the 2002 of its own reconnect, with the 2013 as its context. A lost connection anywhere
+    in the chain takes precedence, because the outcome of its statement is unknown.
     """
     found = [problem for link in chain(error) if (problem := _meaning(link))]
     return Problem.LOST if Problem.LOST in found else (found[0] if found else None)
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield the error, the errors of a group, and those behind each, once each, nearest first.
-
-    "Behind" an error are its ``__cause__`` and its ``__context__``.
-    """
+    """Yield the error, then the members of a group and the ``__cause__`` and ``__context__`` of
+    each: every error once, the nearest first."""
     waiting, seen = [error], set()
     while waiting:
         link = waiting.pop(0)
@@ -59,7 +56,7 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def one_line(error: BaseException) -> str:
-    """An exception in one line: its class and text, and for a group those of its errors."""
+    """An exception in one line: its class and text. For a group, also those of its members."""
     if members := _members(error):
         text = ": ".join(filter(None, (_message(error), _list(members))))
     else:
@@ -72,7 +69,7 @@ def _members(error: BaseException) -> tuple[BaseException, ...]:
 
 
 def _message(group: BaseException) -> str:
-    return str(getattr(group, "message", ""))  # str(group) counts its members, and we name them
+    return str(getattr(group, "message", ""))  # str(group) only counts the members
 
 
 def _list(members: tuple[BaseException, ...]) -> str:
@@ -92,21 +89,21 @@ def _text(error: BaseException) -> str:
 def _meaning(error: BaseException) -> Problem | None:
     if type(error).__module__.partition(".")[0] in ("MySQLdb", "pymysql"):
         problem = _mysql_meaning(error)
-    elif hasattr(error, "sqlstate") or hasattr(error, "pgcode"):  # PyMySQL's have a sqlstate, too
+    elif hasattr(error, "sqlstate") or hasattr(error, "pgcode"):  # PyMySQL's also have a sqlstate
         problem = _postgresql_meaning(error)
-    elif isinstance(error, Error):  # Django's, with MySQL's number first: others have text there
+    elif isinstance(error, Error):  # Django's: for MySQL its first argument is a number
         problem = _mysql_meaning(error)
     else:
         return None
     if problem is Problem.LOST and _happened_while_connecting(error):
-        return Problem.UNREACHABLE  # lost in the handshake: no statement was ever sent
+        return Problem.UNREACHABLE  # lost in the handshake, before any statement was sent
     return problem
 
 
 def _mysql_meaning(error: BaseException) -> Problem | None:
     code = error.args[0] if error.args else None
     if not isinstance(code, int):
-        # PyMySQL has no number for a handle that was closed before: a bare Error says it.
+        # For a handle that is closed already, PyMySQL raises a bare Error without a number.
         closed = type(error).__module__ == "pymysql.err" and type(error).__name__ == "Error"
         return Problem.LOST if closed else None
     if code == 0 and type(error).__name__ == "InterfaceError":
@@ -131,8 +128,8 @@ def _postgresql_meaning(error: BaseException) -> Problem | None:
         return Problem.LOST
     if "OperationalError" not in kinds:
         return None
-    # No driver has a code for a refused or failed login or an unknown host. psycopg 3 leaves the
-    # failed attempt in `pgconn`, and nothing there when a connection that once stood breaks.
+    # No driver has a code for a refused or failed login or an unknown host. psycopg 3 sets `pgconn`
+    # to the failed attempt, but not when an established connection breaks.
     has_failed_attempt = getattr(error, "pgconn", None) is not None
     return Problem.UNREACHABLE if has_failed_attempt else Problem.LOST
 
@@ -148,7 +145,7 @@ def _happened_while_connecting(error: BaseException) -> bool:
 
 
 def _server_is_mysql() -> bool:
-    """Whether a server that this thread has asked for its version is MySQL proper."""
+    """Whether one of this thread's servers is known to be MySQL, not MariaDB. Asks no server."""
     return any(
         wrapper.vendor == "mysql"
         and "mysql_server_data" in vars(wrapper)

@@ -1,4 +1,4 @@
-"""What a project may use of the fork guard: ``guard()`` for a driver's own connection."""
+"""The public part of the fork guard: ``guard()``, for a connection that a driver opened itself."""
 
 from daemonkit.connections.fork_guard import guard
 

@@ -1,9 +1,9 @@
 """A machine with a real systemd: this one's files under an overlay, booted in a container.
 
-What is written in it is gone with it. It shares the network, so that it reaches the private
-database servers of the tests at 127.0.0.1. It lives in namespaces of its own (mounts, processes)
-whose first process dies with us, and in a control group of its own: whatever becomes of us, neither
-process nor mount is left, and two machines do not take each other's control groups for their own.
+What is written in it is lost when it ends. It shares the network, so that it reaches the private
+database servers of the tests at 127.0.0.1. It has its own namespaces (mounts, processes), whose
+first process dies with ours, so that neither process nor mount is left even if we are killed. It
+has its own control group, so that two machines do not use each other's.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from lab.waiting import eventually
 
 PREFIX = "dk-machine-"
 PYTHON = "/opt/python"
-"""Where the machine has the Python that runs the tests: theirs may lie in a home."""
+"""The path, in the machine, of the Python that runs the tests: its own may be in a home."""
 PACKAGES = "/opt/packages"
-"""Where it has what is installed for the tests."""
+"""The path, in the machine, of the packages that are installed for the tests."""
 VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
 
 BOOT = """
@@ -35,7 +35,7 @@ mount -t tmpfs tmpfs "$FOLDER"
 cd "$FOLDER"
 mkdir up work root
 mount -t overlay overlay -o lowerdir=/,upperdir=up,workdir=work root
-# None of this machine's own services, and an identity of its own.
+# Without this machine's own services, and with a new machine id.
 rm -rf root/etc/systemd/system/* root/etc/systemd/user/* root/etc/rc?.d/S*
 : >root/etc/machine-id
 mkdir -p root"$PYTHON" root"$PACKAGES"
@@ -45,7 +45,7 @@ exec systemd-nspawn --quiet --directory=root --boot --register=no --keep-unit --
 
 
 class Machine:
-    """One boot of it. ``run`` enters it as root."""
+    """One boot of such a machine. ``run()`` enters it as root."""
 
     def __init__(self, wheel: Path) -> None:
         self.wheel = wheel
@@ -57,7 +57,7 @@ class Machine:
 
     @classmethod
     def why_missing(cls) -> str | None:
-        """Say in a sentence why there can be none here; None where there can."""
+        """Say in a sentence why a machine cannot be made here; None if it can."""
         if os.geteuid() != 0:
             return "A machine with a real systemd needs root."
         for program in ("systemd-nspawn", "nsenter", "unshare", "setpriv"):
@@ -87,12 +87,12 @@ class Machine:
             )
         self.init = eventually(self._find_init, within=60, what="systemd runs", every=0.05)
         eventually(self._has_settled, within=60, what="systemd has settled", every=0.1)
-        # A Python that was built shared looks for its library where it was built: in a home, maybe.
+        # A Python with a shared library looks for it where it was built, which may be in a home.
         self.write("/etc/ld.so.conf.d/0-tests.conf", f"{PYTHON}/lib\n")
         self.run("ldconfig")
 
     def remove(self) -> None:
-        """End the machine and all that is in it."""
+        """End the machine and everything in it."""
         atexit.unregister(self.remove)
         if self.process is not None:
             self.process.kill()
@@ -164,11 +164,11 @@ class Machine:
         return self.run("sh", "-c", script, check=check, within=within)
 
     def path(self, path: str) -> Path:
-        """A path of the machine's, as this one sees it. Beware of links: they lead out."""
+        """The path outside of the machine for a path in it. Symbolic links lead out of it."""
         return Path(f"/proc/{self.init}/root{path}")
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
-        """Write a file, and the folders that it needs."""
+        """Write a file, and create its folders."""
         self.run("install", "-D", "-m", f"{mode:o}", "/dev/stdin", path, text=text)
 
     # Units
@@ -187,7 +187,7 @@ class Machine:
         return self.run("journalctl", "-q", "-o", "cat", "-u", unit, *options).stdout
 
     def wait_for(self, unit: str, text: str, within: float = 30) -> str:
-        """Wait until a unit has written a text to the journal; the journal as it then is."""
+        """Wait until a unit has written a text to the journal; return the journal."""
         try:
             return eventually(
                 lambda: (found := self.journal(unit)) if text in self.journal(unit) else "",
@@ -200,7 +200,7 @@ class Machine:
 
 
 def install_project(machine: Machine, folder: str) -> None:
-    """A virtual environment with daemonkit from its wheel; all else is what the tests have."""
+    """Make a virtual environment with daemonkit's wheel and the packages of the tests."""
     site = f"{folder}/venv/lib/{VERSION}/site-packages"
     machine.run("mkdir", "-p", f"{folder}/venv/bin", site)
     machine.write(f"{folder}/venv/pyvenv.cfg", f"home = {PYTHON}/bin\n")
@@ -225,7 +225,7 @@ def build_wheel(root: Path, folder: Path) -> Path:
 
 
 def control_groups() -> Iterator[Path]:
-    """Where systemd would keep its groups: the unified hierarchy, and in a mixed one systemd's."""
+    """The hierarchies that systemd uses: the unified one, and its own in a hybrid setup."""
     root = Path("/sys/fs/cgroup")
     candidates: Sequence[Path] = (root / "systemd", root / "unified", root)
     for candidate in candidates:
@@ -234,8 +234,7 @@ def control_groups() -> Iterator[Path]:
 
 
 def sweep() -> None:
-    """Remove what machines of killed test runs left: groups, folders and logs, all empty or read by
-    nobody any more."""
+    """Remove the groups, folders and logs that machines of killed test runs have left."""
     places = [Path(tempfile.gettempdir()), *control_groups()]
     for left in [path for place in places for path in place.glob(f"{PREFIX}*")]:
         owner = left.name.removeprefix(PREFIX).partition("-")[0]
@@ -248,7 +247,7 @@ def sweep() -> None:
 
 
 def remove_group(group: Path) -> None:
-    """Remove a control group and those in it, once their processes are gone."""
+    """Remove a control group and its children, once their processes are gone."""
 
     def is_gone() -> bool:
         for folder, _, _ in os.walk(group, topdown=False):

@@ -1,4 +1,4 @@
-"""A private pgbouncer in transaction mode, before a private PostgreSQL."""
+"""A private pgbouncer in transaction mode, in front of a private PostgreSQL."""
 
 from __future__ import annotations
 

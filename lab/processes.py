@@ -1,4 +1,4 @@
-"""Real processes: ``manage.py`` in a process group of its own, with its output at hand."""
+"""Real processes: ``manage.py`` in its own process group, with its output collected."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lab.waiting import eventually
 ROOT = Path(__file__).resolve().parent.parent
 MANAGE_PY = ROOT / "sample_site" / "manage.py"
 
-# Ours and pytest's own: a daemon under test must start as a user's would.
+# Variables of ours and of pytest: a daemon under test must start as a user's does.
 NOT_INHERITED = (
     "DJANGO_SETTINGS_MODULE",
     "PYTHONDONTWRITEBYTECODE",
@@ -34,7 +34,7 @@ NOT_INHERITED = (
 
 
 def run_python(script: str, **environment: str | None) -> subprocess.CompletedProcess[str]:
-    """Run a script, indented as it may be, in a fresh interpreter."""
+    """Run a script, which may be indented, in a new interpreter."""
     return subprocess.run(
         [sys.executable, "-c", dedent(script)],
         env=child_environment(environment),
@@ -46,7 +46,7 @@ def run_python(script: str, **environment: str | None) -> subprocess.CompletedPr
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Return whether a process runs; a zombie does not (PID 1 of a container may never reap)."""
+    """Whether a process is alive. A zombie is not (PID 1 of a container may never reap it)."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -54,18 +54,18 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def is_stopped(process: psutil.Process) -> bool:
-    """Return whether every thread has stopped: SIGSTOP reaches them one after the other."""
+    """Whether every thread has stopped: SIGSTOP reaches them one after the other."""
     tasks = Path(f"/proc/{process.pid}/task")
     if not tasks.exists():
         return bool(process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE))
-    with contextlib.suppress(OSError):  # a thread that ended between two looks
+    with contextlib.suppress(OSError):  # a thread has ended meanwhile
         stats = [(task / "stat").read_text() for task in tasks.iterdir()]
         return all(stat.rpartition(")")[2].split()[0] in "TZ" for stat in stats)
     return False
 
 
 def child_environment(changes: Mapping[str, str | None] | None = None) -> dict[str, str]:
-    """Return the environment for a child; a value of None takes a variable away."""
+    """Return the environment for a child; a value of None removes a variable."""
     environment = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
     paths = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
     environment["PYTHONPATH"] = os.pathsep.join(paths)
@@ -114,7 +114,7 @@ class Daemon:
 
     @property
     def output(self) -> str:
-        """Both outputs of a process that has ended; the order between the two is nearly right."""
+        """Both outputs of a process that has ended, approximately in the order of their lines."""
         return self._whole(self.lines)
 
     @property
@@ -127,31 +127,31 @@ class Daemon:
 
     @property
     def so_far(self) -> str:
-        """What has been read of both outputs. More may be on its way: ``wait_for`` it."""
+        """What has been read of both outputs until now. Use ``wait_for()`` for later lines."""
         return "\n".join(self.lines)
 
     def _whole(self, lines: list[str]) -> str:
-        """Refuses to judge a process that may not have been read to its end: that is a race."""
-        assert self._waited_for, f"{self!r} has not been waited for: what it said is not all here"
+        """Join the lines of a process that has ended. Otherwise some may be missing, in a race."""
+        assert self._waited_for, f"{self!r} has not been waited for: its output is incomplete"
         return "\n".join(lines)
 
     def wait_for(
         self, pattern: str | re.Pattern[str], within: float = 10.0, *, count: int = 1
     ) -> str:
-        """Return the ``count``-th line that holds a text, or in which a regex is found.
+        """Return the ``count``-th line that contains a text, or that a regex matches.
 
-        Lines that were there before the call count. Ends at once when the process has ended.
+        Lines from before the call count. Fails at once if the process has ended without the line.
         """
         deadline = time.monotonic() + within
         with self._changed:
             while len(found := [line for line in self.lines if _holds(line, pattern)]) < count:
                 left = deadline - time.monotonic()
-                if left <= 0 or not self._may_say_more():
-                    raise AssertionError(self._report(f"said {pattern!r} {len(found)} times"))
+                if left <= 0 or not self._may_print_more():
+                    raise AssertionError(self._report(f"printed {pattern!r} {len(found)} times"))
                 self._changed.wait(min(left, 0.1))
             return found[count - 1]
 
-    def _may_say_more(self) -> bool:
+    def _may_print_more(self) -> bool:
         return any(reader.is_alive() for reader in self._readers)
 
     def _read(self, name: str) -> threading.Thread:
@@ -204,7 +204,7 @@ class Daemon:
         return self.wait(within)
 
     def family(self) -> list[psutil.Process]:
-        """Return what is alive of the processes in this one's session."""
+        """Return the living processes of this one's session."""
         return [process for process in psutil.process_iter() if self._is_ours(process)]
 
     def _is_ours(self, process: psutil.Process) -> bool:
@@ -213,13 +213,13 @@ class Daemon:
         return False
 
     def _survivors(self) -> list[psutil.Process]:
-        """Who lives on without their parent: not who is just about to end."""
+        """Return the processes that outlive their parent, after a moment to end."""
         with contextlib.suppress(AssertionError):
             eventually(lambda: not self.family(), within=1)
         return self.family()
 
     def end(self) -> list[psutil.Process]:
-        """Kill all that is left, and return the orphans of a daemon that had already ended."""
+        """Kill all remaining processes. Return the orphans of a daemon that had already ended."""
         orphans = [] if self.is_running else self._survivors()
         for process in [*self.family(), *self.family()]:  # twice: one may fork meanwhile
             with contextlib.suppress(psutil.NoSuchProcess):

@@ -16,26 +16,26 @@ Target = str | tuple[str, int]  # a unix socket's path, or host and port
 
 FORWARD, STALL, DROP, LOSE_ANSWERS = "forward", "stall", "drop", "lose answers"
 CHUNK = 64 * 1024
-ENOUGH = 4 * CHUNK  # read no more from one side while so much waits for the other
+MAX_PENDING = 4 * CHUNK  # bytes for one side, beyond which nothing is read from the other
 
 
 class End:
-    """One socket of a link, and what waits to be sent to it."""
+    """One socket of a link, and the bytes to be sent to it."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.sock.setblocking(False)
         self.pending = bytearray()
-        self.is_ended = False  # the other side sent all it had to say
+        self.is_ended = False  # the other side has sent its end of file
         self.is_client = True
         self.other: End | None = None
 
 
 class Proxy:
-    """Pass bytes between 127.0.0.1:``port`` and a target, on a thread of its own.
+    """Forwards bytes between 127.0.0.1:``port`` and a target, on its own thread.
 
-    Every method has taken effect when it returns. A link that is stalled or dropped stands, for
-    both sides: the kernel acknowledges what is sent, as it does for a frozen host.
+    Every method has taken effect when it returns. To both sides a stalled or dropped link looks
+    connected: the kernel acknowledges what they send, as it does for a frozen host.
     """
 
     def __init__(self, target: Target) -> None:
@@ -72,15 +72,15 @@ class Proxy:
         return (len(self._ends) + 1) // 2
 
     def cut(self, *, reset: bool = False) -> None:
-        """Close all links: as a process that ended does, or (``reset``) as a host that forgot."""
+        """Close all links: as a process that ends, or with ``reset`` as a rebooted host."""
         self._do(lambda: self._close_ends(reset))
 
     def stall(self) -> None:
-        """Forward nothing, and keep what is sent until ``resume()``; connects still succeed."""
+        """Forward nothing until ``resume()``, but keep what is sent. Connecting still succeeds."""
         self._do(lambda: self._set_mode(STALL))
 
     def drop(self) -> None:
-        """Forward nothing, and lose what is sent meanwhile; connects still succeed."""
+        """Forward nothing until ``resume()``, and lose what is sent. Connecting still succeeds."""
         self._do(lambda: self._set_mode(DROP))
 
     def lose_answers(self) -> None:
@@ -156,7 +156,7 @@ class Proxy:
             self._watch(client)
 
     def _connect(self, client: End) -> None:
-        """Give a client its other end; a target that is away closes the link."""
+        """Connect a client to the target. If the target is unreachable, close the link."""
         try:
             upstream = End(connect_to(self.target))
         except OSError:
@@ -210,7 +210,7 @@ class Proxy:
             end.other.is_ended = end.is_ended = True
 
     def _watch(self, end: End) -> None:
-        """Ask the selector for what this end can do now; close a link that has ended."""
+        """Register the events that this end can handle now. Close a link that has ended."""
         if end not in self._ends:
             return
         if self._mode == FORWARD and end.is_ended and not end.pending:
@@ -226,7 +226,7 @@ class Proxy:
             self._selector.unregister(end.sock)
 
     def _wanted(self, end: End) -> int:
-        has_room = end.other is not None and len(end.other.pending) < ENOUGH
+        has_room = end.other is not None and len(end.other.pending) < MAX_PENDING
         reads = {FORWARD: has_room, LOSE_ANSWERS: has_room, STALL: False, DROP: True}[self._mode]
         events = selectors.EVENT_READ if reads and not end.is_ended else 0
         writes = end.pending and self._mode in (FORWARD, LOSE_ANSWERS)
@@ -258,7 +258,7 @@ def connect_to(target: Target) -> socket.socket:
 
 
 def close_socket(sock: socket.socket, reset: bool) -> None:
-    """Close for every holder: ``shutdown`` also reaches a copy in a forked child."""
+    """Close a socket for all processes: ``shutdown`` also ends a copy in a forked child."""
     with contextlib.suppress(OSError):
         if reset and sock.family == socket.AF_INET:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

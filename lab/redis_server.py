@@ -1,4 +1,4 @@
-"""A private Redis, for the task queues that are measured beside daemonkit."""
+"""A private Redis, for the benchmarks that compare task queues with daemonkit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lab.waiting import eventually
 
 
 class Redis:
-    """A server in memory, on a port of its own."""
+    """A server without files, on a free port."""
 
     def __init__(self) -> None:
         import redis

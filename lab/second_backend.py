@@ -1,4 +1,4 @@
-"""A second copy of one of Django's backends, on another driver, in the same process."""
+"""A second copy of one of Django's backends, with another driver, in the same process."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 
 def import_again(backend: str, drivers: tuple[str, ...], choose: Callable[[], object]) -> type:
-    """Import a backend (``"mysql"``) once more, and return its ``DatabaseWrapper``.
+    """Import a backend (``"mysql"``) a second time, and return its ``DatabaseWrapper``.
 
-    While it is imported the modules of the ``drivers`` that it knows are hidden, and ``choose()``
-    decides which one it finds. Afterwards everything is as it was.
+    The modules of its possible ``drivers`` are hidden during the import, and ``choose()`` makes one
+    of them available. Afterwards ``sys.modules`` is restored.
     """
     package = f"django.db.backends.{backend}"
 

@@ -1,4 +1,4 @@
-"""Waiting in tests: for a condition, with a deadline, and never for a length of time."""
+"""Waiting in tests: for a condition with a deadline, never for a fixed time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ def eventually(
     what: str = "",
     every: float = 0.01,
 ) -> Result:
-    """Return the first truthy answer of ``condition``; AssertionError after ``within`` seconds."""
+    """Call ``condition`` until it returns a true value, and return that.
+
+    Raises ``AssertionError`` after ``within`` seconds.
+    """
     deadline = time.monotonic() + within
     while not (answer := condition()):
         if time.monotonic() > deadline:

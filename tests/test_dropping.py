@@ -23,7 +23,7 @@ from django.db.backends.signals import connection_created
 from django.dispatch import Signal
 
 from daemonkit import fresh_connections
-from daemonkit.connections.settling import forget_hint
+from daemonkit.connections.settling import forget_warning
 from lab.servers import MariaDB, PostgreSQL, Server
 from lab.waiting import eventually
 from tests.kit.aliases import MakeAlias, Setup
@@ -255,14 +255,14 @@ def test_a_healthy_connection_is_not_blamed_for_the_error_of_another(
 
 
 @pytest.fixture
-def unhinted() -> Iterator[None]:
+def unwarned() -> Iterator[None]:
     """The hint about what is kept has not been given within the hour."""
-    forget_hint()
+    forget_warning()
     yield
-    forget_hint()
+    forget_warning()
 
 
-@pytest.mark.usefixtures("unhinted")
+@pytest.mark.usefixtures("unwarned")
 @pytest.mark.parametrize("kept", ["a cursor", "the driver's connection"])
 def test_what_was_kept_from_a_lost_connection_is_named_and_costs_no_healthy_one(
     server: Server, alias: MakeAlias, caplog: pytest.LogCaptureFixture, kept: str

@@ -20,10 +20,10 @@ _warned: dict[str, float] = {}
 
 
 def close_caches() -> None:
-    """Close each cache that is open. One that raises is logged and does not stop the others.
+    """Close each open cache. A cache that raises is logged, and the others are still closed.
 
-    None can be open while no backend has been imported, which Django does when a cache is first
-    used. To look for open caches costs as much as all the rest of an empty unit of work.
+    Django imports a backend when its cache is first used. Until then no cache can be open, and the
+    search for open caches is skipped: it costs as much as the rest of an empty unit of work.
     """
     known, modules = _backends
     if known is not caches.settings:
@@ -43,7 +43,7 @@ def forget_warnings() -> None:
 
 
 def _note_backends() -> set[str]:
-    """The modules of the backends that the settings name."""
+    """Remember and return the modules of the backends in the CACHES setting."""
     global _backends
     modules = {cache["BACKEND"].rpartition(".")[0] for cache in caches.settings.values()}
     _backends = caches.settings, modules

@@ -1,4 +1,4 @@
-"""Seeing calls of stored procedures, which Django sends past ``execute_wrappers``."""
+"""Observe calls of stored procedures, for which Django does not call ``execute_wrappers``."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from daemonkit.connections.link import link_of
 
 
 def install() -> None:
-    """Have each link hear of its ``cursor.callproc()``. May be called again."""
+    """Notify each link of its ``cursor.callproc()``. A second call does nothing."""
     original = CursorWrapper.callproc
-    if getattr(original, "is_heard", False):
+    if getattr(original, "is_tracked", False):
         return
 
     @functools.wraps(original)
@@ -22,5 +22,5 @@ def install() -> None:
             link.suspect()
         return original(cursor, *args, **kwargs)
 
-    vars(callproc)["is_heard"] = True
+    vars(callproc)["is_tracked"] = True
     setattr(CursorWrapper, "callproc", callproc)  # noqa: B010  mypy refuses it plain

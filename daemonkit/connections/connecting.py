@@ -1,7 +1,7 @@
-"""Connections that a thread is only just making: refused, or cut from outside.
+"""Connections that a thread is still opening: refuse them, or cut them from another thread.
 
-A driver tells nobody its socket before the server has answered. So the sockets of the process are
-noted when a thread begins to connect. If it has to be cut, its socket is among the new ones.
+A driver does not expose its socket before the server has answered. So the sockets of the process
+are recorded when a thread starts to connect: its own socket is one of those opened since.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _DEFAULT_PORTS = {"mysql": 3306, "postgresql": 5432}
 
 
 class Attempt(NamedTuple):
-    """A thread's attempt to connect: to where, and the inodes of the sockets there were before."""
+    """A thread's attempt to connect: its target, and the inodes of the sockets open before it."""
 
     host: str
     port: int | None
     before: frozenset[int]
 
     def is_to(self, peer: str | int | None) -> bool:
-        """Whether a socket with this peer, a path or a port, may be its own."""
+        """Whether a socket connected to ``peer``, a path or a port, may belong to this attempt."""
         if isinstance(peer, str):
             return bool(peer) and peer.startswith(self.host)
         return peer is not None and peer == self.port
@@ -44,9 +44,10 @@ _attempts: dict[int, Attempt] = {}
 
 
 def install() -> None:
-    """Note each attempt to connect, and refuse it where it has to be. May be called again."""
+    """Record each attempt to connect, and refuse it if ``refusals`` says so. A second call does
+    nothing."""
     original = BaseDatabaseWrapper.connect
-    if getattr(original, "is_noted", False):
+    if getattr(original, "is_tracked", False):
         return
 
     @functools.wraps(original)
@@ -65,13 +66,15 @@ def install() -> None:
             else:
                 _attempts[thread] = outer
 
-    vars(connect)["is_noted"] = True
+    vars(connect)["is_tracked"] = True
     setattr(BaseDatabaseWrapper, "connect", connect)  # noqa: B010  mypy refuses it plain
 
 
 def cut_attempts(threads: set[int], known: set[int]) -> None:
-    """Cut what these threads (``threading.get_ident()``) are connecting to. ``known`` are the
-    inodes of sockets that others have: those are left alone."""
+    """Cut the sockets on which these threads (``threading.get_ident()``) are connecting.
+
+    ``known`` holds the inodes of sockets that belong to other connections; these are not cut.
+    """
     for thread in threads:
         attempt = _attempts.get(thread)
         if attempt is None:
@@ -93,7 +96,7 @@ def _sockets() -> Iterator[tuple[int, int]]:
     """The descriptors and inodes of all sockets of the process."""
     try:
         names = os.listdir("/proc/self/fd")  # noqa: PTH208  half the time of Path.iterdir()
-    except OSError:  # no /proc: nothing can be told apart, and nothing is cut
+    except OSError:  # no /proc: the sockets are unknown, so none is cut
         return
     for name in names:
         with contextlib.suppress(OSError):
@@ -103,7 +106,7 @@ def _sockets() -> Iterator[tuple[int, int]]:
 
 
 def _peer_of(descriptor: int, inode: int) -> str | int | None:
-    """The path or the port that a socket is, or is being, connected to."""
+    """The path or the port of a socket's peer, also while it is still connecting."""
     with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as handle:
         try:
             peer = handle.getpeername()
@@ -114,7 +117,8 @@ def _peer_of(descriptor: int, inode: int) -> str | int | None:
 
 
 def _remote_port(inode: int) -> int | None:
-    """The kernel's table of TCP sockets has the remote address third and the inode tenth."""
+    """The remote port of a TCP socket. In the kernel's table the third field is the remote
+    address, the tenth the inode."""
     for table in _TCP_TABLES:
         with contextlib.suppress(OSError):
             for line in table.read_text().splitlines()[1:]:

@@ -1,4 +1,4 @@
-"""Cutting the database sessions of other threads from outside."""
+"""Cut the database sessions of other threads."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from daemonkit.connections.thread import is_in_unit, known_sockets, others
 
 _OVERDUE = (
     "daemonkit has cut the connections of this unit of work, which is past its time limit; "
-    "it may make no other"
+    "it cannot open new ones"
 )
 
 
 def install() -> None:
-    """Have connections noted while they are made, so that they can be cut and refused.
+    """Track connections while they are being opened, so that they can be cut and refused.
 
-    A process that is never cut, such as a web server, has Django's ``connect()`` as it is.
+    A process that never cuts connections, such as a web server, keeps Django's own ``connect()``.
     """
     connecting.install()
 
 
 def cut_connections(threads: set[int], *, for_good: bool) -> None:
-    """Cut the database sessions of these threads (``threading.get_ident()``) from outside.
+    """Cut the database sessions of these threads (``threading.get_ident()``).
 
-    Until their unit of work has ended they make no new ones. ``for_good``: until the process ends
-    they connect no more, and send no statement. A statement or COMMIT that is on the wire has an
-    unknown outcome.
+    The threads cannot open new ones until their unit of work has ended. With ``for_good`` they can
+    neither connect nor send a statement until the process ends. The outcome of a statement or
+    COMMIT that is already on its way to the server is unknown.
     """
     install()
     if for_good:
@@ -35,8 +35,8 @@ def cut_connections(threads: set[int], *, for_good: bool) -> None:
 
 
 def suspend_connections(threads: set[int], why: str) -> None:
-    """Cut the sessions of these threads, and let them make none until ``resume_connections()`` or
-    the end of their unit of work: each try raises ``OperationalError`` and says why."""
+    """Cut the sessions of these threads, and refuse new ones until ``resume_connections()`` or the
+    end of their unit of work: each attempt raises ``OperationalError`` with ``why``."""
     install()
     refusals.refuse(threads, why)
     _cut(threads, for_good=False)

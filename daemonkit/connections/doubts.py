@@ -12,7 +12,7 @@ from daemonkit.connections.wrappers import Wrapper
 from daemonkit.errors import Problem, chain, classify, one_line
 
 _HARMLESS = (IntegrityError, DataError)
-"""Errors that are about what was sent, and say nothing against the session."""
+"""Errors that are caused by the data that was sent; the session is still healthy."""
 
 
 class Failure(NamedTuple):
@@ -21,17 +21,17 @@ class Failure(NamedTuple):
     error: BaseException
     is_harmless: bool
     links: list[Link]
-    """Those whose connection raised it."""
+    """The links whose connection raised it."""
     is_drivers: bool
-    """Whether a driver raised it, and not the code of a project by hand."""
+    """Whether a driver raised it. Otherwise a project's own code did."""
 
     def is_of(self, link: Link) -> bool:
-        """Whether it may say something about the connection of this link."""
+        """Whether it may concern the connection of this link."""
         return link in self.links or not (self.links or self.is_drivers)
 
     @property
     def is_from_elsewhere(self) -> bool:
-        """Whether a connection raised it that Django's ``connections`` does not hold."""
+        """Whether it was raised by a connection that is not in ``django.db.connections``."""
         return self.is_drivers and not self.links
 
 
@@ -66,7 +66,7 @@ def _failures(error: BaseException, links: list[Link], modules: set[Any]) -> Ite
 def why_drop(
     link: Link, wrapper: Wrapper, error: BaseException | None, behind: list[Failure]
 ) -> str | None:
-    """What the unit of work did to the connection, in words; None if it can be kept."""
+    """Say why the connection cannot be kept ("ended in ...", "left ..."); None if it can."""
     if wrapper.connection is not None:
         if error is not None and link.was_used(wrapper):
             if not isinstance(error, Exception):
@@ -100,13 +100,13 @@ def _ended_in(link: Link, behind: list[Failure]) -> str | None:
 
 
 def is_lost_elsewhere(link: Link) -> bool:
-    """Whether the session that was said to be lost is not the one that the link has."""
+    """Whether the error about a lost session concerns another session than the link's own."""
     return link.errors.from_elsewhere and link.answers()
 
 
 def may_roll_back(link: Link, wrapper: Wrapper, behind: list[Failure]) -> bool:
-    """Whether what is open may be rolled back without a word: the settings turn autocommit off, or
-    the unit of work ended in nothing worse than an IntegrityError."""
+    """Whether an open transaction may be rolled back without a warning: DATABASES turns autocommit
+    off, or the unit of work ended only in an IntegrityError or a DataError."""
     if wrapper.connection is None or wrapper.in_atomic_block or link.raw.session.seems_idle():
         return False
     ended_harmlessly = bool(behind) and all(failure.is_harmless for failure in behind)
@@ -114,7 +114,7 @@ def may_roll_back(link: Link, wrapper: Wrapper, behind: list[Failure]) -> bool:
 
 
 def left_open(link: Link, wrapper: Wrapper) -> str | None:
-    """What a unit of work has left behind in the session or the wrapper, in words."""
+    """Say what a unit of work left open in the session or the wrapper; None if nothing."""
     if wrapper.in_atomic_block or wrapper.savepoint_ids:
         return "left an atomic() block open"
     if wrapper.connection is None:
@@ -123,4 +123,4 @@ def left_open(link: Link, wrapper: Wrapper) -> str | None:
         return "left autocommit off"
     if not link.raw.session.is_in_transaction():
         return None
-    return "lost it in a transaction" if link.has_been_hung_up() else "left a transaction open"
+    return "lost it in a transaction" if link.was_closed_by_server() else "left a transaction open"

@@ -1,8 +1,8 @@
 """The fork guard: what a child does with the database connections of its parent.
 
-A forked child holds its parent's sockets, and all that it sends on them, be it the good-bye of a
-driver's destructor, ends or garbles the parent's sessions. So it puts a dead socket over each of
-them, whichever thread opened it, and opens sessions of its own when it has something to ask.
+A forked child inherits its parent's sockets. Whatever it sends on them, even the quit message of a
+driver's destructor, ends or corrupts the parent's sessions. So the child replaces each of these
+sockets, whichever thread opened it, by a dead one, and opens its own sessions when it needs them.
 """
 
 from __future__ import annotations
@@ -31,25 +31,26 @@ from daemonkit.process import signal_handlers
 
 
 def guard(raw: Any) -> None:
-    """Guard a driver's own connection, which Django does not know of, in forked children.
+    """Guard a connection that was opened by a driver, without Django, in forked children.
 
-    Django's are guarded without a call. It is held weakly.
+    Django's own connections need no call. ``raw`` is held by a weak reference.
     """
     try:
         opened = _Opened(raw, _opened.discard)
-        if opened in _opened:  # lent by a pool once more
+        if opened in _opened:  # a pool has lent it again
             return
         opened.descriptor, opened.inode = descriptor_of(raw)
         _opened.add(opened)
-    except TypeError:  # sqlite3 allows no weak reference; there the wrapper's must do
+    except TypeError:  # sqlite3 allows no weak reference; the one to its wrapper is enough
         return
     if opened.descriptor is not None:
-        with contextlib.suppress(OSError):  # libmariadb would hand it on to what is executed
+        with contextlib.suppress(OSError):  # libmariadb leaves it open in executed programs
             os.set_inheritable(opened.descriptor, False)
 
 
 def install() -> None:
-    """Guard every fork of this process. Called by ``AppConfig.ready()``; twice is once."""
+    """Guard every fork of this process. Called by ``AppConfig.ready()``. A second call does
+    nothing."""
     global _installed
     connection_created.connect(_on_connection_created, dispatch_uid="daemonkit.fork_guard")
     if _installed:
@@ -60,22 +61,22 @@ def install() -> None:
         after_in_parent=_after_fork_in_parent,
         after_in_child=_after_fork_in_child,
     )
-    if threading.active_count() > 1:  # they may have connections that we have not heard of
+    if threading.active_count() > 1:  # other threads may have opened connections before
         for thing in gc.get_objects():
             if issubclass(type(thing), BaseDatabaseWrapper) and hasattr(thing, "connection"):
-                _heard_of(thing)
+                _register(thing)
 
 
 class _Opened(weakref.ref[Any]):
-    """A driver's connection that was opened in this process, and where its socket was then."""
+    """A driver's connection that was opened in this process, and its socket at that time."""
 
     __slots__ = ("descriptor", "inode")
     descriptor: int | None
     inode: int
 
 
-class _Held(NamedTuple):
-    """All that a fork would hand to the child, by strong references."""
+class _OpenConnections(NamedTuple):
+    """Strong references to everything that a child inherits."""
 
     wrappers: list[Wrapper]
     raws: list[Any]
@@ -85,60 +86,63 @@ class _Held(NamedTuple):
 _installed = False
 _opened: set[_Opened] = set()
 _wrappers: set[weakref.ref[Wrapper]] = set()
-_kept: list[_Held] = []
-_barred: set[str] = set()
+_kept: list[_OpenConnections] = []
+_unusable_files: set[str] = set()
 _here = threading.local()
 
 
 def _on_connection_created(connection: Wrapper, **_: Any) -> None:
-    if _barred and connection.vendor == "sqlite":
-        _refuse_a_barred_file(connection)
-    _heard_of(connection)
+    if _unusable_files and connection.vendor == "sqlite":
+        _refuse_unusable_file(connection)
+    _register(connection)
 
 
-def _heard_of(wrapper: Wrapper) -> None:
+def _register(wrapper: Wrapper) -> None:
     _wrappers.add(weakref.ref(wrapper, _wrappers.discard))
     if wrapper.connection is not None:
         guard(wrapper.connection)
 
 
-# The three moments of a fork. They run in the thread that forks. Python prints what they raise,
-# and goes on; so each does all of its steps, whichever fails.
+# The three hooks of a fork. They run in the thread that forks. Python prints what they raise and
+# goes on, so each runs all of its steps even if one fails.
 
 
 def _before_fork() -> None:
-    """Hold what the child must not destroy before it has come to its senses: it loses the other
-    threads, and what only they hold, before its first line of Python."""
+    """Keep references to all connections, so that the child destroys none before its hook runs.
+
+    A child loses the other threads, and all objects that only they refer to, before its first line
+    of Python.
+    """
     signal_handlers.hold_still()
-    _here.held = held = _all_open()
+    _here.open = held = _all_open()
     if held.raws or held.pools:
-        import ctypes  # noqa: F401  not in the child: another thread may hold an import lock
+        import ctypes  # noqa: F401  here, as another thread may hold the import lock in the child
 
 
 def _after_fork_in_parent() -> None:
-    _here.held = None
+    _here.open = None
     signal_handlers.let_go()
 
 
 def _after_fork_in_child() -> None:
     with contextlib.ExitStack() as steps:
-        # Another thread may have held it, and would not give it back.
+        # A thread that does not exist in the child may have held the lock.
         connection_created.lock = threading.Lock()
         steps.callback(signal_handlers.let_go)  # the last of the steps
         steps.callback(signal_handlers.forget_in_child)
-        held = _all_open()  # what was gathered before the fork, and what was opened meanwhile
+        held = _all_open()  # again: other threads may have opened more since _before_fork()
         if held.raws or held.pools:
-            steps.callback(_keep_for_ever, held)
+            steps.callback(_prevent_destructors, held)
             for wrapper in held.wrappers:
-                steps.callback(_part, wrapper)
-            steps.callback(_part_from_pools, held)
+                steps.callback(_reset_wrapper, wrapper)
+            steps.callback(_forget_pools, held)
             steps.callback(_cover_sockets, held)  # the first
 
 
-def _all_open() -> _Held:
-    """What is open in this process, whichever thread opened it.
+def _all_open() -> _OpenConnections:
+    """Everything that is open in this process, whichever thread opened it.
 
-    A list of a set is made in one go: other threads may go on opening and closing.
+    Other threads may open and close connections meanwhile. ``list()`` copies a set atomically.
     """
     wrappers = {id(wrapper): wrapper for wrapper in _alive(_wrappers)}
     for wrapper in connections.all(initialized_only=True):  # opened before we were installed
@@ -150,7 +154,7 @@ def _all_open() -> _Held:
             raws[id(wrapper.connection)] = wrapper.connection
     for pool in pools:
         raws.update((id(raw), raw) for raw in list(pool._pool))
-    return _Held(list(wrappers.values()), list(raws.values()), pools)
+    return _OpenConnections(list(wrappers.values()), list(raws.values()), pools)
 
 
 def _alive(references: set[Any]) -> Iterator[Any]:
@@ -158,7 +162,7 @@ def _alive(references: set[Any]) -> Iterator[Any]:
 
 
 def _pools() -> dict[str, Any]:
-    """The pools of psycopg that Django has opened, by alias."""
+    """The psycopg pools that Django has opened, by alias."""
     backend = sys.modules.get("django.db.backends.postgresql.base")
     wrapper = getattr(backend, "DatabaseWrapper", None)
     return getattr(wrapper, "_connection_pools", {})
@@ -167,15 +171,15 @@ def _pools() -> dict[str, Any]:
 # The steps of the child
 
 
-def _cover_sockets(held: _Held) -> None:
-    """Put a dead socket over each descriptor: it reads as ended, and takes nothing.
+def _cover_sockets(held: _OpenConnections) -> None:
+    """Replace each socket by a dead one: a read finds the end of the stream, a write fails.
 
-    To close them would not do: drivers would go on using the numbers, and the numbers would come
-    to mean other files.
+    Closing the descriptors would not be safe: drivers would go on using their numbers, which the
+    kernel would give to other files.
     """
     noted = {id(opened()): (opened.descriptor, opened.inode) for opened in list(_opened)}
     _opened.clear()
-    sockets = [_where(raw, noted.get(id(raw), (None, 0))) for raw in held.raws]
+    sockets = [_socket_of(raw, noted.get(id(raw), (None, 0))) for raw in held.raws]
     dead, peer = socket.socketpair()
     peer.close()
     with dead:
@@ -184,15 +188,18 @@ def _cover_sockets(held: _Held) -> None:
                 os.dup2(dead.fileno(), descriptor, inheritable=False)
 
 
-def _where(raw: Any, noted: tuple[int | None, int]) -> tuple[int | None, int]:
-    """A connection's socket, asked now, as some drivers connect anew in silence. mysqlclient does
-    not say while another thread has a query under way: then it is where it was."""
+def _socket_of(raw: Any, noted: tuple[int | None, int]) -> tuple[int | None, int]:
+    """The descriptor and inode of a connection's socket.
+
+    The driver is asked again, because some drivers reconnect silently. mysqlclient does not answer
+    while another thread runs a query; then the socket that was ``noted`` is still in use.
+    """
     descriptor, inode = descriptor_of(raw)
     return noted if descriptor is None else (descriptor, inode)
 
 
 def _is_socket(descriptor: int, inode: int) -> bool:
-    """Whether the descriptor still means that socket, and was not closed and given away since."""
+    """Whether the descriptor still refers to this socket, and was not closed and reused."""
     try:
         found = os.fstat(descriptor)
     except OSError:
@@ -200,17 +207,17 @@ def _is_socket(descriptor: int, inode: int) -> bool:
     return found.st_ino == inode and stat.S_ISSOCK(found.st_mode)
 
 
-def _part(wrapper: Wrapper) -> None:
-    """Let a wrapper open a connection of the child's own when it is next used.
+def _reset_wrapper(wrapper: Wrapper) -> None:
+    """Reset a wrapper, so that it opens the child's own connection when it is next used.
 
-    The child is in none of its parent's transactions, even where it stands inside ``atomic()``.
+    The child takes part in no transaction of its parent, even if it was forked inside ``atomic()``.
     """
     if wrapper.connection is None and not wrapper.in_atomic_block:
         return
     if wrapper.vendor == "sqlite":
-        if is_in_memory(wrapper):  # a copy, and the child's own
+        if is_in_memory(wrapper):  # the child has its own copy
             return
-        _part_from_sqlite(wrapper)
+        _detach_sqlite(wrapper)
     if wrapper.in_atomic_block:
         wrapper.set_autocommit = functools.partial(_set_autocommit, wrapper)
     forget(wrapper)
@@ -221,37 +228,42 @@ def _part(wrapper: Wrapper) -> None:
 
 
 def _set_autocommit(wrapper: Wrapper, autocommit: bool, *arguments: Any, **named: Any) -> None:
-    """Django's, which ``atomic()`` calls last: the child that leaves its parent's block, perhaps on
-    its way to its end, need not connect for that."""
+    """Django's ``set_autocommit()``, without connecting only to turn autocommit on.
+
+    ``atomic()`` calls it last, also when the child leaves a block that its parent entered.
+    """
     if wrapper.connection is not None or wrapper.in_atomic_block or not autocommit:
         type(wrapper).set_autocommit(wrapper, autocommit, *arguments, **named)
 
 
-def _part_from_pools(held: _Held) -> None:
-    """Leave psycopg's pools behind; Django makes new ones. "Closed" spares them the farewell to
-    threads that the child does not have."""
+def _forget_pools(held: _OpenConnections) -> None:
+    """Forget psycopg's pools; Django makes new ones. A pool that is marked as closed does not try
+    to stop its threads, which do not exist in the child."""
     _pools().clear()
     for pool in held.pools:
         pool._closed = True
 
 
-def _keep_for_ever(held: _Held) -> None:
-    """Let no destructor run, not even when the interpreter ends: a driver may have been in the
-    middle of a call in another thread, and SQLite would roll its parent's transaction back."""
-    _here.held = None
-    keep = _Held([], held.raws, held.pools)
+def _prevent_destructors(held: _OpenConnections) -> None:
+    """Prevent all destructors, even when the interpreter ends.
+
+    A driver may have been in the middle of a call on another thread, and SQLite would roll back the
+    parent's transaction.
+    """
+    _here.open = None
+    keep = _OpenConnections([], held.raws, held.pools)
     _kept.append(keep)
     if ctypes := sys.modules.get("ctypes"):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(keep))
 
 
-# SQLite has no server: its library counts in the process's memory what the process has locked. A
-# child inherits the count without the locks. Nobody then protects what it reads, and with a WAL
-# what it writes is lost when its parent closes the file. Only to close the inherited connection
-# puts the count right; but in a transaction that would undo it in the middle of the parent's.
+# SQLite has no server: its library counts the locks of the process in the process's memory. A child
+# inherits the count without the locks. Its reads are then unprotected, and with a WAL its writes
+# are lost when its parent closes the file. Closing the inherited connection corrects the count, but
+# it would roll back a transaction that the parent has open.
 
 
-def _part_from_sqlite(wrapper: Wrapper) -> None:
+def _detach_sqlite(wrapper: Wrapper) -> None:
     raw, name = wrapper.connection, str(wrapper.settings_dict["NAME"])
     is_ours = wrapper._thread_ident == threading.get_ident()
     if is_ours and not raw.in_transaction:
@@ -262,12 +274,12 @@ def _part_from_sqlite(wrapper: Wrapper) -> None:
                 cursor.close()
         raw.close()
     elif raw.in_transaction or Path(f"{name}-shm").exists():
-        _barred.add(name)
+        _unusable_files.add(name)
 
 
-def _refuse_a_barred_file(wrapper: Wrapper) -> None:
+def _refuse_unusable_file(wrapper: Wrapper) -> None:
     name = str(wrapper.settings_dict["NAME"])
-    if name in _barred:
+    if name in _unusable_files:
         wrapper.connection, raw = None, wrapper.connection
         raw.close()
         raise OperationalError(

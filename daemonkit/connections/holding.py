@@ -41,7 +41,7 @@ class _Released:
 def _release() -> None:
     thread = this_thread()
     for link in thread.links:
-        own, wrapper = thread.in_unit and not link.callers, link.wrapper()
+        own, wrapper = thread.in_unit and not link.belongs_to_caller, link.wrapper()
         if own and wrapper is not None and wrapper.in_atomic_block:
             raise TransactionManagementError(
                 f"release_connections() inside atomic() would lose the transaction on "
@@ -60,11 +60,11 @@ def kept_between_units() -> Iterator[None]:
     For loops: whoever enters this calls ``close_idle`` before each wait.
     """
     thread = this_thread()
-    outer, thread.keeps = thread.keeps, True
+    outer, thread.keeps_between_units = thread.keeps_between_units, True
     try:
         yield
     finally:
-        thread.keeps = outer
+        thread.keeps_between_units = outer
         close_idle(0)
 
 

@@ -16,7 +16,7 @@ Pool: TypeAlias = Any
 
 
 def take_back(raw: Any) -> None:
-    """Close a connection that a pool has lent. The pool replaces it; it counts what it has lent."""
+    """Close a connection that a pool has lent, and give it back: the pool then replaces it."""
     with contextlib.suppress(Exception):
         raw.close()
     with contextlib.suppress(Exception):

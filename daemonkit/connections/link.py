@@ -1,4 +1,4 @@
-"""One link: what we know of one thread's connection to one database, and how to drop it."""
+"""One link: the state of one thread's connection to one database, and how to drop it."""
 
 from __future__ import annotations
 
@@ -34,35 +34,35 @@ class Holder(Protocol):
 
 
 class Link:
-    """One of Django's wrappers, as its thread cares for it.
+    """What daemonkit adds to one of Django's database wrappers.
 
-    It witnesses the wrapper's queries (``execute_wrappers``) and errors (``wrap_database_errors``),
-    and stands in for its ``is_usable()``, which Django asks before the first query of a unit of
-    work.
+    It observes the wrapper's queries (``execute_wrappers``) and errors (``wrap_database_errors``),
+    and replaces its ``is_usable()``, which Django calls before the first query of a unit of work.
     """
 
     def __init__(self, wrapper: Wrapper, holder: Holder) -> None:
         self.wrapper = weakref.ref(wrapper)
-        """Call it: None once Django has let go of its wrapper."""
+        """A weak reference: call it. It returns None once Django has deleted the wrapper."""
         self._holder = holder
         self._is_dropping = False
-        self.callers = False
-        """Whether a transaction was open when the unit of work began: then it is the caller's."""
-        wrapper.execute_wrappers.insert(0, self.witness)  # first: others take theirs off by pop()
+        self.belongs_to_caller = False
+        """Whether a transaction was open when the unit of work began. If so, the connection belongs
+        to the caller and is not touched."""
+        wrapper.execute_wrappers.insert(0, self.witness)  # first: others remove theirs by pop()
         wrapper.is_usable = self.is_usable
         self.errors = ObservedErrors(wrapper, self)
         self.connected()
 
     def connected(self) -> None:
-        """Look at a connection that was just made."""
+        """Inspect a connection that was just opened."""
         wrapper = self.wrapper()
         assert wrapper is not None
-        self.callers = False
+        self.belongs_to_caller = False
         self.pause = 0.0
         self.site, self._site_noted = "", 0.0
-        self._look(wrapper)
+        self._inspect(wrapper)
 
-    def _look(self, wrapper: Wrapper) -> None:
+    def _inspect(self, wrapper: Wrapper) -> None:
         settings = wrapper.settings_dict
         self._autocommit: bool = settings["AUTOCOMMIT"]
         self._closes_after_use = settings["CONN_MAX_AGE"] == 0
@@ -71,24 +71,24 @@ class Link:
             wrapper.connection, vendor=wrapper.vendor, autocommit=self._autocommit
         )
         self.errors.forget_session()
-        self.settled()
+        self.update_needs_check()
 
-    def look_again(self, wrapper: Wrapper) -> None:
-        """Look at the connection if it was exchanged or closed, which nobody announces."""
+    def inspect_if_replaced(self, wrapper: Wrapper) -> None:
+        """Inspect the connection if it was replaced or closed: no signal reports that."""
         if wrapper.connection is not self.raw.handle:
-            self._look(wrapper)
+            self._inspect(wrapper)
             self.suspect()
 
-    def settled(self) -> None:
-        """Note whether there is anything left that has to be looked at in detail."""
-        self.needs_a_look = self.raw.is_pooled or self.errors.seen or self.raw.is_suspect
+    def update_needs_check(self) -> None:
+        """Note whether the connection must be checked in detail after the unit of work."""
+        self.needs_check = self.raw.is_pooled or self.errors.seen or self.raw.is_suspect
 
     def suspect(self) -> None:
-        """Something was sent that we did not see: ask the session before it is trusted again."""
+        """Something was sent that we did not see: ask the server before relying on the session."""
         self.raw.suspect()
-        self.settled()
+        self.update_needs_check()
 
-    # The witness of its queries
+    # Observing its queries
 
     def witness(
         self,
@@ -98,11 +98,11 @@ class Link:
         many: bool,
         context: dict[str, Any],
     ) -> Any:
-        """Witness one query: an execute wrapper, as ``connection.execute_wrapper()`` takes them."""
+        """Observe one query: an execute wrapper, as ``connection.execute_wrapper()`` takes it."""
         raw = self.raw
-        if raw.heard is not None and not (self._autocommit and is_plain(sql)):
-            self.needs_a_look = True
-            raw.heard.hear(sql)
+        if raw.tracked is not None and not (self._autocommit and is_plain(sql)):
+            self.needs_check = True
+            raw.tracked.note_statement(sql)
         now = monotonic()
         if now - self._site_noted > 1.0:  # rarely enough to cost nothing
             self._site_noted, self.site = now, site_of(sys._getframe(1))
@@ -110,20 +110,20 @@ class Link:
         try:
             result = execute(sql, params, many, context)
         except Error:
-            self._look_whose_error_it_is(context["cursor"])
+            self._note_whose_error(context["cursor"])
             raise
         raw.answered_at = now
         return result
 
-    def _look_whose_error_it_is(self, cursor: Any) -> None:
-        """A cursor that was kept while its connection was replaced says that the session is lost,
-        and means the old one."""
+    def _note_whose_error(self, cursor: Any) -> None:
+        """Note whether an error about a lost session concerns another session: a cursor that was
+        kept while its connection was replaced reports the loss of the old one."""
         if self.errors.lost is not None:
             connection = getattr(cursor, "connection", None)
             self.errors.from_elsewhere = not self.raw.is_socket_of(connection)
 
     def longest_pause(self, wrapper: Wrapper, now: float) -> float:
-        """Seconds for which the unit of work that is about to end left it unused at a stretch."""
+        """The longest time, in seconds, that the unit of work left the connection unused."""
         if wrapper.connection is None or not self.was_used(wrapper):
             return self.pause
         return max(self.pause, self.unused_for(now))
@@ -135,10 +135,10 @@ class Link:
     # Questions
 
     def is_usable(self) -> bool:
-        """Django's ``is_usable()``, without its round trip when the session answered just now.
+        """Django's ``is_usable()``, without its round trip if the session answered just now.
 
-        In a unit of work a connection that is not usable is closed here. Django would close it
-        next, but raises what the driver raises: mysqlclient for a handle that is closed already.
+        In a unit of work an unusable connection is closed here. Django would close it next, but
+        lets the driver's errors out: mysqlclient raises for a handle that is closed already.
         """
         wrapper = self.wrapper()
         assert wrapper is not None
@@ -151,7 +151,7 @@ class Link:
         return False
 
     def answers(self) -> bool:
-        """Ask the server whether it is there, and whether this is still the same session."""
+        """Ask the server: does it answer, and is this still the same session?"""
         wrapper = self.wrapper()
         if wrapper is None or wrapper.connection is None:
             return False
@@ -162,38 +162,44 @@ class Link:
             self.raw.answered_at = monotonic()
         return usable
 
-    def has_been_hung_up(self) -> bool:
-        """Whether the server has said something, and then does not answer."""
-        return self.raw.has_something_to_read() and not self.answers()
+    def was_closed_by_server(self) -> bool:
+        """Whether the server has closed the session: there is data to read, but no answer."""
+        return self.raw.has_data_to_read() and not self.answers()
 
     def was_used(self, wrapper: Wrapper) -> bool:
-        """Whether the unit of work asked for a cursor or began a transaction, going by what Django
-        notes when it validates a connection; it does not do that for a pooled one."""
+        """Whether the unit of work asked for a cursor or began a transaction.
+
+        Django sets ``health_check_done`` then. It does not for a pooled connection, which counts as
+        used.
+        """
         return bool(wrapper.health_check_done or wrapper.errors_occurred or self.raw.is_pooled)
 
-    def is_calm(self, wrapper: Wrapper, now: float, keeps: bool) -> bool:
-        """Whether nothing at all is to be done about it, before or after a unit of work: what
-        Django's ``close_if_unusable_or_obsolete`` and ``doubts.left_open`` ask, in one look."""
+    def is_clean(self, wrapper: Wrapper, now: float, keeps: bool) -> bool:
+        """Whether the connection needs no work before or after a unit of work.
+
+        This is a fast form of the questions of Django's ``close_if_unusable_or_obsolete()`` and of
+        ``doubts.left_open()``.
+        """
         raw, close_at = self.raw, wrapper.close_at
         return (
             wrapper.connection is raw.handle
             and not wrapper.in_atomic_block
             and wrapper.autocommit == self._autocommit
             and not wrapper.errors_occurred
-            and not self.needs_a_look
-            and not (raw.tells and not raw.session.seems_idle())
+            and not self.needs_check
+            and not (raw.reports_transactions and not raw.session.seems_idle())
             and (close_at is None or now < close_at or (keeps and self._closes_after_use))
         )
 
     def is_in_transaction(self, wrapper: Wrapper) -> bool:
-        """Whether a transaction is open, begun by Django or in SQL. It may ask the server.
+        """Whether a transaction is open, begun by Django or in SQL. May ask the server.
 
-        If the server does not answer, what was last known decides: the caller whose transaction is
-        lost has to hear of it, and not have the rest of its work done in a new session.
+        If the server does not answer, the last known state decides. A caller whose transaction is
+        lost must get an error: the rest of its work must not run in a new session.
         """
         if is_in_transaction(wrapper):
             return True
-        self.look_again(wrapper)
+        self.inspect_if_replaced(wrapper)
         try:
             return self.raw.session.is_in_transaction()
         except Exception:
@@ -202,17 +208,17 @@ class Link:
     # Ending it
 
     def roll_back(self, wrapper: Wrapper) -> None:
-        """Roll back what is open, if that can be done. Never raises."""
+        """Roll back the open transaction, if possible. Never raises."""
         with contextlib.suppress(Exception):
             wrapper.rollback()
             self.raw.session.was_rolled_back()
 
     def drop(self) -> None:
-        """Close the connection without a word to the server, whatever state it is in. Never raises.
+        """Close the connection without sending anything, whatever its state. Never raises.
 
-        The socket is shut down first: the server sees an end of file and rolls back, and nothing
-        that follows can wait for a peer that is gone. Then the wrapper closes itself, because an
-        engine that overrides ``close()`` has state of its own to reset.
+        The socket is shut down first: the server sees an end of file and rolls back, and no later
+        step can block on a peer that is gone. Then the wrapper's own ``close()`` is called, because
+        an engine that overrides it may have state to reset.
         """
         wrapper = self.wrapper()
         if wrapper is None:
@@ -220,17 +226,17 @@ class Link:
         if is_in_memory(wrapper):
             roll_back_in_memory(wrapper)
         else:
-            self.look_again(wrapper)
+            self.inspect_if_replaced(wrapper)
             self.raw.cut()
             if self.raw.is_pooled:
                 with contextlib.suppress(Exception):
-                    self.raw.handle.close()  # or the pool would lend it again as a healthy one
+                    self.raw.handle.close()  # otherwise the pool would lend it again
             self._close(wrapper)
             if wrapper.in_atomic_block or wrapper.connection is not None:
-                reset(wrapper)  # inside atomic() it has closed the connection and kept it
+                reset(wrapper)  # inside atomic() close() keeps the closed connection
                 wrapper.connection = None
         wrapper.rollback_exc = None
-        self._look(wrapper)  # and hold nothing of the connection any longer
+        self._inspect(wrapper)  # this also releases the old connection
 
     def _close(self, wrapper: Wrapper) -> None:
         self._is_dropping = True
@@ -242,7 +248,7 @@ class Link:
             self._is_dropping = False
 
     def refuse(self) -> None:
-        """Let no statement and no COMMIT through any more, for the rest of the process."""
+        """Refuse every statement and COMMIT until the process ends."""
         wrapper = self.wrapper()
         if wrapper is not None:
             wrapper.execute_wrappers.append(_refuse)
@@ -251,7 +257,7 @@ class Link:
 
 
 def forget(wrapper: Wrapper) -> None:
-    """Have a wrapper connect anew at its next query, without a word to the connection it has."""
+    """Make a wrapper reconnect at its next query, without closing its present connection."""
     wrapper.connection = None
     reset(wrapper)
     link = link_of(wrapper)
@@ -260,7 +266,7 @@ def forget(wrapper: Wrapper) -> None:
 
 
 def link_of(wrapper: Wrapper) -> Link | None:
-    """The link that witnesses the queries of a wrapper, or None."""
+    """The link that observes the queries of a wrapper, or None."""
     for witness in wrapper.execute_wrappers:
         if isinstance(link := getattr(witness, "__self__", None), Link):
             return link

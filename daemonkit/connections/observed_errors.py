@@ -1,4 +1,4 @@
-"""The errors that a connection raised in a unit of work, seen where Django translates them."""
+"""The errors of a connection in a unit of work, observed where Django translates them."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from daemonkit.connections.wrappers import Wrapper
 from daemonkit.errors import Problem, classify, one_line
 
 
-class Alarmed(Protocol):
+class ConcernedLink(Protocol):
     """The link that an error may concern."""
 
-    needs_a_look: bool
+    needs_check: bool
 
 
 class ObservedErrors(DatabaseErrorWrapper):
-    """Stands in for a wrapper's ``wrap_database_errors``, through which each of its errors passes:
-    those of queries, of ``callproc()``, of fetching, of COMMIT and of connecting.
+    """Replaces a wrapper's ``wrap_database_errors``, through which all of its errors pass: those of
+    queries, of ``callproc()``, of fetching, of COMMIT and of connecting.
 
-    It remembers which they were, even if the code that made the query caught them.
+    It remembers them, even if the code that made the query caught them.
     """
 
     wrapper: Wrapper
 
-    def __init__(self, wrapper: Wrapper, link: Alarmed) -> None:
+    def __init__(self, wrapper: Wrapper, link: ConcernedLink) -> None:
         super().__init__(weakref.proxy(wrapper))
         self._link = weakref.proxy(link)
         self.lost: str | None = None
         self.read_only: str | None = None
         self.from_elsewhere = False
-        """Whether it was a cursor of another connection that said that its session is lost."""
+        """Whether the error about a lost session came from a cursor of another connection."""
         self._errors: weakref.WeakSet[BaseException] = weakref.WeakSet()
         wrapper.wrap_database_errors = self
 
@@ -46,8 +46,8 @@ class ObservedErrors(DatabaseErrorWrapper):
         try:
             super().__exit__(kind, error, traceback)
         except Error as translated:
-            # Without Django's frame in its traceback, which refers to the error itself. What the
-            # error holds, the connection too, would only be freed by the garbage collector.
+            # Remove Django's frame from the traceback: it refers to the error, and this cycle would
+            # keep the error and its connection alive until the garbage collector runs.
             raise translated.with_traceback(traceback) from error
 
     def _observe(self, error: BaseException) -> None:
@@ -61,22 +61,22 @@ class ObservedErrors(DatabaseErrorWrapper):
         elif problem is Problem.READ_ONLY:
             self.read_only = one_line(error)
         if self.seen:
-            self._link.needs_a_look = True
+            self._link.needs_check = True
 
     @property
     def seen(self) -> bool:
-        """Whether there was an error that says something against the session."""
+        """Whether an error showed that the session is lost or read-only."""
         return self.lost is not None or self.read_only is not None
 
     def __contains__(self, error: object) -> bool:
         return error in self._errors
 
     def forget_session(self) -> None:
-        """Another session has taken the place of the one that the errors spoke of."""
+        """Forget the errors of a session that was replaced by another one."""
         self.from_elsewhere = False
         self.lost = self.read_only = None
 
     def clear(self) -> None:
-        """Begin anew, for the next unit of work."""
+        """Forget all errors, before the next unit of work."""
         self.forget_session()
         self._errors.clear()

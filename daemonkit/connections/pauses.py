@@ -1,7 +1,7 @@
 """The warning about a unit of work that holds a connection unused for too long.
 
 A server drops a session that is idle for longer than its limit. The next query of the unit of work
-then fails, and nothing can prevent that but ``release_connections()`` before the pause.
+then fails. Only a call of ``release_connections()`` before the pause prevents that.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from daemonkit.connections.wrappers import Wrapper
 
 logger = logging.getLogger(__name__)
 
-WORTH_A_LOOK = 1.0
-"""Seconds: the shortest limit that a server can be given, so no shorter pause is looked at."""
+MIN_IDLE_TIMEOUT = 1.0
+"""Seconds. The shortest limit that a server accepts, so shorter pauses are ignored."""
 
 _HOUR = 3600.0
 _limits: dict[str, tuple[float, float | None]] = {}

@@ -1,4 +1,4 @@
-"""The one thread pool: its jobs are units of work, and its threads close what they opened."""
+"""The thread pool: its tasks are units of work, and its threads close their connections."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Result = TypeVar("Result")
 class Pool:
     """A thread pool for work with Django's ORM.
 
-    Everything that is submitted is a unit of work: it starts and ends with healthy connections, as
-    under ``fresh_connections``. A thread that waits closes the connections whose ``CONN_MAX_AGE``
-    has passed, and one that ends closes all of its own. Threads are started when they are needed,
-    ``threads`` at the most. In a forked child the pool is empty, and starts threads of its own.
+    Each submitted task is a unit of work: it starts and ends with healthy connections, as under
+    ``fresh_connections``. An idle thread closes the connections whose ``CONN_MAX_AGE`` has passed,
+    and a thread that ends closes all of its connections. Threads are started when they are needed,
+    at most ``threads`` of them. In a forked child the pool is empty and starts its own threads.
 
-    ``close()`` it, or use it in a ``with`` block. One that is forgotten is closed when it is
+    Call ``close()``, or use the pool in a ``with`` block. Otherwise it is closed when it is garbage
     collected, or when the interpreter ends. Raises ``ValueError`` for fewer threads than one.
     """
 
@@ -46,30 +46,32 @@ class Pool:
         *args: Parameters.args,
         **kwargs: Parameters.kwargs,
     ) -> Future[Result]:
-        """Have a thread do the work as a unit of work of its own.
+        """Call ``work`` on a thread of the pool, as a unit of work.
 
-        The future has its result, or what it raised (``SystemExit`` included), when the unit of
-        work has ended: what is called when it is done runs outside of it. Raises ``RuntimeError``
-        if the pool is closed.
+        The future gets the result or the error (also ``SystemExit``) after the unit of work has
+        ended, so its callbacks run outside of it. Raises ``RuntimeError`` if the pool is closed.
         """
         future: Future[Result] = Future()
-        in_context = contextvars.copy_context().run  # so that a tick's beat() is known as its own
+        in_context = contextvars.copy_context().run  # so that beat() finds the tick it belongs to
         self._shared.put([(future, in_context, (work, *args), kwargs)])
         return future
 
     def fulfil(self, promises: Iterable[tuple[Promise, Callable[..., Any]]]) -> None:
-        """As ``submit``, but for many at once, and with promises that are there already: they are
-        told on the thread that did the work. Raises ``RuntimeError`` if the pool is closed."""
+        """Submit several tasks at once, each with its own promise.
+
+        Each promise gets its result on the thread that did the work. Raises ``RuntimeError`` if the
+        pool is closed.
+        """
         self._shared.put([(promise, work, (), {}) for promise, work in promises])
 
     def close(self, *, cancel: bool = False, timeout: float | None = None) -> bool:
-        """Take no more work, do what was submitted, and end the threads.
+        """Refuse new tasks, finish the submitted ones, and end the threads.
 
-        ``cancel``: what no thread has begun yet is cancelled instead. ``timeout``: seconds to wait;
-        whether all threads have ended by then; one that has not is left to the process's end. It
-        may be called again.
+        With ``cancel``, tasks that have not started are cancelled instead. ``timeout`` is the time
+        to wait, in seconds. Returns whether all threads have ended in it; the others run until they
+        are finished or the process ends. May be called again.
         """
-        self._end.detach()  # or the interpreter's end would wait for a thread that never ends
+        self._end.detach()  # otherwise the interpreter would wait for a thread that never ends
         self._shared.close(cancel=cancel)
         return self._shared.join(timeout)
 
@@ -81,7 +83,7 @@ class Pool:
 
 
 class Promise(Protocol):
-    """Whoever is told what work came to; a ``Future`` is one."""
+    """An object that gets the result or the error of a task, such as a ``Future``."""
 
     def set_running_or_notify_cancel(self) -> bool: ...
     def set_result(self, result: Any) -> None: ...
@@ -93,16 +95,17 @@ _Task = tuple[Promise, Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 
 class _Shared:
-    """What a pool's threads hold of it: not the pool itself, or it would never be collected."""
+    """The state that a pool shares with its threads. They must not refer to the pool itself, which
+    would then never be garbage collected."""
 
-    def __init__(self, most: int, name: str) -> None:
-        self.most, self.name = most, name
+    def __init__(self, max_threads: int, name: str) -> None:
+        self.max_threads, self.name = max_threads, name
         self.closed = False
-        self.part()
+        self.reset()
         _all.add(self)
 
-    def part(self) -> None:
-        """Begin with no thread and nothing to do; in a forked child, too."""
+    def reset(self) -> None:
+        """Set the state of a new pool, without threads or tasks. Also for a forked child."""
         self.lock = threading.Lock()
         self.tasks: SimpleQueue[_Task | None] = SimpleQueue()
         self.threads: list[threading.Thread] = []
@@ -115,7 +118,7 @@ class _Shared:
             self.unfinished += len(tasks)
             for task in tasks:
                 self.tasks.put(task)
-            while len(self.threads) < min(self.most, self.unfinished):
+            while len(self.threads) < min(self.max_threads, self.unfinished):
                 self._start_thread()
 
     def _start_thread(self) -> None:
@@ -143,7 +146,7 @@ class _Shared:
                 self.tasks.put(None)
 
     def join(self, timeout: float | None) -> bool:
-        """Wait for the threads; for the one that calls this, nobody waits."""
+        """Wait for all threads but the current one. Return whether they have ended."""
         until = None if timeout is None else time.monotonic() + timeout
         others = [thread for thread in self.threads if thread is not threading.current_thread()]
         for thread in others:
@@ -156,18 +159,18 @@ class _Shared:
 
 
 def _serve(shared: _Shared) -> None:
-    """A thread's life."""
+    """Do tasks until there are no more: the main function of a thread."""
     try:
         while (task := _next(shared.tasks)) is not None:
             do(*task)
             shared.finished()
-            del task  # a thread that waits must keep nothing alive
+            del task  # an idle thread must not keep it alive
     finally:
         close_all()
 
 
 def _next(tasks: SimpleQueue[_Task | None]) -> _Task | None:
-    """The next task, None at the end. While there is none, close what is due to be closed."""
+    """Wait for the next task; None at the end. Meanwhile close connections that are due."""
     try:
         return tasks.get_nowait()
     except Empty:
@@ -181,7 +184,7 @@ def _next(tasks: SimpleQueue[_Task | None]) -> _Task | None:
 def do(
     promise: Promise, work: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
-    """Do work as a unit of work, and tell its promise what it came to.
+    """Call ``work`` as a unit of work, and give its promise the result or the error.
 
     If the work forks, its child ends with the work.
     """
@@ -191,11 +194,11 @@ def do(
     try:
         with fresh_connections:
             result = work(*args, **kwargs)
-    except BaseException as error:  # SystemExit, too: whoever waits for it shall see it
+    except BaseException as error:  # also SystemExit: the caller gets it from the future
         if os.getpid() != process:
             forked_child.end(error)
         promise.set_exception(error)
-        del promise  # the traceback of the error would keep it, and it the error
+        del promise  # breaks a cycle: the error's traceback refers to it, and it to the error
     else:
         if os.getpid() != process:
             forked_child.end(None)
@@ -205,10 +208,10 @@ def do(
 _all: weakref.WeakSet[_Shared] = weakref.WeakSet()
 
 
-def _part_in_child() -> None:
-    """A forked child has none of its parent's threads, and what was queued is its parent's."""
+def _reset_in_child() -> None:
+    """A forked child has no threads of its parent, and must not do its parent's tasks."""
     for shared in list(_all):
-        shared.part()
+        shared.reset()
 
 
-os.register_at_fork(after_in_child=_part_in_child)
+os.register_at_fork(after_in_child=_reset_in_child)

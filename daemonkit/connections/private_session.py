@@ -1,4 +1,4 @@
-"""A database session of daemonkit's own, on which every request has a deadline.
+"""A private database session of daemonkit, on which every request has a deadline.
 
 No unit of work cleans it and no pool lends it. Each request is one statement in autocommit or one
 small transaction, so it works behind pgbouncer in transaction mode.
@@ -24,25 +24,25 @@ Result = TypeVar("Result")
 Answer: TypeAlias = tuple[int, list[tuple[Any, ...]]]
 
 IDLE_SECONDS = 60.0
-"""A session that nobody has used for so long is closed. The next request opens a new one."""
+"""Seconds after which an unused session is closed. The next request opens a new one."""
 
 DRIVER_SECONDS = 5.0
-"""After so long the driver itself gives up: a thread that was left behind ends."""
+"""The driver's own time limit, in seconds. It ends an abandoned thread."""
 
 MAX_STUCK_THREADS = 3
-"""How many threads may hang in a driver's ``connect()``, which nobody can cut, at one time."""
+"""How many threads may hang in a driver's ``connect()`` at one time: it cannot be cut."""
 
 
 class PrivateSession:
     """One session with the database of an alias. It is opened when it is first needed.
 
-    No driver can be trusted to answer in time. So a thread of the session's own talks to the
-    server, and the caller waits for that thread. A thread that is late has its socket cut and is
-    left behind; the next request gets a new thread and a new session.
+    A driver may block for longer than a deadline allows. So a separate thread talks to the server,
+    and the caller waits for that thread. If it is late, its socket is cut and the thread is
+    abandoned; the next request gets a new thread and a new session.
 
-    ``seconds`` is the time after which the driver itself gives up, so that a thread which was left
-    behind ends. ``name`` is what the server shows as the session's application. Any thread may
-    call the methods. In a forked child the session is a new one.
+    ``seconds`` is the driver's own time limit, which ends an abandoned thread. ``name`` is what the
+    server shows as the session's application. Any thread may call the methods. A forked child gets
+    a new session.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class PrivateSession:
         _sessions.add(self)
 
     def reset(self) -> None:
-        """Forget the session and its threads. For a forked child, which has neither."""
+        """Forget the session and its threads. For a forked child, which owns neither."""
         self._turns = _Turns()
         self._thread: SessionThread | None = None
         self._late: list[SessionThread] = []
@@ -70,13 +70,13 @@ class PrivateSession:
         return self.run(work, within, urgent=urgent)
 
     def run(self, work: Callable[[], Result], within: float, *, urgent: bool = False) -> Result:
-        """Return ``work()``. It is called on the session's thread.
+        """Call ``work()`` on the session's thread, and return its result.
 
         On that thread ``connections[alias]`` is the session's wrapper, so ``work`` may use the ORM
-        with ``using(alias)``. Urgent requests are served before the others that wait.
+        with ``using(alias)``. Urgent requests are served before other waiting requests.
 
-        Raises what ``work`` raises, and ``NoAnswer`` if there is no result ``within`` so many
-        seconds. After an error the next request has a new session.
+        Raises what ``work`` raises, and ``NoAnswer`` if there is no result after ``within``
+        seconds. After an error the next request gets a new session.
         """
         deadline = time.monotonic() + within
         with self._turns.turn(within, urgent=urgent):
@@ -95,12 +95,12 @@ class PrivateSession:
 
     @property
     def waiting(self) -> int:
-        """How many requests wait for their turn."""
+        """How many requests are waiting."""
         return self._turns.waiting
 
     def close(self, within: float = 1.0) -> None:
-        """End the session: by the driver's own good-bye if that takes no longer than ``within``
-        seconds. The next request opens a new one."""
+        """Close the session. If the driver's ``close()`` takes longer than ``within`` seconds, cut
+        it. The next request opens a new one."""
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.finish()
@@ -118,10 +118,11 @@ class PrivateSession:
 
 
 class PrivateSessions:
-    """The two sessions that a daemon's process may have of its own, each made when first used.
+    """The two private sessions of a daemon's process, each opened when first used.
 
-    ``claims`` is for what must not wait: the lease and claims. ``ledger`` is for all other rows: a
-    slow write there delays no renewal. ``claim_seconds`` is the driver's time limit for claims.
+    ``claims`` is for urgent requests: the lease and claims. ``ledger`` is for all other rows, so
+    that a slow write there delays no renewal. ``claim_seconds`` is the driver's time limit for
+    ``claims``.
     """
 
     def __init__(self, daemon: str, claim_seconds: float | None = None) -> None:
@@ -137,14 +138,14 @@ class PrivateSessions:
         return PrivateSession(conf.database(), DRIVER_SECONDS, name=self._name)
 
     def close(self) -> None:
-        """End both. A request after that opens its session again."""
+        """Close both. A later request opens its session again."""
         for name in ("claims", "ledger"):
             if name in vars(self):
                 getattr(self, name).close()
 
 
 class _Turns:
-    """Who may use a session next. The urgent go first."""
+    """A lock on a session, which urgent requests get first."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -153,7 +154,7 @@ class _Turns:
 
     @contextlib.contextmanager
     def turn(self, within: float, *, urgent: bool) -> Iterator[None]:
-        """Raises ``NoAnswer`` if it is not our turn within so many seconds."""
+        """Hold the lock. Raises ``NoAnswer`` if it is not free ``within`` so many seconds."""
         if not self._take(within, urgent=urgent):
             raise NoAnswer(f"daemonkit's session was not free within {within:.2g} s")
         try:

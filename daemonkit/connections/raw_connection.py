@@ -12,8 +12,8 @@ from daemonkit.connections.sessions import MySQLSession, Session, session_of
 from daemonkit.connections.sockets import cut_socket, descriptor_of
 
 ALIVE_BYPASS = 0.5
-"""Seconds after its last good query for which a connection is validated by a look at its socket
-alone. HikariCP calls the idea the alive bypass window, and has the same default."""
+"""Seconds after its last good query in which a connection is validated only by polling its socket.
+HikariCP calls this the alive bypass window, and has the same default."""
 
 
 def pool_of(handle: Any) -> Any:
@@ -27,18 +27,18 @@ def pool_of(handle: Any) -> Any:
 
 
 class RawConnection:
-    """What a driver has made. ``handle`` is the driver's object, or None for no connection.
+    """A driver's connection. ``handle`` is the driver's object, or None if there is none.
 
-    ``vendor`` is the wrapper's, ``autocommit`` what the settings of its database say.
+    ``vendor`` is the wrapper's, ``autocommit`` the AUTOCOMMIT of its database settings.
     """
 
     def __init__(self, handle: Any, *, vendor: str, autocommit: bool) -> None:
         self.handle = handle
-        self.is_pooled = pool_of(handle) is not None  # psycopg's pool has lent it
+        self.is_pooled = pool_of(handle) is not None  # lent by psycopg's pool
         self.session = session_of(handle, vendor=vendor, autocommit=autocommit)
-        self.heard = self.session if isinstance(self.session, MySQLSession) else None
-        """The session, if it has to be told what is sent. Others tell us."""
-        self.tells = self.heard is None and type(self.session) is not Session
+        self.tracked = self.session if isinstance(self.session, MySQLSession) else None
+        """The session, if it must see each statement to know its state. Otherwise None."""
+        self.reports_transactions = self.tracked is None and type(self.session) is not Session
         self.answered_at = monotonic()
         self.descriptor, self.inode = descriptor_of(handle)
         self._poll = select.poll()
@@ -47,35 +47,37 @@ class RawConnection:
 
     @property
     def is_suspect(self) -> bool:
-        """Whether something was sent that may have opened a transaction unseen."""
-        return self.heard is not None and self.heard.is_suspect
+        """Whether a statement was sent that may have opened a transaction."""
+        return self.tracked is not None and self.tracked.is_suspect
 
     def suspect(self) -> None:
-        """Something may have been sent that nobody saw: trust it only when it has been asked."""
+        """Unseen statements may have been sent: ask the server before relying on the session."""
         self.answered_at = float("-inf")
-        if self.heard is not None:
-            self.heard.suspect()
+        if self.tracked is not None:
+            self.tracked.suspect()
 
     def answered_lately(self) -> bool:
-        """Whether a query went well a moment ago and the server has said nothing since.
+        """Whether a query succeeded just now and the server has sent nothing since.
 
-        A server that hangs up makes the descriptor readable. So do a notice or a TLS record, and
-        then the round trip is made after all.
+        A server that closes the session makes the descriptor readable. So does a notice or a TLS
+        record: then Django's round trip validates the connection.
         """
         return (
             monotonic() - self.answered_at <= ALIVE_BYPASS
             and self.descriptor is not None
             and not self._poll.poll(0)
-            and self.session.owes_nothing()
+            and self.session.is_ready()
         )
 
-    def has_something_to_read(self) -> bool:
-        """Whether the server has sent something since its last answer, or has hung up."""
+    def has_data_to_read(self) -> bool:
+        """Whether the server has sent data since its last answer, or has closed the socket."""
         return bool(self._poll.poll(0))
 
     def has_reconnected(self) -> bool:
-        """Whether the driver has made another session in silence, as PyMySQL did in ``ping()``
-        before 1.2: one without the settings, and without our knowledge of its socket."""
+        """Whether the driver has silently reconnected, as PyMySQL before 1.2 did in ``ping()``.
+
+        The new session lacks Django's settings, and its socket is not the one that we know.
+        """
         return self.descriptor is not None and not self.is_socket_of(self.handle)
 
     def is_socket_of(self, handle: Any) -> bool:
@@ -83,13 +85,13 @@ class RawConnection:
         return descriptor_of(handle) == (self.descriptor, self.inode)
 
     def cut(self) -> None:
-        """End the session from outside, even in the middle of a query. Any thread may call it.
+        """End the session, even in the middle of a query. Any thread may call this.
 
         ``shutdown`` works on the socket, not on the descriptor, so it wakes a read in C code that
         runs without the GIL. SQLite has no socket; its ``interrupt()`` ends the statement.
         """
         if self.descriptor is not None:
-            cut_socket(self.descriptor, self.inode)  # a no-op if it was closed since
+            cut_socket(self.descriptor, self.inode)  # does nothing if it was closed meanwhile
         elif hasattr(self.handle, "interrupt"):
             with contextlib.suppress(Exception):
                 self.handle.interrupt()

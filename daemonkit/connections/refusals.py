@@ -1,7 +1,7 @@
-"""Threads that may make no database connection, and why.
+"""Threads that may not open a database connection, and the reasons.
 
-A unit of work whose connections were cut would connect anew: in the end of ``atomic()``, or when
-Django finds its connection unusable. If the network is what it was cut for, it would hang there.
+A unit of work whose connections were cut would reconnect: at the end of ``atomic()``, or when
+Django finds its connection unusable. If the network is down, it would hang in that.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from django.db import OperationalError
 
 _FOR_GOOD = "daemonkit makes no new connection: the process is being stopped"
 reasons: dict[int, str] = {}
-"""By thread. Empty, as nearly always, nothing has to be lifted."""
+"""By thread. It is nearly always empty; then ``lift_here()`` need not be called."""
 
 _stopped: set[int] = set()
 
 
 def refuse(threads: Iterable[int], why: str) -> None:
-    """Let these threads (``threading.get_ident()``) connect no more until their unit of work ends:
-    each try raises ``OperationalError`` and says why."""
+    """Refuse connections to these threads (``threading.get_ident()``) until their unit of work
+    ends: each attempt raises ``OperationalError`` with ``why``."""
     reasons.update(dict.fromkeys(threads, why))
 
 
 def refuse_for_good(threads: Iterable[int]) -> None:
-    """Let these threads connect no more until the process ends."""
+    """Refuse connections to these threads until the process ends."""
     _stopped.update(threads)
 
 
@@ -35,7 +35,7 @@ def lift(thread: int) -> None:
 
 
 def lift_here() -> None:
-    """Let this thread connect again: a unit of work begins, or has ended."""
+    """Let this thread connect again. Called when a unit of work begins and when it has ended."""
     lift(threading.get_ident())
 
 

@@ -19,7 +19,7 @@ from daemonkit.connections.wrappers import Wrapper
 Result = TypeVar("Result")
 
 MAX_NAME_LENGTH = 63
-"""Of an ``application_name``, in characters: PostgreSQL cuts longer ones, and says so each time."""
+"""Characters of an ``application_name``. PostgreSQL cuts longer ones, with a notice each time."""
 
 
 class NoAnswer(OperationalError):
@@ -48,11 +48,11 @@ class SessionThread(threading.Thread):
         return future
 
     def finish(self) -> None:
-        """Have the thread close its session and end."""
+        """Make the thread close its session and end."""
         self._requests.put(None)
 
     def abandon(self) -> None:
-        """Cut the session. The thread ends as soon as it returns from the driver."""
+        """Cut the session. The thread ends when it returns from the driver."""
         self._is_abandoned = True
         self._requests.put(None)
         cut_socket(*self._descriptor)
@@ -83,7 +83,7 @@ class SessionThread(threading.Thread):
             future.set_result(result)
 
     def _connect(self) -> None:
-        if self._wrapper is not None and _has_hung_up(self._descriptor[0]):
+        if self._wrapper is not None and _was_closed_by_server(self._descriptor[0]):
             self._disconnect(cut=True)
         if self._wrapper is None:
             self._wrapper = wrapper = self._make_wrapper()
@@ -94,19 +94,19 @@ class SessionThread(threading.Thread):
             raise NoAnswer("the connection was made too late")
 
     def _disconnect(self, *, cut: bool = False) -> None:
-        """Close the session. ``cut``: without waiting for a server that may not answer."""
+        """Close the session. With ``cut``, do not wait for a server that may not answer."""
         wrapper, self._wrapper = self._wrapper, None
         descriptor, self._descriptor = self._descriptor, (None, 0)
         if cut:
             cut_socket(*descriptor)
         if wrapper is not None:
-            wrapper.in_atomic_block = False  # or close() would keep a part of its state
+            wrapper.in_atomic_block = False  # otherwise close() would keep some of its state
             with contextlib.suppress(Exception):
                 wrapper.close()
 
 
-def _has_hung_up(descriptor: int | None) -> bool:
-    """Whether the server has closed an idle session. It has sent us nothing else."""
+def _was_closed_by_server(descriptor: int | None) -> bool:
+    """Whether the server has closed an idle session: it sends nothing else to one."""
     if descriptor is None:
         return False
     poll = select.poll()
@@ -115,18 +115,21 @@ def _has_hung_up(descriptor: int | None) -> bool:
 
 
 def private_wrapper(alias: str, seconds: float, name: str = "") -> Wrapper:
-    """A wrapper of the alias's own class: without a pool, in autocommit, never closed for its age,
-    with a driver that gives up after so many seconds, and named ``name`` where drivers allow it."""
-    users: Wrapper = connections[alias]
-    options = dict(users.settings_dict["OPTIONS"])
+    """Make a private wrapper of the same class as the alias's.
+
+    It has no pool, is in autocommit and has no maximum age. ``seconds`` is the driver's time limit,
+    ``name`` the application's name, for drivers that have such an option.
+    """
+    original: Wrapper = connections[alias]
+    options = dict(original.settings_dict["OPTIONS"])
     options.pop("pool", None)
-    for option, least, unit in _DRIVER_LIMITS.get(users.vendor, ()):
-        ours = max(least, math.ceil(seconds * unit))
-        options[option] = min(ours, int(options.get(option) or ours))
-    if name and (option := _name_option(users)):
+    for option, minimum, unit in _DRIVER_LIMITS.get(original.vendor, ()):
+        limit = max(minimum, math.ceil(seconds * unit))
+        options[option] = min(limit, int(options.get(option) or limit))
+    if name and (option := _name_option(original)):
         options[option] = name[:MAX_NAME_LENGTH]
     changes = {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": False, "AUTOCOMMIT": True}
-    return type(users)({**users.settings_dict, **changes, "OPTIONS": options}, alias)
+    return type(original)({**original.settings_dict, **changes, "OPTIONS": options}, alias)
 
 
 def _name_option(wrapper: Wrapper) -> str:
@@ -140,4 +143,5 @@ _DRIVER_LIMITS = {
     "mysql": [("connect_timeout", 1, 1), ("read_timeout", 1, 1), ("write_timeout", 1, 1)],
     "postgresql": [("connect_timeout", 2, 1), ("tcp_user_timeout", 1000, 1000)],
 }
-"""The options that let an abandoned thread end: name, least value, units in a second."""
+"""The drivers' time limits, which end an abandoned thread: option, least value, units per second.
+"""

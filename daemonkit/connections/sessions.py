@@ -1,7 +1,7 @@
-"""Whether a transaction is open in the session behind a driver's connection, however it was begun.
+"""Whether a transaction is open in the session of a driver's connection, however it was begun.
 
-The drivers differ in here. psycopg, psycopg2 and sqlite3 know without asking. The client library of
-MySQL does not tell, so a session that has sent anything but plain statements is asked.
+The drivers differ in this. psycopg, psycopg2 and sqlite3 report it without a round trip. The client
+library of MySQL does not, so the server is asked after any statement that is not a plain one.
 """
 
 from __future__ import annotations
@@ -17,21 +17,18 @@ _NO_SUCH_SAVEPOINT = 1305
 
 
 class Session:
-    """A session of which nothing is known, and which is taken to be idle."""
-
-    is_heard = False
-    """Whether it has to be told of the statements that are sent."""
+    """A session of an unknown kind, which is assumed to be idle."""
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
 
     def seems_idle(self) -> bool:
-        """Whether no transaction can be open. Never raises, and never asks the server."""
+        """Whether no transaction can be open. Never raises and never asks the server."""
         return True
 
     def is_in_transaction(self) -> bool:
-        """Whether a transaction is open. Asks the server if that takes it, and then raises what
-        the driver raises."""
+        """Whether a transaction is open. Asks the server if necessary, and then raises what the
+        driver raises."""
         return not self.seems_idle()
 
     def seemed_in_transaction(self) -> bool:
@@ -42,16 +39,17 @@ class Session:
         """Note that a ROLLBACK has just been answered."""
 
     def is_closed(self) -> bool:
-        """Whether somebody has closed the raw connection, where Django does not look for that."""
+        """Whether the driver's connection was closed without Django. Only for drivers with which
+        Django does not check that itself."""
         return False
 
-    def owes_nothing(self) -> bool:
-        """Whether the handle is open and all answers have been read. Never asks the server."""
+    def is_ready(self) -> bool:
+        """Whether the connection is open and all results have been read. Never asks the server."""
         return True
 
 
 class PostgreSQLSession(Session):
-    """psycopg's and psycopg2's: libpq keeps the status that came with the last answer."""
+    """A session of psycopg or psycopg2: libpq keeps the status from the last answer."""
 
     def __init__(self, raw: Any, source: Any) -> None:
         super().__init__(raw)
@@ -60,12 +58,12 @@ class PostgreSQLSession(Session):
     def seems_idle(self) -> bool:
         return self._source.transaction_status in (_IDLE, _CLOSED)
 
-    def owes_nothing(self) -> bool:
+    def is_ready(self) -> bool:
         return bool(self._source.transaction_status == _IDLE)
 
 
 class SQLiteSession(Session):
-    """SQLite's: the library is the server."""
+    """A session of SQLite, which has no server: the library knows its state."""
 
     def seems_idle(self) -> bool:
         try:
@@ -81,25 +79,23 @@ class SQLiteSession(Session):
 
 
 class MySQLSession(Session):
-    """MySQL's and MariaDB's. A session that has sent only plain statements is idle."""
-
-    is_heard = True
+    """A session of MySQL or MariaDB. If it has sent only plain statements, it is idle."""
 
     def __init__(self, raw: Any, *, autocommit: bool) -> None:
         super().__init__(raw)
         self._autocommit = autocommit
         self._has_begun = False
         self.is_suspect = False
-        # mysqlclient's. PyMySQL's method of that name would wait for an answer.
+        # Only mysqlclient's: PyMySQL's method of this name would wait for an answer.
         self._next_result = raw.next_result if hasattr(raw, "store_result") else None
 
-    def hear(self, sql: Any) -> None:
-        """Note a statement that is about to be sent, unless it is a plain one in autocommit."""
+    def note_statement(self, sql: Any) -> None:
+        """Note a statement that is about to be sent. Not called for a plain one in autocommit."""
         self.suspect()
         self._has_begun = statements.leaves_open(sql, was_open=self._has_begun)
 
     def suspect(self) -> None:
-        """Have the server asked: anything may have been sent."""
+        """Ask the server next time: any statement may have been sent."""
         self.is_suspect = True
 
     def seems_idle(self) -> bool:
@@ -118,7 +114,7 @@ class MySQLSession(Session):
         self._has_begun = False
         self.is_suspect = self._autocommit and not self._raw.get_autocommit()
 
-    def owes_nothing(self) -> bool:
+    def is_ready(self) -> bool:
         try:
             if self._next_result is not None:
                 return bool(self._next_result() == -1)  # it raises on a closed handle, too
@@ -158,7 +154,7 @@ def has_savepoints(raw: Any) -> bool:
 
 
 def session_of(raw: Any, *, vendor: str, autocommit: bool) -> Session:
-    """The session of a driver's connection. ``autocommit`` is what the settings of Django say."""
+    """The session of a driver's connection. ``autocommit`` is AUTOCOMMIT in DATABASES."""
     if raw is None:
         return Session(raw)
     if hasattr(raw, "pgconn"):

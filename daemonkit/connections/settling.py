@@ -1,4 +1,4 @@
-"""What becomes of a connection after a unit of work that was not calm: it is kept or dropped."""
+"""Keep or drop a connection that needs a check after a unit of work."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from daemonkit.errors import Problem, classify, one_line
 logger = logging.getLogger(__name__)
 
 _HOUR = 3600.0
-_hinted = float("-inf")
+_warned_at = float("-inf")
 
 
-def was_dropped(
+def drop_if_unhealthy(
     link: Link, wrapper: Wrapper, error: BaseException | None, behind: list[Failure]
 ) -> bool:
-    """Drop a connection that cannot be kept, and log why. Roll back what may be rolled back."""
-    link.look_again(wrapper)
+    """Drop a connection that cannot be kept, and log why. Return whether it was dropped.
+
+    An open transaction that may be rolled back is rolled back first.
+    """
+    link.inspect_if_replaced(wrapper)
     if any(failure.is_from_elsewhere for failure in behind):
         link.suspect()
     if may_roll_back(link, wrapper, behind):
@@ -31,7 +34,7 @@ def was_dropped(
         link.drop()
         logger.warning("connection %r dropped: the unit of work %s", wrapper.alias, why)
     elif link.errors.lost is not None:
-        _hint_at_what_is_kept(link.errors.lost)
+        _warn_of_kept_connection(link.errors.lost)
     link.errors.clear()
     return why is not None
 
@@ -42,37 +45,37 @@ def drop_unknown(link: Link, wrapper: Wrapper, error: Exception) -> None:
     logger.warning("connection %r dropped: %s", wrapper.alias, one_line(error))
 
 
-def drop_half_made(links: Iterable[Link]) -> None:
-    """Drop connections that failed while Django prepared them. They are open, and lack a time zone
-    or an isolation level; nobody was told of them."""
+def drop_unprepared(links: Iterable[Link]) -> None:
+    """Drop connections that failed while Django prepared them. They are open, but lack a time zone
+    or an isolation level, and Django has sent no ``connection_created`` for them."""
     for link in links:
         link.drop()
-        logger.warning("a connection was dropped that had failed while it was being made")
+        logger.warning("dropped a connection that failed while Django was preparing it")
 
 
-def warn_of_strangers(failures: Iterable[Failure]) -> None:
-    """Hint at the first lost connection among them that is none of Django's."""
+def warn_of_foreign_connections(failures: Iterable[Failure]) -> None:
+    """Warn of the first failure that means a lost connection which is not one of Django's."""
     for failure in failures:
         if failure.is_from_elsewhere and classify(failure.error) is Problem.LOST:
-            _hint_at_what_is_kept(one_line(failure.error))
+            _warn_of_kept_connection(one_line(failure.error))
             return
 
 
-def forget_hint() -> None:
-    """Hint again, as in a new process."""
-    global _hinted
-    _hinted = float("-inf")
+def forget_warning() -> None:
+    """Warn again, as in a new process."""
+    global _warned_at
+    _warned_at = float("-inf")
 
 
-def _hint_at_what_is_kept(error: str) -> None:
-    """Warn, once an hour, of an error that none of Django's connections of this thread raised."""
-    global _hinted
-    if time.monotonic() - _hinted < _HOUR:
+def _warn_of_kept_connection(error: str) -> None:
+    """Warn, at most once an hour, of an error that no Django connection of this thread raised."""
+    global _warned_at
+    if time.monotonic() - _warned_at < _HOUR:
         return
-    _hinted = time.monotonic()
+    _warned_at = time.monotonic()
     logger.warning(
         "a unit of work failed on a connection that is not one of django.db.connections (%s): "
-        "nothing renews a cursor or a driver's connection that is kept, as from lifespan(); "
+        "a cursor or a driver's connection that is kept, as from lifespan(), is never reconnected; "
         "ask django.db.connection for a cursor in each unit of work",
         error,
     )

@@ -1,4 +1,4 @@
-"""The socket of a driver's connection: where it is, and how to shut it down from any thread."""
+"""The socket of a driver's connection: find it, and shut it down from any thread."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def descriptor_of(raw: Any) -> tuple[int | None, int]:
 def cut_socket(descriptor: int | None, inode: int) -> None:
     """Shut a socket down, if the descriptor still belongs to it. Any thread may call this.
 
-    The connection may have been closed since, and its descriptor given to another file. So this
-    works on a duplicate, which nobody else can close, and compares inodes first.
+    The connection may have been closed meanwhile, and its descriptor reused for another file. So
+    this works on a duplicate, which no other thread can close, and compares inodes first.
     """
     if descriptor is None:
         return

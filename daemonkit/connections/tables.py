@@ -1,4 +1,4 @@
-"""Whether one of daemonkit's own tables is there, and the sentence for when it is not."""
+"""Whether one of daemonkit's own tables exists, and how to create it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from daemonkit.connections.units import fresh_connections
 
 
 def is_table_missing(alias: str, table: str) -> bool:
-    """Whether a database answers, and has no such table."""
+    """Whether a database answers but has no such table."""
     try:
         with fresh_connections:
             return table not in connections[alias].introspection.table_names()
@@ -17,6 +17,6 @@ def is_table_missing(alias: str, table: str) -> bool:
 
 
 def how_to_migrate(alias: str) -> str:
-    """What makes daemonkit's tables: "run `manage.py migrate daemonkit`"."""
+    """How to create daemonkit's tables: "run `manage.py migrate daemonkit`"."""
     database = "" if alias == DEFAULT_DB_ALIAS else f" --database {alias}"
     return f"run `manage.py migrate daemonkit{database}`"

@@ -1,6 +1,6 @@
-"""What one thread holds: its links, and how deep it is in units of work.
+"""The connections of one thread: its links, and how deep it is in units of work.
 
-Connections are cleaned, dropped and closed here. ``units.py`` has the doors.
+Connections are cleaned, dropped and closed here. ``units.py`` has the public functions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from django.db.backends.signals import connection_created
 from daemonkit.connections import callproc, refusals
 from daemonkit.connections.cache_closing import close_caches
 from daemonkit.connections.link import Link
-from daemonkit.connections.pauses import WORTH_A_LOOK, warn_of_pause
+from daemonkit.connections.pauses import MIN_IDLE_TIMEOUT, warn_of_pause
 from daemonkit.connections.raw_connection import pool_of
 from daemonkit.connections.sockets import cut_socket, descriptor_of
 from daemonkit.connections.thread_end import AtThreadEnd
@@ -45,7 +45,7 @@ class ThreadConnections:
         self.coroutines: list[Coroutine] = []
         self.error_of_coroutines: BaseException | None = None
         self.began = 0.0
-        self.keeps = False
+        self.keeps_between_units = False
         self.links: list[Link] = []
         self.lent: Any = None
         """What psycopg_pool has lent and no wrapper holds yet."""
@@ -56,7 +56,8 @@ class ThreadConnections:
         return bool(self.depth or self.coroutines)
 
     def begin(self) -> None:
-        """Before the outermost unit of work: clean by Django's rules, and distrust what is kept."""
+        """Before the outermost unit of work: close connections by Django's rules, and have the
+        others validated before their first query."""
         if refusals.reasons:
             refusals.lift_here()
         self.began = now = monotonic()
@@ -66,38 +67,41 @@ class ThreadConnections:
                 continue
             link.pause = 0.0
             try:
-                if not link.is_calm(wrapper, now, self.keeps):
-                    link.callers = link.is_in_transaction(wrapper)
-                    if link.callers or wrapper.connection is None:
+                if not link.is_clean(wrapper, now, self.keeps_between_units):
+                    link.belongs_to_caller = link.is_in_transaction(wrapper)
+                    if link.belongs_to_caller or wrapper.connection is None:
                         continue
                     if link.errors.read_only is not None:
                         link.drop()
                     self._clean(link, wrapper)
                     link.errors.clear()
-                    link.settled()
-                link.callers = False
+                    link.update_needs_check()
+                link.belongs_to_caller = False
                 if wrapper.queries_log and not wrapper.force_debug_cursor:
                     wrapper.queries_log.clear()
                 wrapper.health_check_enabled, wrapper.health_check_done = True, False
             except Exception as error:
-                link.callers = wrapper.in_atomic_block
+                link.belongs_to_caller = wrapper.in_atomic_block
                 self._drop_unknown(link, wrapper, error)
 
     def end(self, error: BaseException | None) -> None:
-        """After the outermost unit of work: drop what is in doubt, keep the rest as Django says."""
+        """After the outermost unit of work: drop the connections that may be broken, and keep or
+        close the others by Django's rules."""
         behind: list[Failure] = []
         if error is not None:
-            behind = self._look_behind(error)
+            behind = self._failures_behind(error)
         now = monotonic()
         for link in self.links:
             wrapper = link.wrapper()
-            if wrapper is None or link.callers:
+            if wrapper is None or link.belongs_to_caller:
                 continue
             try:
-                pause = link.longest_pause(wrapper, now) if now - self.began > WORTH_A_LOOK else 0.0
-                if error is not None or not link.is_calm(wrapper, now, self.keeps):
+                pause = (
+                    link.longest_pause(wrapper, now) if now - self.began > MIN_IDLE_TIMEOUT else 0.0
+                )
+                if error is not None or not link.is_clean(wrapper, now, self.keeps_between_units):
                     self._settle(link, wrapper, error, behind)
-                if pause > WORTH_A_LOOK:
+                if pause > MIN_IDLE_TIMEOUT:
                     warn_of_pause(wrapper, pause, link.site)
                 wrapper.health_check_enabled = link.has_health_checks
             except Exception as trouble:
@@ -106,14 +110,14 @@ class ThreadConnections:
             refusals.lift_here()
         close_caches()
 
-    def _look_behind(self, error: BaseException) -> list[Failure]:
+    def _failures_behind(self, error: BaseException) -> list[Failure]:
         """The database errors behind the exception that ended a unit of work."""
-        from daemonkit.connections import doubts, settling  # not loaded while all is well
+        from daemonkit.connections import doubts, settling  # only loaded after an error
 
-        settling.drop_half_made(self.adopt())
+        settling.drop_unprepared(self.adopt())
         self.give_back_lent()
         behind = doubts.failures(error, self.links)
-        settling.warn_of_strangers(behind)
+        settling.warn_of_foreign_connections(behind)
         return behind
 
     def _settle(
@@ -121,27 +125,29 @@ class ThreadConnections:
     ) -> None:
         from daemonkit.connections import settling
 
-        if not settling.was_dropped(link, wrapper, error, behind):
+        if not settling.drop_if_unhealthy(link, wrapper, error, behind):
             self._clean(link, wrapper)
-        link.settled()
+        link.update_needs_check()
 
     def _drop_unknown(self, link: Link, wrapper: Wrapper, error: Exception) -> None:
         """Drop a connection that cannot even be looked at, and let the others have their turn."""
         from daemonkit.connections import settling
 
-        if not link.callers:
+        if not link.belongs_to_caller:
             settling.drop_unknown(link, wrapper, error)
 
     def distrust(self) -> None:
-        """Have every connection validated before its next query, in the middle of a unit."""
+        """In the middle of a unit of work: have each connection validated before its next query."""
         for link in self.links:
             wrapper = link.wrapper()
             if wrapper is not None and not link.is_in_transaction(wrapper):
                 wrapper.health_check_enabled, wrapper.health_check_done = True, False
 
     def adopt(self) -> list[Link]:
-        """Link every open connection of this thread's ``connections`` that has no link yet; return
-        the new links. What was sent on them is not known."""
+        """Make a link for each open connection of this thread that has none; return the new links.
+
+        What was sent on these connections is unknown.
+        """
         found = [
             self._link(wrapper)
             for wrapper in connections.all(initialized_only=True)
@@ -160,10 +166,10 @@ class ThreadConnections:
             wrapper.close()
 
     def connected(self, wrapper: Wrapper) -> None:
-        """Hear that a wrapper has connected.
+        """Called when a wrapper has connected.
 
-        It is cared for if it is ``connections[alias]`` now, and then until it is closed. Another
-        one is its maker's own: it may hold a lock or LISTEN, so no unit of work touches it.
+        It gets a link if it is ``connections[alias]`` now. No unit of work touches any other
+        wrapper: the code that made it may hold a lock or LISTEN on it.
         """
         self.lent = None
         for link in self.links:
@@ -172,13 +178,13 @@ class ThreadConnections:
                 return
         is_djangos = any(wrapper is each for each in connections.all(initialized_only=True))
         if not is_djangos:
-            self.mind_socket(wrapper.connection)
+            self.register_socket(wrapper.connection)
         elif self._is_new(wrapper):
             self._link(wrapper)
 
     def _is_new(self, wrapper: Wrapper) -> bool:
         if wrapper._thread_ident != threading.get_ident():
-            return False  # lent by another thread, which cleans it
+            return False  # shared by another thread, which cleans it
         return not any(link.wrapper() is wrapper for link in self.links)
 
     def _link(self, wrapper: Wrapper) -> Link:
@@ -187,23 +193,24 @@ class ThreadConnections:
         self.links.append(link := Link(wrapper, self))
         return link
 
-    def mind_socket(self, raw: Any) -> None:
-        """Have ``cut()`` reach a driver's connection that no link stands for."""
+    def register_socket(self, raw: Any) -> None:
+        """Let ``cut()`` also cut a driver's connection that has no link."""
         descriptor, inode = descriptor_of(raw)
         if descriptor is not None:
             alive = [each for each in self._sockets if each[0]() is not None]
             self._sockets = [*alive, (weakref.ref(raw), descriptor, inode)]
 
     def close_at_end(self) -> None:
-        """Close what the thread leaves open, which would stay on the server until the garbage
-        collector came by. A wrapper that was lent to another thread is left to that one."""
+        """Close the connections that the ending thread has left open. Otherwise they would stay
+        open until the garbage collector runs. A wrapper that is shared with other threads is kept.
+        """
         for link in self.links:
             wrapper = link.wrapper()
             if wrapper is not None and not wrapper.allow_thread_sharing:
                 close(link)
 
     def cut(self, *, for_good: bool) -> None:
-        """Cut all sessions of this thread from outside. Any thread may call this."""
+        """Cut all sessions of this thread. Any thread may call this."""
         for link in list(self.links):
             link.refuse() if for_good else link.raw.cut()
         for _, descriptor, inode in self._sockets:
@@ -213,14 +220,14 @@ class ThreadConnections:
         """Drop all connections, but those of a caller's transaction."""
         self.give_back_lent()
         for link in self.links:
-            if not link.callers:
+            if not link.belongs_to_caller:
                 link.drop()
 
     def is_test_due(self, raw: Any) -> bool:
         """Whether to test what a pool has lent: in a unit of work. A cut reaches the test, too."""
         if not self.in_unit:
             return False
-        self.mind_socket(raw)
+        self.register_socket(raw)
         refusals.check()
         return True
 
@@ -233,15 +240,15 @@ class ThreadConnections:
             self.lent = None
 
     def _clean(self, link: Link, wrapper: Wrapper) -> None:
-        """Django's ``close_if_unusable_or_obsolete``, which may itself raise on a dead handle."""
+        """Call Django's ``close_if_unusable_or_obsolete()``, which may raise on a dead handle."""
         if wrapper.connection is None:
             return
-        if self.keeps and wrapper.settings_dict["CONN_MAX_AGE"] == 0:
+        if self.keeps_between_units and wrapper.settings_dict["CONN_MAX_AGE"] == 0:
             wrapper.close_at = None
         try:
             wrapper.close_if_unusable_or_obsolete()
             if link.raw.is_pooled and not link.raw.answered_lately():
-                wrapper.close()  # the pool validates a connection when it hands it out, not Django
+                wrapper.close()  # the pool, not Django, validates a connection: when it lends it
         except Exception:
             link.drop()
         except BaseException:  # a signal handler raised in the middle of it
@@ -269,7 +276,7 @@ def this_thread() -> ThreadConnections:
 
 
 def others(threads: set[int]) -> list[ThreadConnections]:
-    """What other threads (``threading.get_ident()``) hold."""
+    """The connections of other threads (``threading.get_ident()``)."""
     found = (_threads.get(thread) for thread in threads)
     return [thread for thread in found if thread is not None]
 
@@ -286,7 +293,7 @@ def is_in_unit(ident: int) -> bool:
 
 
 def install() -> None:
-    """Hear of every connection that is made. Called by ``AppConfig.ready()``; twice is once."""
+    """Observe every new connection. Called by ``AppConfig.ready()``. A second call does nothing."""
     connection_created.connect(_on_connection_created, dispatch_uid="daemonkit.connections.units")
     callproc.install()
 
@@ -304,7 +311,7 @@ def _on_connection_created(connection: Wrapper, **_: Any) -> None:
     thread = this_thread()
     thread.connected(connection)
     try:
-        refusals.check()  # asked last: a link that stands is cut, too
+        refusals.check()  # after the link is made, so that a concurrent cut() finds it
     except OperationalError:
         thread.drop(connection)
         raise

@@ -1,4 +1,4 @@
-"""The end of a thread. Its connections are of no use to anybody then."""
+"""Call a function at the end of a thread."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 
 class AtThreadEnd:
-    """Calls a function when the thread that made this ends.
+    """Calls a function when the thread that made this object ends.
 
-    Keep it in thread-local storage, and nowhere else: a thread clears its own storage at its end.
-    A forked child also clears that of the threads which it does not have. There nothing is called,
-    and neither while the interpreter shuts down.
+    Keep it only in thread-local storage, which a thread clears at its end. A forked child also
+    clears the storage of its parent's other threads. The function is not called then, nor while the
+    interpreter shuts down.
     """
 
     def __init__(self, call: Callable[[], None]) -> None:

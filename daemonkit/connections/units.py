@@ -1,7 +1,7 @@
-"""Connection hygiene: each unit of work starts and ends with healthy database connections.
+"""Each unit of work starts and ends with healthy database connections.
 
-Django does this around web requests, with ``close_old_connections``, and nowhere else.
-``fresh_connections`` is the same, made safe to nest and to use inside a caller's transaction.
+Django ensures this only around web requests, with ``close_old_connections()``.
+``fresh_connections`` does the same anywhere. It may be nested, and used inside a transaction.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ Work = TypeVar("Work", bound=Callable[..., Any])
 
 
 class FreshConnections(Block):
-    """A unit of work: a ``with`` block, a decorated function or class, with healthy connections.
+    """A unit of work with healthy connections: a ``with`` block, a decorated function or class.
 
-    Before and after the outermost one of a thread, each connection is cleaned by Django's own
-    rules. One that is kept is validated before its first query, whatever CONN_HEALTH_CHECKS says.
-    One that the unit left in doubt (it ended in a ``django.db.Error``, or left a transaction open)
-    is dropped. A connection whose transaction was opened outside is the caller's, and is never
-    touched. Nothing is ever run a second time.
+    Before and after a thread's outermost unit of work, connections are closed by Django's own
+    rules. A connection that is kept is validated before its first query, whatever
+    CONN_HEALTH_CHECKS says. It is dropped if the unit ended in a ``django.db.Error`` or left a
+    transaction open. If a transaction was open before the unit began, the connection belongs to the
+    caller and is never touched. No work is ever run a second time.
     """
 
     async def __aenter__(self) -> None:
@@ -42,11 +42,11 @@ class FreshConnections(Block):
         await leave_coroutine(error)
 
     def __call__(self, work: Work) -> Work:
-        """Make every call of a function or a coroutine function a unit of work, or every call of a
-        public method that a class itself defines.
+        """Make each call of a function or coroutine function a unit of work. For a class, each call
+        of a public method that the class itself defines.
 
-        Raises ``TypeError``, with the mend, for what cannot be one: a generator, a property, an
-        instance, a class without public methods.
+        Raises ``TypeError`` for anything else: a generator, a property, an instance, a class
+        without public methods. The message says what to do instead.
         """
         if isinstance(work, type):
             return cast(Work, _decorate_methods(work, self))
@@ -55,11 +55,12 @@ class FreshConnections(Block):
         return cast(Work, _decorate_function(work, self))
 
     def between(self, started: Signal, finished: Signal) -> Callable[[], None]:
-        """Make a unit of work of the time between two Django signals, on each thread, as Django
-        does it between ``request_started`` and ``request_finished``.
+        """Make the time between two Django signals a unit of work, on each thread, as Django does
+        with ``request_started`` and ``request_finished``.
 
-        A second ``started`` on a thread ends the first unit of work; a ``finished`` without one is
-        nothing. Returns a function that undoes it. Raises ``TypeError`` for what is no signal.
+        A second ``started`` on a thread ends the first unit of work. A ``finished`` without a
+        ``started`` is ignored. Returns a function that disconnects the signals. Raises
+        ``TypeError`` for an argument that is not a signal.
         """
         for signal in (started, finished):
             if not isinstance(signal, Signal):

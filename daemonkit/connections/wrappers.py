@@ -1,4 +1,4 @@
-"""What we ask of Django's database wrappers, and how we reset one."""
+"""Questions to Django's database wrappers, and how to reset one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 from typing import Any, TypeAlias
 
 Wrapper: TypeAlias = Any
-"""A ``BaseDatabaseWrapper``. Django's type stubs know only half of it."""
+"""A ``BaseDatabaseWrapper``. Django's type stubs declare only half of its attributes."""
 
 
 def is_in_memory(wrapper: Wrapper) -> bool:
@@ -22,7 +22,8 @@ def is_in_transaction(wrapper: Wrapper) -> bool:
 
 
 def roll_back_in_memory(wrapper: Wrapper) -> None:
-    """Drop what is open in a database that would be lost with its connection. Never raises."""
+    """Roll back an open transaction of a database in memory, whose connection must stay open. Never
+    raises."""
     reset(wrapper)
     with contextlib.suppress(Exception):
         wrapper.connection.rollback()
@@ -30,8 +31,9 @@ def roll_back_in_memory(wrapper: Wrapper) -> None:
 
 
 def reset(wrapper: Wrapper) -> None:
-    """Reset what ``connect()`` resets, and what it does not: a wrapper whose ``atomic()`` block was
-    entered and never left refuses every later connection, and runs its old ``on_commit``."""
+    """Reset a wrapper's state, including what ``connect()`` does not reset: after an ``atomic()``
+    block that was never left, it would refuse to connect and would run the old ``on_commit``
+    functions."""
     wrapper.in_atomic_block = False
     wrapper.savepoint_ids = []
     wrapper.atomic_blocks = []

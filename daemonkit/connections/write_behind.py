@@ -1,4 +1,4 @@
-"""A write-behind queue: entries gather for a moment and are written together, by a thread."""
+"""A write-behind queue: a thread collects entries for a moment and writes them together."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import Generic, TypeVar
 Entry = TypeVar("Entry")
 
 GATHER_SECONDS = 0.25
-"""Entries gather for so long before they are written."""
+"""How long entries are collected before they are written."""
 
 BATCH_SIZE = 500
-"""Entries of one transaction."""
+"""The most entries that are written in one transaction."""
 
 MAX_ENTRIES = 20_000
-"""Entries that are kept while they cannot be written. Beyond that the oldest are lost."""
+"""The most entries that are kept while they cannot be written. Beyond it the oldest are lost."""
 
 LAST_RETRY_SECONDS = 0.1
-"""From one try to the next while the queue is being closed."""
+"""The pause between two attempts while the queue is being closed."""
 
 
 class WriteBehind(Generic[Entry]):
     """Takes entries from any thread and writes them a moment later.
 
-    ``write`` gets the oldest entries, at most ``BATCH_SIZE``. While it raises they are kept and
-    tried again after ``pause(failures)`` seconds. ``on_written`` is called after each batch,
-    ``on_failure`` with the error and the number of entries lost so far, both on the queue's thread.
-    ``is_temporary`` says whether to try again while the queue is being closed.
+    ``write`` gets the oldest entries, at most ``BATCH_SIZE``. If it raises, they are kept and
+    written again after ``pause(failures)`` seconds. ``on_written`` is called after each batch,
+    ``on_failure`` with the error and the number of entries lost so far. Both are called on the
+    queue's thread. ``is_temporary`` decides whether to retry while the queue is being closed.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class WriteBehind(Generic[Entry]):
         self._thread: threading.Thread | None = None
 
     def put(self, entry: Entry) -> None:
-        """Have an entry written. Returns at once."""
+        """Queue an entry. Returns at once."""
         with self._changed:
             self._entries.append(entry)
             self._drop_oldest()
@@ -68,18 +68,18 @@ class WriteBehind(Generic[Entry]):
                 self._changed.notify()
 
     def pending(self) -> list[Entry]:
-        """What is not written yet, the oldest first."""
+        """The entries that are not written yet, the oldest first."""
         with self._changed:
             return [*self._batch, *self._entries]
 
     def hurry(self) -> None:
-        """Write at once from now on: the process may end at any moment."""
+        """Write entries without delay from now on, because the process may end at any moment."""
         self._hurry.set()
 
     def close(self, within: float) -> int:
-        """Write what is left, in at most so many seconds. Return how many entries are not written.
+        """Write the remaining entries, in at most ``within`` seconds. Return how many are left.
 
-        Nothing can be put any more.
+        Do not call ``put()`` after this.
         """
         with self._changed:
             self._give_up_at = time.monotonic() + within
@@ -106,7 +106,7 @@ class WriteBehind(Generic[Entry]):
                     return
 
     def _wait_for_entries(self) -> bool:
-        """False when the queue is closed and has nothing left to write, or no time for it."""
+        """Wait. False if the queue is closed and has no entries left, or no time to write them."""
         with self._changed:
             self._is_idle = True
             self._changed.wait_for(lambda: self._entries or self._is_closing)

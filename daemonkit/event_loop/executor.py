@@ -1,4 +1,4 @@
-"""Sync work that coroutines hand over, done on the thread that waits for them."""
+"""An executor that runs the sync work of coroutines on the thread that waits for them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Result = TypeVar("Result")
 
 
 class ServingExecutor(Executor):
-    """Does what is submitted on one thread, whenever that thread serves.
+    """Runs submitted work on one thread, while that thread calls ``serve_until()``.
 
-    ``thread`` is its ``threading.get_ident()``. ``notify`` is called after a submission while the
-    thread does not serve: it may be waiting for something else. What is submitted after ``close()``
-    goes to the ``successor``.
+    ``thread`` is the thread's ``threading.get_ident()``. ``notify`` is called if work is submitted
+    while the thread is not serving, since it may be waiting for something else. Work that is
+    submitted after ``close()`` goes to the ``successor``.
     """
 
     def __init__(
@@ -40,8 +40,11 @@ class ServingExecutor(Executor):
         *args: Parameters.args,
         **kwargs: Parameters.kwargs,
     ) -> Future[Result]:
-        """Have the thread do the work. From any other thread. Raises ``RuntimeError`` on the thread
-        itself, which would wait for itself, and when nobody serves any more."""
+        """Queue ``work`` for the thread. Call it from any other thread.
+
+        Raises ``RuntimeError`` on the thread itself, which would wait for itself, and when the
+        executor is closed and has no successor.
+        """
         item = _Item(work, args, kwargs)
         self._put(item)
         return item.future
@@ -71,8 +74,10 @@ class ServingExecutor(Executor):
         return not self._items.empty()
 
     def serve_until(self, is_over: Callable[[], bool], seconds: float = math.inf) -> bool:
-        """Do what is submitted until something is over, which ``wake()`` must follow. False when
-        so many seconds have passed before it."""
+        """Run submitted work until ``is_over()``. Call ``wake()`` when that has become true.
+
+        Returns False if ``seconds`` have passed before.
+        """
         outer, self._is_serving = self._is_serving, True
         try:
             return self._serve_until(is_over, time.monotonic() + seconds)
@@ -90,21 +95,21 @@ class ServingExecutor(Executor):
                 return is_over()
             if item is not None:
                 item.run()
-            del item  # a thread that waits must keep nothing alive
+            del item  # an idle thread must not keep it alive
         return True
 
     def serve_what_waits(self) -> None:
-        """Do what has been submitted by now."""
+        """Run the work that has been submitted until now."""
         for _ in range(self._items.qsize()):
             if (item := self._items.get()) is not None:
                 item.run()
 
     def wake(self) -> None:
-        """Have ``serve_until()`` ask again whether it is over. From any thread."""
+        """Make ``serve_until()`` call ``is_over()`` again. Any thread may call this."""
         self._items.put(None)
 
     def close(self) -> None:
-        """Serve no more. What still waits goes to the successor, or is cancelled."""
+        """Stop serving. Pending work goes to the successor, or is cancelled."""
         with self._lock:
             self._is_closed = True
         while self.has_work:
@@ -133,6 +138,6 @@ class _Item:
             result = self._work(*self._args, **self._kwargs)
         except BaseException as error:
             self.future.set_exception(error)
-            del self  # the error's traceback would keep it, and it the error
+            del self  # breaks a cycle: the error's traceback refers to it, and it to the error
         else:
             self.future.set_result(result)

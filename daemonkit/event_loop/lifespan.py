@@ -1,4 +1,4 @@
-"""An async context manager that is held open for a life."""
+"""An async context manager that stays open for a daemon's life."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from daemonkit.event_loop.loop import EventLoop
 
 
 class HeldOpen:
-    """An async context manager as a sync one, entered and left in one task of the event loop: a
-    ``TaskGroup`` or a time limit in it is bound to the task that entered it.
+    """A sync context manager that holds an async one open in a task of the event loop.
 
-    If it ends before it is left, as a ``TaskGroup`` does when one of its tasks fails, the life is
-    told to stop, and its error is raised when it is left.
+    The async one is entered and left in the same task, as a ``TaskGroup`` or a time limit requires.
+    If it ends early, as a ``TaskGroup`` does when one of its tasks fails, the daemon is asked to
+    stop, and the error is raised by ``__exit__()``.
     """
 
     def __init__(self, manager: AbstractAsyncContextManager[Any], loop: EventLoop) -> None:
@@ -47,7 +47,7 @@ class HeldOpen:
             raise
         finally:
             self._error = None
-        return error is not None  # it was raised inside, and has not come out
+        return error is not None  # the async manager has suppressed it
 
     async def _hold(self) -> None:
         async with self._manager:

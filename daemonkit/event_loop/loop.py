@@ -1,8 +1,8 @@
-"""One event loop for a life, on a thread of its own.
+"""One event loop for a daemon's life, on its own thread.
 
-Whoever has something awaited waits on its own thread, and meanwhile does there what the coroutine
-hands over by ``sync_to_async``, as under ``async_to_sync``. So the ORM stays on that thread, with
-its connections and its transactions, while tasks live on from one tick to the next.
+A thread that runs a coroutine waits for it, and meanwhile runs the work that the coroutine submits
+by ``sync_to_async()``, as under ``async_to_sync()``. So queries run on that thread, with its
+connections and transactions, while asyncio tasks go on from one tick to the next.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from daemonkit.process.stopping import Stop
 
 LEAVING_TIME = 1.0
-"""Seconds for the loop's thread to end when all tasks have ended."""
+"""Seconds to wait for the loop's thread after all tasks have ended."""
 
 
 logger = logging.getLogger("daemonkit")
@@ -50,8 +50,8 @@ class Host(Protocol):
 class EventLoop:
     """The event loop of one life.
 
-    Tasks that live on between ticks have their sync work done by the life's home thread:
-    ``nudge()`` ends its wait, so that it comes to ``serve_tasks()``.
+    The sync work of tasks that run between ticks is done by the life's home thread: ``nudge()``
+    ends its wait, and it calls ``serve_tasks()``.
     """
 
     def __init__(self, life: Host) -> None:
@@ -60,15 +60,15 @@ class EventLoop:
         self._home = ServingExecutor(home, life.nudge)
         self._raised: BaseException | None = None
         self._running: dict[int, AsyncWork] = {}
-        """By the thread that waits for it."""
+        """The work that each thread waits for."""
         self._unfinished: set[AsyncWork] = set()
         self._left = ["the event loop"]
         self._loop = asyncio.new_event_loop()
-        # Where asgiref looks for the thread of a task that no tick and no job has started.
+        # Here asgiref finds the executor of a task that was started by no tick and no job.
         AsyncToSync.loop_thread_executors[self._loop] = self._home  # type: ignore[assignment]
         self._thread = threading.Thread(target=self._run, name="daemonkit-event-loop", daemon=True)
         self._thread.start()
-        # Sync code of the home thread that calls async_to_sync() finds this loop from now on.
+        # After this, async_to_sync() on the home thread finds this loop.
         if threading.get_ident() == home:
             self.run(sync_to_async(_nothing)())
         else:
@@ -88,8 +88,10 @@ class EventLoop:
     # Waiting for coroutines
 
     def run(self, awaitable: Awaitable[Any]) -> Any:
-        """Have the loop await it, and do on this thread what it hands over. Its result, or what it
-        raises. What was cancelled by ``cancel()`` raises ``TimeoutError``."""
+        """Run an awaitable on the loop, and its sync work on this thread. Return its result.
+
+        Raises what the awaitable raises, and ``TimeoutError`` if ``cancel()`` has cancelled it.
+        """
         thread = threading.get_ident()
         outer = self._running.get(thread)
         executor = self._home
@@ -114,8 +116,11 @@ class EventLoop:
         executor: ServingExecutor | None = None,
         on_done: Callable[[], None] = lambda: None,
     ) -> AsyncWork:
-        """Have the loop await it, and go on at once. Its sync work waits for the home thread, or
-        for the executor's. ``on_done`` is called on the loop's thread."""
+        """Start an awaitable on the loop, without waiting for it.
+
+        Its sync work is done by ``executor``, by default the home thread's. ``on_done`` is called
+        on the loop's thread.
+        """
 
         def ended(work: AsyncWork) -> None:
             self._unfinished.discard(work)
@@ -127,20 +132,20 @@ class EventLoop:
         return work
 
     def serve_until(self, is_over: Callable[[], bool]) -> None:
-        """On the home thread: do what tasks hand over until something is over."""
+        """On the home thread: run the sync work of tasks until ``is_over()``."""
         self._home.serve_until(is_over)
 
     def wake(self) -> None:
-        """Have ``serve_until()`` ask again. From any thread."""
+        """Make ``serve_until()`` call ``is_over()`` again. Any thread may call this."""
         self._home.wake()
 
     def call(self, function: Callable[[], object]) -> None:
-        """Call a function on the loop's thread. From any thread."""
+        """Call a function on the loop's thread. Any thread may call this."""
         with contextlib.suppress(RuntimeError):  # it is closed
             self._loop.call_soon_threadsafe(function)
 
     def end_life(self, reason: str) -> None:
-        """End the life, as if a signal had asked for it. From any thread."""
+        """Stop the daemon, as a signal would. Any thread may call this."""
         self._life.ask_to_stop(reason)
 
     def refuse(self, what: str, instead: str) -> None:
@@ -149,8 +154,8 @@ class EventLoop:
             raise RuntimeError(f"{what}() would block the event loop: write {instead}")
 
     def serve_tasks(self) -> None:
-        """On the home thread, between ticks: do what tasks have handed over by now, as one unit of
-        work."""
+        """On the home thread, between ticks: run the sync work that tasks have submitted, as one
+        unit of work."""
         if self._home.has_work:
             with fresh_connections:
                 self._home.serve_what_waits()
@@ -159,7 +164,7 @@ class EventLoop:
     # From the watcher's thread
 
     def cancel(self, thread: int) -> bool:
-        """Cancel what a thread has awaited; False if it is at something else."""
+        """Cancel the work that a thread waits for. False if it waits for none."""
         work = self._running.get(thread)
         if work is None or work.is_done:
             return False
@@ -167,12 +172,12 @@ class EventLoop:
         return True
 
     def cancel_all(self) -> None:
-        """Cancel all that ticks, jobs and ``lifespan`` have begun."""
+        """Cancel all unfinished work of ticks, jobs and ``lifespan()``."""
         for work in list(self._unfinished):
             work.cancel()
 
     def stack(self, thread: int) -> str:
-        """Where the task stands that a thread waits for; "" if it is at something else."""
+        """The stack of the task that a thread waits for; "" if it waits for none."""
         work = self._running.get(thread)
         if work is None:
             return ""
@@ -181,8 +186,10 @@ class EventLoop:
     # The end
 
     def close(self) -> None:
-        """Cancel all tasks, and end the loop, within ``stop_timeout``. On the home thread. Raises
-        what a task has raised to end the process."""
+        """Cancel all tasks and end the loop, within ``stop_timeout``. Call it on the home thread.
+
+        Raises the ``SystemExit`` or ``KeyboardInterrupt`` that a task has raised.
+        """
         seconds = self._life.stop_timeout
         ending = self.start(self._end_all(seconds))
         self._home.serve_until(lambda: ending.is_done, seconds)

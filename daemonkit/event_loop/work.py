@@ -1,4 +1,4 @@
-"""One awaitable on the event loop: started, cancelled and looked at from other threads."""
+"""One awaitable on the event loop, which other threads start, cancel and inspect."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from daemonkit.event_loop.executor import ServingExecutor
 
 
 class AsyncWork:
-    """An awaitable, and what became of it. Its sync work is done by ``serving``."""
+    """An awaitable, and its result or error. Its sync work is done by ``serving``."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class AsyncWork:
     # On other threads
 
     def outcome(self) -> Any:
-        """Its result, or what it raised, when it is done. To be asked once."""
+        """Return the result or raise the error. Call it once, when the work is done."""
         result, self._result = self._result, None
         error, self._error = self._error, None
         if error is None:
@@ -74,10 +74,10 @@ class AsyncWork:
                 raise TimeoutError("was cancelled: its time limit has passed") from error
             raise error
         finally:
-            del error  # its traceback has this frame
+            del error  # breaks a cycle: its traceback refers to this frame
 
     def cancel(self) -> None:
-        """Cancel its task, which may still clean up."""
+        """Cancel the task. It may still clean up."""
         self._is_cancelled = True
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._cancel)
@@ -87,8 +87,8 @@ class AsyncWork:
             self._task.cancel()
 
     def stack(self, loops_thread: int | None) -> str:
-        """Where it stands, as in a traceback. While the loop runs its code, that is where the
-        loop's thread is."""
+        """The task's stack, as in a traceback. While the task is running, it is the stack of the
+        loop's thread."""
         task = self._task
         frames = _frames_of(task.get_coro()) if task is not None else []
         if not frames:
@@ -98,16 +98,16 @@ class AsyncWork:
 
 
 def _move_context_here(context: contextvars.Context, serving: ServingExecutor) -> None:
-    """Have this task see the caller's context, and asgiref find the caller's thread from it."""
+    """Copy the caller's context into this task, and let asgiref find the caller's thread in it."""
     sync._restore_context(context)
-    AsyncToSync.executors.current = None  # that of an outer async_to_sync(), which would come first
+    AsyncToSync.executors.current = None  # that of an outer async_to_sync() would take precedence
     sensitive = ThreadSensitiveContext()
     SyncToAsync.context_to_thread_executor[sensitive] = serving
     SyncToAsync.thread_sensitive_context.set(sensitive)
 
 
 def _frames_of(awaited: Any) -> list[FrameType]:
-    """The frames of a coroutine that waits, and of those that it awaits; none if it is running."""
+    """The frames of a waiting coroutine and of those that it awaits; none if it is running."""
     frames: list[FrameType] = []
     while awaited is not None:
         for kind in ("cr", "gi", "ag"):
@@ -125,7 +125,7 @@ def _frames_of(awaited: Any) -> list[FrameType]:
 
 
 def stack_of_served_work(thread: int) -> str:
-    """Where a thread stands in sync work that a task has handed over; "" if it only waits."""
+    """A thread's stack in the sync work that a task has submitted; "" if there is none."""
     frame = sys._current_frames().get(thread)
     stack = traceback.extract_stack(frame) if frame is not None else []
     served = [number for number, step in enumerate(stack) if step.filename == executor.__file__]

@@ -1,4 +1,4 @@
-"""For a project's own tests of its daemons. docs/testing.md shows how they are used."""
+"""Tools for a project's tests of its daemons. docs/testing.md shows how to use them."""
 
 from daemonkit.testing.clock import FakeClock
 from daemonkit.testing.freezing import frozen_server

@@ -9,10 +9,10 @@ from daemonkit.clock import Clock, Moment
 
 
 class FakeClock(Clock):
-    """A clock that stands still until somebody waits; then the time has passed at once.
+    """A clock that stands still until the daemon waits. A wait moves it forward and ends at once.
 
     ``call_command("report", max_ticks=3, clock=FakeClock())`` runs three days of a daily daemon in
-    no time. ``wall`` is where the wall clock begins: an aware datetime, or seconds since 1970.
+    no time. ``wall`` is the start of the wall clock: an aware datetime, or seconds since 1970.
     ``step(seconds)`` sets the wall clock, as an administrator or NTP would. Raises ``ValueError``
     for a datetime without a time zone.
     """
@@ -32,7 +32,7 @@ class FakeClock(Clock):
         self.advance(seconds)
 
     def at_rest(self, rest: Callable[[], None]) -> None:
-        rest()  # jobs take no time, unless they say so
+        rest()  # on this clock jobs take no time
 
     def advance(self, seconds: float) -> None:
         """Let time pass, on both clocks."""
@@ -40,12 +40,12 @@ class FakeClock(Clock):
         self._wall += seconds
 
     def step(self, seconds: float) -> None:
-        """Set the wall clock forward, or back."""
+        """Set the wall clock forward, or back if ``seconds`` is negative."""
         self._wall += seconds
 
 
 def seconds_since_1970(wall: datetime | float) -> float:
-    """What ``time.time()`` says at an aware datetime. Raises ``ValueError`` for a naive one."""
+    """An aware datetime as ``time.time()`` returns it. Raises ``ValueError`` for a naive one."""
     if not isinstance(wall, datetime):
         return float(wall)
     if wall.tzinfo is None:

@@ -21,10 +21,10 @@ _LISTENING = "0A"  # the state in /proc/net/tcp
 def frozen_server(using: str = "default", *, most_seconds: float = 60.0) -> Iterator[int]:
     """Stop the processes of the server of an alias while the block runs: a context manager.
 
-    The kernel goes on to accept connections and data, and nobody answers. The server must run on
-    this machine, and this process must have the right to signal it. After ``most_seconds`` it goes
-    on in any case. Returns the server's pid. Raises ``RuntimeError``, in one sentence, where there
-    is no such server.
+    The kernel still accepts connections and data, but the server does not answer. The server must
+    run on this machine, and this process must have the right to signal it. After ``most_seconds``
+    it is resumed in any case. Yields the server's pid. Raises ``RuntimeError`` if there is no such
+    server.
     """
     pid = server_pid(using)
     thaw = threading.Timer(most_seconds, _signal, (pid, signal.SIGCONT))
@@ -42,8 +42,7 @@ def frozen_server(using: str = "default", *, most_seconds: float = 60.0) -> Iter
 
 
 def server_pid(using: str = "default") -> int:
-    """The process that listens for the database of an alias. Raises ``RuntimeError`` if it is none
-    of this machine's."""
+    """The pid of the server of an alias. Raises ``RuntimeError`` if it is not on this machine."""
     wrapper = private_wrapper(using, 10, "daemonkit-testing")
     if wrapper.vendor == "sqlite":
         raise RuntimeError("SQLite has no server that could be frozen")
@@ -77,7 +76,7 @@ def _listening_inode(port: int) -> str:
 
 
 def _owner_of(inode: str) -> int:
-    """The first process that holds this socket; the parent comes before its children."""
+    """The process with the lowest pid that has this socket open: the parent, not a child."""
     if not inode:
         return 0
     pids = sorted(int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
@@ -90,7 +89,7 @@ def _owner_of(inode: str) -> int:
 
 
 def _signal(pid: int, signum: int) -> None:
-    """Signal a process, and then its children: it starts no others meanwhile."""
+    """Signal a process, and then its children: once stopped, it cannot start more of them."""
     os.kill(pid, signum)
     for child in [*_children_of(pid), *_children_of(pid)]:  # SIGSTOP takes a moment to arrive
         with contextlib.suppress(ProcessLookupError):

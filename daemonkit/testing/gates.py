@@ -1,8 +1,8 @@
-"""Gates: points inside a daemon at which a test lets it wait, so that no test relies on time.
+"""Gates: points in a daemon's code at which a test can hold it, so that no test relies on time.
 
-A daemon calls ``gate("written")``. A test holds it there, does what it has to do meanwhile, and
-lets it go on. This works for a daemon in the test's own process and for one that the test has
-started: both find the test by a socket whose address is in the environment.
+A daemon calls ``gate("written")``. A test closes the gate, does something while the daemon waits
+there, and opens it. This works for a daemon in the test's own process and for one that the test has
+started: both connect to the test's socket, whose address is in the environment.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ADDRESS = "DAEMONKIT_GATES"
 
 
 def gate(name: str) -> None:
-    """Wait here while a test keeps the gate of this name closed. Without a test it does nothing."""
+    """Wait here while a test keeps the gate ``name`` closed. Outside of a test, do nothing."""
     address = os.environ.get(ADDRESS)
     if not address:
         return
@@ -35,9 +35,9 @@ def gate(name: str) -> None:
 
 
 class Gates:
-    """All gates of a test, open until it closes them. A context manager.
+    """All gates of a test, which are open until the test closes them. A context manager.
 
-    ``gates.close("written")`` closes one and returns it. When the block ends, all open.
+    ``gates.close("written")`` closes one and returns it. At the end of the block all are opened.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class Gates:
             return self._gates.setdefault(name, Gate(name, self._changed))
 
     def close(self, name: str) -> Gate:
-        """Close a gate: whoever comes to it waits."""
+        """Close a gate: daemons that reach it wait."""
         found = self[name]
         found.close()
         return found
@@ -90,39 +90,39 @@ class Gates:
 
 
 class Gate:
-    """One gate. Waiting for a daemon raises ``AssertionError`` after ``within`` seconds."""
+    """One gate. Its waiting methods raise ``AssertionError`` after ``within`` seconds."""
 
     def __init__(self, name: str, changed: threading.Condition) -> None:
         self.name = name
         self.arrivals = 0
-        """How often a daemon has come to this gate."""
+        """How often a daemon has reached this gate."""
         self._changed = changed
         self._is_closed = False
         self._held: list[socket.socket] = []
 
     def close(self) -> None:
-        """Have all that come from now on wait."""
+        """Make all daemons that reach the gate from now on wait."""
         with self._changed:
             self._is_closed = True
 
     def open(self) -> None:
-        """Let go on whoever waits, and whoever comes later."""
+        """Release the waiting daemons. Later ones do not wait."""
         with self._changed:
             self._is_closed = False
             held, self._held = self._held, []
         for client in held:
-            _let_go_on(client)
+            _release(client)
 
     def let_one_through(self, within: float = 30.0) -> None:
-        """Wait until a daemon stands at the gate, and let the first of them go on."""
+        """Wait until a daemon waits at the gate, and release the first one."""
         with self._changed:
-            if not self._changed.wait_for(self._drop_the_dead, within):
+            if not self._changed.wait_for(self._drop_killed, within):
                 raise AssertionError(f"not within {within:g} s: a daemon at the gate {self.name!r}")
             client = self._held.pop(0)
-        _let_go_on(client)
+        _release(client)
 
     def wait_for(self, arrivals: int = 1, within: float = 30.0) -> None:
-        """Wait until a daemon has come to the gate so many times since the test began."""
+        """Wait until daemons have reached the gate ``arrivals`` times since the test began."""
         with self._changed:
             if not self._changed.wait_for(lambda: self.arrivals >= arrivals, within):
                 raise AssertionError(
@@ -131,7 +131,7 @@ class Gate:
                 )
 
     def receive(self, client: socket.socket) -> None:
-        """A daemon has come to this gate."""
+        """Called when a daemon has reached this gate."""
         with self._changed:
             self.arrivals += 1
             if self._is_closed:
@@ -139,10 +139,10 @@ class Gate:
             self._changed.notify_all()
             is_held = self._is_closed
         if not is_held:
-            _let_go_on(client)
+            _release(client)
 
-    def _drop_the_dead(self) -> bool:
-        """Forget daemons that were killed while they waited; return whether others wait."""
+    def _drop_killed(self) -> bool:
+        """Remove daemons that were killed while they waited. Return whether others are waiting."""
         for client in [client for client in self._held if _is_gone(client)]:
             self._held.remove(client)
             client.close()
@@ -156,6 +156,6 @@ def _is_gone(client: socket.socket) -> bool:
         return False
 
 
-def _let_go_on(client: socket.socket) -> None:
+def _release(client: socket.socket) -> None:
     with contextlib.suppress(OSError), client:  # the daemon may have been killed
         client.sendall(b".")

@@ -1,4 +1,4 @@
-"""Standing between Django and a driver: every query and every COMMIT of an alias passes through."""
+"""Intercept every query and every COMMIT of an alias, between Django and the driver."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from daemonkit.testing.sessions import wrappers_of
 
 
 class Interceptor(Protocol):
-    """What is asked before each query and COMMIT."""
+    """An object that is called in place of each query and COMMIT."""
 
     def on_query(
         self,
@@ -27,12 +27,12 @@ class Interceptor(Protocol):
         """An execute wrapper, as ``connection.execute_wrapper()`` takes them."""
 
     def on_commit(self, wrapper: Wrapper, commit: Callable[[], None]) -> None:
-        """In the place of a wrapper's ``commit()``."""
+        """Called in place of a wrapper's ``commit()``."""
 
 
 @contextlib.contextmanager
 def intercepting(alias: str, interceptor: Interceptor) -> Iterator[None]:
-    """Have all connections of an alias, and those that are made meanwhile, pass through."""
+    """Intercept all connections of an alias, also those that are opened while the block runs."""
     intercepted: list[Wrapper] = []
 
     def intercept(connection: Wrapper, **_: Any) -> None:
@@ -57,5 +57,5 @@ def intercepting(alias: str, interceptor: Interceptor) -> Iterator[None]:
 
 
 def _is_private(wrapper: Wrapper) -> bool:
-    """Whether it is a session of daemonkit's own, or a copy, which no unit of work uses."""
+    """Whether it is daemonkit's private session, or a copy, which no unit of work uses."""
     return wrapper.settings_dict is not connections.settings[wrapper.alias]

@@ -1,4 +1,4 @@
-"""Losing connections: a block in which sessions are really lost, at a chosen moment."""
+"""A block in which database sessions are really lost, at a chosen moment."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Loss(enum.Enum):
     """The moment at which a session is lost."""
 
     IDLE = "while idle"
-    """At once: whoever asks next finds that the session has ended."""
+    """At once: the next query finds that the session has ended."""
     QUERY = "in a query"
     """While the server works on a statement."""
     COMMIT = "in COMMIT"
@@ -32,7 +32,7 @@ class Loss(enum.Enum):
 
 
 class Losing:
-    """Sessions that are being lost: what ``lost_connections()`` returns."""
+    """The sessions that were lost: what ``lost_connections()`` yields."""
 
     def __init__(
         self, moment: Loss, using: str, *, times: int, after: int, applied: bool | None
@@ -47,7 +47,7 @@ class Losing:
         self._lock = threading.Lock()
 
     def is_time(self) -> bool:
-        """Whether the statement or COMMIT that comes now is to lose its session."""
+        """Count a statement or COMMIT. Return whether it must lose its session."""
         with self._lock:
             self._seen += 1
             if not self.after < self._seen <= self.after + self.times:
@@ -92,13 +92,13 @@ def lost_connections(
 ) -> Iterator[Losing]:
     """Lose sessions of the alias ``using`` while the block runs: a context manager.
 
-    ``Loss.IDLE`` kills, at once, every session that this user has on the database. ``Loss.QUERY``
-    and ``Loss.COMMIT`` kill the session of a statement or COMMIT of this process: the first
-    ``times`` after ``after`` others. ``applied`` says whether the server has carried it out before
-    the session is lost; unless said otherwise, a COMMIT takes effect and a query does not.
+    ``Loss.IDLE`` kills, at once, every session of this user on the database. ``Loss.QUERY`` and
+    ``Loss.COMMIT`` kill the session during a statement or COMMIT of this process: ``after`` of them
+    pass, and the next ``times`` lose their session. ``applied`` says whether the server executes
+    the statement before its session is lost. By default it executes a COMMIT, but not a query.
 
-    MySQL and PostgreSQL kill the session. On SQLite the connection is closed under the driver.
-    Raises ``RuntimeError``, with the mend, in a transaction and for SQLite in memory.
+    MySQL and PostgreSQL kill the session. On SQLite the driver's connection is closed. Raises
+    ``RuntimeError`` in a transaction and for SQLite in memory; the message says what to do instead.
     """
     refuse_in_memory(using)
     _refuse_in_transaction(using)

@@ -1,4 +1,4 @@
-"""systemd's end of the notify socket, held by a test."""
+"""A notify socket that a test reads in place of systemd."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from types import TracebackType
 
 
 class NotifySocket:
-    """A socket like the one that systemd listens on: a context manager.
+    """A socket like the one on which systemd listens: a context manager.
 
-    While the block runs, daemons of this process and those that it starts find the socket in
-    $NOTIFY_SOCKET. ``address`` is a path, or a name in the abstract namespace that begins with "@".
+    While the block runs, $NOTIFY_SOCKET holds its address, for daemons of this process and of
+    processes that it starts. ``address`` is a path, or "@" and a name in the abstract namespace.
     """
 
     def __init__(self, address: str = "") -> None:
@@ -49,11 +49,11 @@ class NotifySocket:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """For a process with an environment of its own."""
+        """The variables for a process that does not inherit this environment."""
         return {"NOTIFY_SOCKET": self.address}
 
     def messages(self) -> list[list[str]]:
-        """Every message until now, each in lines: ``["READY=1", "STATUS=waits"]``."""
+        """Every message until now, each as a list of lines: ``["READY=1", "STATUS=waits"]``."""
         while True:
             try:
                 self.received.append(self._socket.recv(65536).decode().split("\n"))
@@ -69,7 +69,7 @@ class NotifySocket:
         return [line.removeprefix("STATUS=") for line in self.lines() if line.startswith("STATUS=")]
 
     def wait_for(self, beginning: str, within: float = 20.0, *, count: int = 1) -> None:
-        """Wait for the ``count``-th line that begins like this. Raises ``AssertionError`` after
+        """Wait until ``count`` lines start with ``beginning``. Raises ``AssertionError`` after
         ``within`` seconds."""
         deadline = time.monotonic() + within
         while sum(line.startswith(beginning) for line in self.lines()) < count:

@@ -1,4 +1,4 @@
-"""The pytest plugin: what a project's tests find as fixtures once daemonkit is installed."""
+"""The pytest plugin: fixtures for a project's tests, available once daemonkit is installed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # pytest loads this file before Django has its settings
 def daemon() -> Callable[..., DaemonUnderTest]:
     """Return ``daemon(Command or "name", clock=..., **options)``: a daemon on a fake clock.
 
-    Ask for ``db`` or ``transactional_db`` besides, as for any test that uses the database.
+    Also request ``db`` or ``transactional_db``, as in any test that uses the database.
     """
     from daemonkit.testing import DaemonUnderTest
 
@@ -24,7 +24,7 @@ def daemon() -> Callable[..., DaemonUnderTest]:
 
 @pytest.fixture
 def fake_clock() -> FakeClock:
-    """A clock that stands at 1970-01-01 until somebody waits."""
+    """A clock that stands at 1970-01-01 until the daemon waits."""
     from daemonkit.testing import FakeClock
 
     return FakeClock()
@@ -32,7 +32,7 @@ def fake_clock() -> FakeClock:
 
 @pytest.fixture
 def gates() -> Iterator[Gates]:
-    """The gates at which the daemons of this test can be held."""
+    """The gates at which this test can hold its daemons."""
     from daemonkit.testing import Gates
 
     with Gates() as gates:
@@ -41,7 +41,7 @@ def gates() -> Iterator[Gates]:
 
 @pytest.fixture
 def notify_socket() -> Iterator[NotifySocket]:
-    """systemd's end of the notify socket, to which the daemons of this test speak."""
+    """A notify socket that this test reads in place of systemd."""
     from daemonkit.testing import NotifySocket
 
     with NotifySocket() as notify_socket:

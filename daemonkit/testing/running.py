@@ -1,4 +1,4 @@
-"""Running a daemon in a test: in the test's own process, on a clock that the test moves."""
+"""Run a daemon in a test: in the test's own process, on a fake clock."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from daemonkit.iteration import Iteration
 from daemonkit.testing.clock import FakeClock, seconds_since_1970
 
 DaemonName = type[BaseDaemonCommand] | BaseDaemonCommand | str
-"""A daemon's class, the daemon itself, or its name; a dotted path of a function, too."""
+"""A daemon's class, an instance, its name, or the dotted path of a function."""
 
 _DEFAULTS = {"pulse": 3600.0, "leader": False, "skip_checks": True}
-"""Options that are better for a test than what the class says."""
+"""Options that suit a test better than the class's own."""
 
-_SHORTEST = 0.001
-"""Seconds: so much longer than ``until`` a daemon lives, to run what is due at that moment."""
+_EXTRA_SECONDS = 0.001
+"""Seconds for which a daemon runs on after ``until``, to run what is due at exactly that moment."""
 
 
 class SkippedRun(NamedTuple):
-    """A due time of a job that passed without a run, and why."""
+    """A due time at which a job did not run, and the reason."""
 
     job: str
     due: Moment
@@ -36,11 +36,11 @@ class SkippedRun(NamedTuple):
 
 
 class DaemonUnderTest:
-    """A daemon on a fake clock, and all that its ticks and jobs have come to.
+    """A daemon on a fake clock, with the iterations of its ticks and jobs.
 
-    ``clock`` begins now, unless it is given. ``options`` are those of the command line, with
-    ``schedule`` and ``raise_errors`` besides: the error of a tick that fails is raised, unless
-    ``raise_errors=False``.
+    By default ``clock`` starts at the present time. ``options`` are those of the command line, and
+    ``schedule`` and ``raise_errors``: with ``raise_errors=False`` a tick that fails does not raise
+    its error in the test.
     """
 
     def __init__(
@@ -50,23 +50,24 @@ class DaemonUnderTest:
         self.clock = clock or FakeClock(time.time())
         self.options = options
         self.iterations: list[Iteration] = []
-        """What every tick and every run of a job came to, in the order of their ends."""
+        """One for each tick and each run of a job, in the order in which they ended."""
         self.skipped: list[SkippedRun] = []
 
     def run_ticks(self, count: int = 1, **options: Any) -> list[Iteration]:
-        """Run so many ticks, or runs of jobs; what they came to. Raises the error of one that
-        failed."""
+        """Run ``count`` ticks, or runs of jobs, and return their iterations. Raises the error of
+        one that failed."""
         return self._live(max_ticks=count, **options)
 
     def run_due(self, until: datetime | timedelta | float, **options: Any) -> list[Iteration]:
-        """Run all that is due until then, by the wall clock or counted from now; what it came to.
+        """Run everything that is due by ``until``, and return the iterations.
 
-        Raises the error of one that failed, and ``ValueError`` if ``until`` has passed.
+        ``until`` is an aware datetime, or a time from now: a timedelta, or seconds. Raises the
+        error of an iteration that failed, and ``ValueError`` if ``until`` has passed.
         """
         seconds = self._seconds(until)
         if seconds < 0:
             raise ValueError(f"{until} has passed: it is {self.clock.moment().utc}")
-        return self._live(max_seconds=seconds + _SHORTEST, **options)
+        return self._live(max_seconds=seconds + _EXTRA_SECONDS, **options)
 
     def _live(self, **options: Any) -> list[Iteration]:
         before = len(self.iterations)
@@ -99,9 +100,9 @@ class DaemonUnderTest:
 
 
 def run_ticks(daemon: DaemonName, count: int = 1, **options: Any) -> list[Iteration]:
-    """Run so many ticks of a daemon, or runs of its jobs, on a fake clock.
+    """Run ``count`` ticks of a daemon, or runs of its jobs, on a fake clock.
 
-    Returns what they came to. Raises the error of one that failed. Options are those of
+    Returns their iterations. Raises the error of one that failed. Options are those of
     ``DaemonUnderTest``.
     """
     return DaemonUnderTest(daemon, **options).run_ticks(count)
@@ -110,16 +111,16 @@ def run_ticks(daemon: DaemonName, count: int = 1, **options: Any) -> list[Iterat
 def run_due(
     daemon: DaemonName, until: datetime | timedelta | float, **options: Any
 ) -> list[Iteration]:
-    """Run all ticks, or all jobs, that are due until then, on a fake clock.
+    """Run all ticks, or all jobs, that are due by ``until``, on a fake clock.
 
-    ``until`` is an aware datetime, or a time from now: a timedelta, or seconds. Returns what they
-    came to. Raises the error of one that failed. Options are those of ``DaemonUnderTest``.
+    ``until`` is an aware datetime, or a time from now: a timedelta, or seconds. Returns their
+    iterations. Raises the error of one that failed. Options are those of ``DaemonUnderTest``.
     """
     return DaemonUnderTest(daemon, **options).run_due(until)
 
 
 def command_of(daemon: DaemonName) -> BaseDaemonCommand:
-    """The daemon itself. Raises ``CommandError`` for a name that means none."""
+    """The daemon's instance. Raises ``CommandError`` for an unknown name."""
     if isinstance(daemon, str):
         return find_daemon(daemon)
     return daemon() if isinstance(daemon, type) else daemon

@@ -1,4 +1,4 @@
-"""Ending database sessions from outside, as a server does: for real, and not by a mock."""
+"""End real database sessions, as a server does. No mocks are involved."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ connection_created.connect(_remember, dispatch_uid="daemonkit.testing.sessions")
 
 
 def wrappers_of(alias: str) -> list[Wrapper]:
-    """Every connected wrapper of an alias in this process, on whatever thread, and copies of it."""
-    for wrapper in connections.all(initialized_only=True):  # from before this module was imported
+    """Every connected wrapper of an alias in this process, on any thread; copies included."""
+    for wrapper in connections.all(initialized_only=True):  # connected before this import
         if wrapper.connection is not None:
             _wrappers.add(wrapper)
     found = [wrapper for wrapper in list(_wrappers) if wrapper.alias == alias]
@@ -38,7 +38,7 @@ def wrappers_of(alias: str) -> list[Wrapper]:
 
 
 def close_connections() -> None:
-    """Close all that this thread has opened, the pools as well."""
+    """Close all connections of this thread, and the pools."""
     for wrapper in connections.all(initialized_only=True):
         wrapper.close()
         if close_pool := getattr(wrapper, "close_pool", None):
@@ -46,10 +46,11 @@ def close_connections() -> None:
 
 
 def kill_all_sessions(alias: str) -> int:
-    """End every session of this user on the database of an alias, other processes' as well.
+    """End every session of this user on the database of an alias, including other processes'.
 
-    Returns how many there were, when they are gone. On SQLite the connections of this process are
-    closed under the driver. Raises ``RuntimeError``, with the mend, where that cannot be done.
+    Waits until they are gone, and returns their number. On SQLite it closes the driver's
+    connections of this process. Raises ``RuntimeError`` if that is impossible; the message says
+    what to do instead.
     """
     refuse_in_memory(alias)
     if connections[alias].vendor == "sqlite":
@@ -66,7 +67,7 @@ def kill_all_sessions(alias: str) -> int:
 
 
 def kill_session(wrapper: Wrapper) -> None:
-    """End the session of one connection, and return when it is gone."""
+    """End the session of one connection, and wait until it is gone."""
     if wrapper.vendor == "sqlite":
         wrapper.connection.close()
         return
@@ -77,10 +78,10 @@ def kill_session(wrapper: Wrapper) -> None:
 
 
 def break_in_query(wrapper: Wrapper) -> None:
-    """Lose a connection in the middle of a query: raises what the driver raises then."""
+    """Lose a connection in the middle of a query. Raises the driver's error."""
     with wrapper.wrap_database_errors:
         if wrapper.vendor == "sqlite":
-            _break_for_good(wrapper.connection)
+            _break_permanently(wrapper.connection)
         elif wrapper.vendor in _KILLERS:
             kind = _KILLERS[wrapper.vendor]
             kill = threading.Thread(target=_kill_when_asleep, args=(wrapper, session_of(wrapper)))
@@ -89,18 +90,18 @@ def break_in_query(wrapper: Wrapper) -> None:
                 wrapper.connection.cursor().execute(kind.sleep)
             finally:
                 kill.join()
-    raise AssertionError(f"the session of {wrapper.alias!r} outlived that it was killed")
+    raise AssertionError(f"the session of {wrapper.alias!r} is still alive after it was killed")
 
 
-def _break_for_good(raw: Any) -> None:
-    """Have every statement on a SQLite connection fail from now on, this one first. If it were
-    closed, even closing the cursor of the statement would fail, and hide its error."""
+def _break_permanently(raw: Any) -> None:
+    """Make every statement on a SQLite connection fail, beginning with one here. The connection is
+    not closed: then closing the cursor would also fail, and hide the statement's error."""
     raw.set_progress_handler(lambda: True, 1)
     raw.execute("SELECT count(*) FROM sqlite_master")
 
 
 def session_of(wrapper: Wrapper) -> int:
-    """The number under which the server knows a connection's session."""
+    """The server's id of a connection's session."""
     raw: Any = wrapper.connection
     if hasattr(raw, "thread_id"):  # MySQLdb, PyMySQL
         return int(raw.thread_id())
@@ -118,13 +119,14 @@ def refuse_in_memory(alias: str) -> None:
 
 
 class _Killer:
-    """A session that ends others, on one kind of server."""
+    """A session that kills other sessions, on one kind of server."""
 
     sleep: str
-    """A statement that goes on until it is killed."""
+    """A statement that runs until it is killed."""
     ids: str
-    """The sessions of this user on this database, but its own: number, and statement at work."""
+    """Selects the other sessions of this user on this database: id, and running statement."""
     end: str
+    """Kills a session."""
 
     def __init__(self, wrapper: Wrapper) -> None:
         self._wrapper = wrapper
@@ -142,7 +144,7 @@ class _Killer:
         return rows.get(session, "").startswith(self.sleep)
 
     def kill(self, session: int) -> None:
-        with contextlib.suppress(self._wrapper.Database.Error):  # it may have ended by itself
+        with contextlib.suppress(self._wrapper.Database.Error):  # it may have ended already
             with self._wrapper.connection.cursor() as cursor:
                 cursor.execute(self.end, [session])
 

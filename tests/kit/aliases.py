@@ -47,8 +47,8 @@ def alias(tmp_path: Path, django_db_blocker: DjangoDbBlocker) -> Iterator[MakeAl
 
 @pytest.fixture(params=["mariadb", "postgres", "postgres pool"])
 def setup(request: pytest.FixtureRequest, alias: MakeAlias) -> Setup:
-    """``setup(CONN_MAX_AGE=...)``: a server and an alias on it, for each driver; a pool allows
-    nothing but CONN_MAX_AGE=0."""
+    """Return ``setup(CONN_MAX_AGE=...)``: a server and an alias on it, for each driver. With a pool
+    CONN_MAX_AGE is always 0."""
     kind, _, pool = request.param.partition(" ")
     server: Server = request.getfixturevalue(kind)
 
@@ -62,7 +62,7 @@ def setup(request: pytest.FixtureRequest, alias: MakeAlias) -> Setup:
 
 @pytest.fixture(params=[False, True], ids=["units", "loop"])
 def between(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Units of work on their own, and as a loop runs them."""
+    """Run the test with units of work outside of a loop, and in a loop."""
     with kept_between_units() if request.param else contextlib.nullcontext():
         yield
 
@@ -75,13 +75,13 @@ def sqlite_settings(folder: Path, name: str, settings: dict[str, Any]) -> dict[s
 
 
 def with_defaults(entry: dict[str, Any]) -> dict[str, Any]:
-    """Fill in what Django fills in at start-up, by Django itself."""
+    """Let Django add the defaults that it adds at start-up."""
     filled = connections.configure_settings({DEFAULT_DB_ALIAS: entry})
     return dict(filled[DEFAULT_DB_ALIAS])
 
 
 def forget(name: str) -> None:
-    """Close an alias in this thread, its pool as well, however the test left it."""
+    """Close an alias in this thread, and its pool, whatever state the test left it in."""
     wrapper = connections[name]
     with contextlib.suppress(Exception):
         wrapper.close()

@@ -1,4 +1,4 @@
-"""The lease's table on a server of the tests."""
+"""The table of leases on a server of the tests."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ TABLE = Lease._meta.db_table
 
 
 def lease_table(alias: str) -> AbstractContextManager[None]:
-    """An empty table while the block runs; one that a migration made stays behind, empty."""
+    """Provide an empty table while the block runs. A table that a migration made is kept."""
     return empty_table(Lease, alias)
 
 
 def holder(server: Server) -> str:
-    """Who has the lease, as it stands on the server: HOST:PID:TOKEN, "" or "no row"."""
+    """The holder in the lease's row on the server: HOST:PID:TOKEN, "" or "no row"."""
     rows = server.execute(f"SELECT holder FROM {TABLE}")
     return str(rows[0][0]) if rows else "no row"
 
@@ -28,6 +28,6 @@ def epoch(server: Server) -> int:
 
 
 def renewals(server: Server) -> int:
-    """How often the lease was taken, renewed or given back since its row was made."""
+    """How often the lease was acquired, renewed or released since its row was made."""
     rows = server.execute(f"SELECT renewals FROM {TABLE}")
     return int(rows[0][0]) if rows else 0

@@ -23,8 +23,8 @@ Live: TypeAlias = Callable[..., Daemon]
 def manage(tmp_path: Path) -> Iterator[Manage]:
     """Return ``manage("run_daemon", "NAME", ..., env={}, manage_py=..., cwd=...)``.
 
-    A process on a SQLite database of the test's own, unless ``env`` gives a DATABASE_URL. Ended
-    after the test with all of its group; children that outlived their parent fail the test.
+    The process uses a SQLite database of this test, unless ``env`` has a DATABASE_URL. After the
+    test its whole group is ended. The test fails if children have outlived their parent.
     """
     started: list[Daemon] = []
 
@@ -60,7 +60,7 @@ def live(manage: Manage) -> Live:
 
 
 def signal_until_forced(daemon: Daemon) -> None:
-    """Signal again until it is taken for a second signal, and not for the first one's echo."""
+    """Repeat SIGTERM until the daemon takes it for a second signal, not for a copy of the first."""
 
     def forced() -> bool:
         if daemon.is_running:

@@ -28,19 +28,19 @@ class Project:
             (package / "__init__.py").touch()
 
     def command(self, name: str, source: str) -> str:
-        """Write a management command, below the imports that every daemon needs."""
+        """Write a management command, after the imports that every daemon needs."""
         imports = "from daemonkit import BaseDaemonCommand, Cron, Every, Poll\n\n"
         (self._commands / f"{name}.py").write_text(imports + dedent(source).strip() + "\n")
         return name
 
     def module(self, path: str, source: str) -> None:
-        """Write any other module, such as ``MySQLdb/__init__.py``: it comes before the real one."""
+        """Write any other module, such as ``MySQLdb/__init__.py``: it hides an installed one."""
         (self.folder / path).parent.mkdir(exist_ok=True)
         (self.folder / path).write_text(dedent(source).strip() + "\n")
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process of this project needs."""
+        """The environment variables for a process of this project."""
         paths = os.pathsep.join(map(str, (self.folder, ROOT)))
         return {"DJANGO_SETTINGS_MODULE": "depot_settings", "PYTHONPATH": paths}
 

@@ -1,4 +1,4 @@
-"""Private servers, started once in a session of tests and tidied after each test that used them."""
+"""Private servers: started once in a test session, and reset after each test that used them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def serving(kind: type[Server]) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A machine with a real systemd, and in /srv/shop/venv what ``pip install`` would put there."""
+    """A machine with a real systemd, and daemonkit installed in /srv/shop/venv."""
     if reason := Machine.why_missing():
         pytest.skip(reason)
     machine = Machine(build_wheel(ROOT, tmp_path_factory.mktemp("wheel")))
@@ -55,7 +55,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 @pytest.fixture(autouse=True)
 def used_servers(request: pytest.FixtureRequest) -> Iterator[list[Server]]:
-    """Tidy the servers a test used, after all its other fixtures have ended: so it is autouse."""
+    """Reset the servers that a test used. It is autouse, so it ends after all other fixtures."""
     used: list[Server] = []
     yield used
     leftovers = [complaint for server in used if (complaint := tidy(server))]
@@ -64,7 +64,7 @@ def used_servers(request: pytest.FixtureRequest) -> Iterator[list[Server]]:
 
 
 def prepare(server: Server, used: list[Server]) -> Server:
-    """Hand a server to a test: running, thawed, with an empty table, to be tidied afterwards."""
+    """Prepare a server for a test: running, not frozen, with an empty table, reset afterwards."""
     if server not in used:
         used.append(server)
         server.thaw()
@@ -74,7 +74,7 @@ def prepare(server: Server, used: list[Server]) -> Server:
 
 
 def tidy(server: Server) -> str | None:
-    """Bring a server back to how tests expect it; say which sessions a test left, if any."""
+    """Reset a server to its usual state. Return a text that lists the sessions a test has left."""
     server.thaw()
     server.start()
     server.reset()
@@ -105,7 +105,7 @@ def server(request: pytest.FixtureRequest) -> Server:
 
 @pytest.fixture
 def proxy() -> Iterator[MakeProxy]:
-    """Return ``proxy(server)``: a proxy before the server's socket, closed after the test."""
+    """Return ``proxy(server)``: a proxy in front of the server, closed after the test."""
     with contextlib.ExitStack() as stack:
 
         def make(server: Server) -> Proxy:

@@ -1,4 +1,4 @@
-"""Sessions and rows: what an alias of this process does, and what the server shows of it."""
+"""Sessions and rows: queries on an alias of this process, and what the server shows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lab.waiting import eventually
 
 
 def session(alias: str) -> int:
-    """Ask the server for the id of our session; this is a query as any other."""
+    """Ask the server for the id of our session. This is an ordinary query."""
     function = "CONNECTION_ID" if connections[alias].vendor == "mysql" else "pg_backend_pid"
     with connections[alias].cursor() as cursor:
         cursor.execute(f"SELECT {function}()")
@@ -28,7 +28,7 @@ def note(alias: str, text: str) -> None:
 
 
 def notes(server: Server, database: str = DATABASE) -> list[str]:
-    """What daemons and tests have noted in the table ``entry``, in the order of the rows."""
+    """The notes of daemons and tests in the table ``entry``, in the order of the rows."""
     rows = server.execute("SELECT note FROM entry ORDER BY id", database=database)
     return [str(row[0]) for row in rows]
 

@@ -1,4 +1,4 @@
-"""A daemon's whole loop on a clock that passes at once."""
+"""A daemon's whole loop on a fake clock."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from daemonkit.testing import FakeClock
 
 
 class SetClock(FakeClock):
-    """A wall clock that somebody sets ``by`` so many seconds when ``after`` seconds have passed."""
+    """A clock whose wall time is set forward ``by`` seconds after ``after`` seconds."""
 
     def __init__(self, wall: float, *, after: float, by: float) -> None:
         super().__init__(wall)
@@ -36,7 +36,7 @@ def live(
     tick: Callable[[], Any] = lambda: None,
     **options: Any,
 ) -> list[Iteration]:
-    """Run a daemon with this schedule and this ``tick``, and return what its ticks came to."""
+    """Run a daemon with this schedule and this ``tick``, and return its iterations."""
 
     class Command(BaseDaemonCommand):
         def tick(self) -> Any:
@@ -56,16 +56,16 @@ def live(
 
 
 def wall(text: str, zone: str = "UTC", fold: int = 0) -> float:
-    """What ``time.time()`` says then; ``fold=1``: in the second of two equal hours."""
+    """A local time as a timestamp. ``fold=1`` means the second of two equal hours."""
     return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone), fold=fold).timestamp()
 
 
 def times(iterations: list[Iteration], zone: str = "UTC") -> list[str]:
-    """When ticks started, by the wall clock as it then stood: "Sun 02:30+0100"."""
+    """When ticks started, by the wall clock at that time: "Sun 02:30+0100"."""
     started = [iteration.started.utc.astimezone(ZoneInfo(zone)) for iteration in iterations]
     return [moment.strftime("%a %H:%M%z") for moment in started]
 
 
 def starts(iterations: list[Iteration]) -> list[float]:
-    """When ticks started, in seconds since the daemon's begin."""
+    """When ticks started, in seconds since the daemon started."""
     return [round(iteration.started.monotonic, 6) for iteration in iterations]

@@ -1,4 +1,4 @@
-"""The sample site in a machine, with daemons that a test writes, under the unit that we ship."""
+"""The sample site in a machine, with a test's own daemons, under the unit file that we ship."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Site:
         self.folder = folder
 
     def lay_out(self) -> None:
-        """Copy the sample site there; an app and its settings besides."""
+        """Copy the sample site into the machine, and add an app and its settings."""
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
             for name in ("manage.py", "make_price_files.py", "config", "shop"):
@@ -36,7 +36,8 @@ class Site:
             self.machine.write(f"{self.folder}/{package}/__init__.py", "")
 
     def command(self, name: str, source: str) -> str:
-        """Write a management command, below the imports that every daemon needs; its unit."""
+        """Write a management command, after the imports that every daemon needs. Return the name of
+        its unit."""
         imports = "import time\nfrom django.db import connection, transaction\n"
         imports += "from daemonkit import BaseDaemonCommand, Cron, Every, Poll\n\n\n"
         imports += "def note(text):\n    with connection.cursor() as cursor:\n"
@@ -46,24 +47,24 @@ class Site:
         return f"daemonkit@{name}"
 
     def environment(self, **variables: str) -> None:
-        """Write the environment file anew."""
+        """Overwrite the environment file."""
         own = {"DJANGO_SETTINGS_MODULE": "depot_settings", **variables}
         lines = [f"{name}={value}\n" for name, value in own.items()]
         self.machine.write("/etc/daemonkit.env", "".join(lines), mode=0o600)
 
     def drop_in(self, unit: str, text: str) -> None:
-        """What `systemctl edit` would write."""
+        """Write a drop-in file, as `systemctl edit` does."""
         self.machine.write(f"{UNITS}/{unit}.service.d/override.conf", dedent(text).lstrip())
         self.machine.run("systemctl", "daemon-reload")
 
     def start(self, *units: str, within: float = 60) -> None:
         """Start units, and wait until they are ready."""
         started = self.machine.run("systemctl", "start", *units, check=False, within=within)
-        said = "\n".join(self.machine.journal(unit) for unit in units)
-        assert started.returncode == 0, f"{started.stderr}\n{said}"
+        journals = "\n".join(self.machine.journal(unit) for unit in units)
+        assert started.returncode == 0, f"{started.stderr}\n{journals}"
 
     def stop_all(self) -> None:
-        """Stop and forget every unit of ours, its drop-ins too."""
+        """Stop and forget every unit of ours, and its drop-ins."""
         script = f"""
         systemctl stop --no-block 'daemonkit@*' daemonkit.target
         systemctl kill -s KILL 'daemonkit@*'
@@ -86,7 +87,7 @@ class Site:
         )
 
     def entries(self, unit: str) -> list[tuple[int, str]]:
-        """What the journal has of a daemon itself: priority and text."""
+        """The priority and text of each journal entry that the daemon itself has written."""
         name = unit if "." in unit else f"{unit}.service"
         output = self.machine.run("journalctl", "-q", "-o", "json", f"_SYSTEMD_UNIT={name}").stdout
         entries = [json.loads(line) for line in output.splitlines()]

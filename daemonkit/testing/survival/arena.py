@@ -1,4 +1,4 @@
-"""The arena of a daemon's trials: its database, the children in which it runs, what they leave."""
+"""The environment of a daemon's trials: the database, the child processes, and their results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from daemonkit.testing.survival.stage import Stage, Tables
 
 
 class Arena:
-    """Where one daemon is tried."""
+    """Runs the trials of one daemon."""
 
     def __init__(
         self,
@@ -27,9 +27,9 @@ class Arena:
         self._daemon, self._stage = daemon, stage
         self._arrange, self._observe, self._most_seconds = arrange, observe, most_seconds
 
-    def set_back(self) -> None:
-        """Make everything as it was before the first trial."""
-        self._stage.set_back()
+    def restore(self) -> None:
+        """Restore the state before the first trial."""
+        self._stage.restore()
         if self._arrange is not None:
             in_child(self._entered(self._arrange, is_silent=True), self._most_seconds)
 
@@ -37,15 +37,15 @@ class Arena:
         return command_of(self._daemon)
 
     def start(self, work: Callable[[], Any]) -> Child:
-        """Do some work in a child, on the database of the trial."""
+        """Run ``work`` in a child process, on the trial's database."""
         return Child(self._entered(work))
 
     def wait(self, child: Child) -> Any:
-        """What the work came to. Raises what ``Child.result`` does."""
+        """Return the result of the child's work. Raises what ``Child.result()`` raises."""
         return child.result(self._most_seconds)
 
     def seen(self) -> tuple[Tables, Any]:
-        """The database, and what ``observe`` returns."""
+        """The rows of the database, and what ``observe`` returns."""
         observed = None
         if self._observe is not None:
             observed = in_child(self._entered(self._observe), self._most_seconds)

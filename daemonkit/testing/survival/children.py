@@ -1,4 +1,4 @@
-"""Work in a forked child: the state of the process, of its modules too, is as it was afterwards."""
+"""Work in a forked child: it leaves the state of this process and its modules unchanged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Child:
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed in result()
         self._reader, writer = os.pipe()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of threads: they stay behind
+            warnings.simplefilter("ignore", DeprecationWarning)  # about threads, which stay here
             self.pid = os.fork()
         if not self.pid:
             _live_as_child(work, writer, self._output)
@@ -33,7 +33,7 @@ class Child:
 
     def result(self, within: float) -> Any:
         """Wait for the result. Raises ``TimeoutError`` after ``within`` seconds, and
-        ``ChildFailed`` with what the child printed if it ended without a result."""
+        ``ChildFailed`` with the child's output if it ended without a result."""
         try:
             sent = self._receive(time.monotonic() + within)
         except TimeoutError:
@@ -69,7 +69,7 @@ class ChildFailed(Exception):
 
 
 def in_child(work: Callable[[], Any], within: float) -> Any:
-    """Do some work in a forked child, and return its result. Raises what ``Child.result`` does."""
+    """Run ``work`` in a forked child, and return its result. Raises as ``Child.result()``."""
     return Child(work).result(within)
 
 
@@ -79,7 +79,7 @@ def _live_as_child(work: Callable[[], Any], writer: int, output: IO[bytes]) -> N
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
         sys.stdout = sys.stderr = open(os.dup(1), "w", buffering=1, errors="replace")  # noqa: SIM115, PTH123
-        signal.signal(signal.SIGTERM, _note_nothing)  # one that is passed on to us changes nothing
+        signal.signal(signal.SIGTERM, _ignore)  # a signal that the parent forwards is ignored
         result = pickle.dumps(work())
         with os.fdopen(writer, "wb") as pipe:
             pipe.write(result)
@@ -90,4 +90,4 @@ def _live_as_child(work: Callable[[], Any], writer: int, output: IO[bytes]) -> N
         os._exit(code)
 
 
-def _note_nothing(*_: Any) -> None: ...
+def _ignore(*_: Any) -> None: ...

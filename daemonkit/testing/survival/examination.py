@@ -1,4 +1,4 @@
-"""The examination of a daemon: each trouble is tried, and what shows is said in a sentence."""
+"""The examination of a daemon: try each trouble, and describe each fault in a sentence."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from daemonkit.testing.survival.trial import MAX_TICKS, Outcome, Trial
 from daemonkit.testing.survival.troubles import Fault, Trouble
 
 STOP_SECONDS = 5.0
-"""How long a tick may go on after SIGTERM."""
+"""How long a tick may run after SIGTERM."""
 
 MAX_POINTS = 5
-"""Of the different queries of a daemon, and of its commits, how many lose their session."""
+"""The most queries of a daemon, and the most commits, whose session is lost."""
 
 
 class Examination:
-    """Tries a loop, or one job. Each trouble is a method that yields what it has found wrong."""
+    """Examines a loop, or one job. There is a method for each trouble, which yields its faults."""
 
     def __init__(self, arena: Arena, options: dict[str, Any]) -> None:
         self._arena, self._options = arena, options
@@ -58,7 +58,7 @@ class Examination:
         try:
             yield from way()
         except TimeoutError:
-            yield "it had not ended when its time was over"
+            yield "it did not end in time"
         except ChildFailed as error:
             yield str(error)
 
@@ -67,11 +67,11 @@ class Examination:
     def _try_without_trouble(self) -> Iterator[str]:
         seen = []
         for _ in range(2):
-            self._arena.set_back()
+            self._arena.restore()
             try:
                 self._usual = self._trial()
             except (TimeoutError, ChildFailed) as error:
-                yield str(error) or "it had not ended when its time was over"
+                yield str(error) or "it did not end in time"
                 return
             yield from self._failed(self._usual)
             if self._usual.left_open:
@@ -124,12 +124,12 @@ class Examination:
         yield from self._judge(self._trial(good_ticks=max(left, 1)), "after it was started again")
 
     def _try_second_life(self) -> Iterator[str]:
-        self._arena.set_back()
+        self._arena.restore()
         for life in self._arena.wait(self._arena.start(self._live_twice)):
             yield from self._failed(life, "when it is opened a second time in one process")
 
     def _try_two_copies(self) -> Iterator[str]:
-        self._arena.set_back()
+        self._arena.restore()
         both_tick = multiprocessing.get_context("fork").Barrier(2, timeout=STOP_SECONDS)
         copies = [self._start(before_tick=both_tick.wait) for _ in range(2)]
         for outcome in [self._arena.wait(copy) for copy in copies]:
@@ -138,7 +138,7 @@ class Examination:
                 yield f"one failed: {failures[0].error if failures else outcome.ended}"
         yield from self._compare("after both have worked")
 
-    # What they are made of
+    # Their steps
 
     def _trial(self, **details: Any) -> Outcome:
         outcome: Outcome = self._arena.wait(self._start(**details))
@@ -148,8 +148,8 @@ class Examination:
         return self._arena.start(lambda: self._new_trial(**details).run())
 
     def _play(self, **details: Any) -> Outcome:
-        """A trial from the beginning, for as many good ticks as without trouble."""
-        self._arena.set_back()
+        """Run a trial from the initial state, for as many good ticks as without trouble."""
+        self._arena.restore()
         return self._trial(good_ticks=self._usual.good_ticks, **details)
 
     def _live_twice(self) -> list[Outcome]:
@@ -187,12 +187,12 @@ class Examination:
             at_wait(0)
             return self._new_trial(good_ticks=self._usual.good_ticks, at_wait=at_wait).run()
 
-        self._arena.set_back()
+        self._arena.restore()
         outcome: Outcome = self._arena.wait(self._arena.start(live))
         yield from self._judge(outcome, "when the database is back")
 
     def _judge(self, outcome: Outcome, when: str = "") -> Iterator[str]:
-        """What is wrong with how a trial ended, whatever happened in it."""
+        """Yield what is wrong with the end of a trial, whatever happened in it."""
         if outcome.ended:
             yield f"it ended {when}: {outcome.ended}"
         elif outcome.good_ticks < self._usual.good_ticks and len(outcome.ticks) >= MAX_TICKS:
@@ -207,7 +207,7 @@ class Examination:
     def _compare(self, when: str) -> Iterator[str]:
         tables, observed = self._arena.seen()
         if differences := self._expectation.differences(tables):
-            yield f"its work came to something else {when}: {', '.join(differences)}"
+            yield f"the result of its work differs {when}: {', '.join(differences)}"
         if self._observed is not None and observed != self._observed:
             yield f"observe() returned {observed!r} {when}, instead of {self._observed!r}"
 
@@ -218,7 +218,7 @@ class Examination:
 
 
 def spread(numbers: list[int]) -> list[int]:
-    """All of the numbers, or so many as there is time for, the first and the last among them."""
+    """All numbers, or ``MAX_POINTS`` of them, evenly spread, with the first and the last."""
     if len(numbers) <= MAX_POINTS:
         return numbers
     step = (len(numbers) - 1) / (MAX_POINTS - 1)
@@ -226,6 +226,6 @@ def spread(numbers: list[int]) -> list[int]:
 
 
 def short(sql: str) -> str:
-    """A statement in one line that is not endless."""
+    """A statement in one short line."""
     line = " ".join(sql.split())
     return line if len(line) <= 60 else f"{line[:57]}..."

@@ -1,4 +1,4 @@
-"""The one loss of a trial: a query or a COMMIT in a daemon's tick whose session is lost."""
+"""The one loss of a trial: the session is lost in a query or COMMIT of a daemon's tick."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|REPLACE|MERGE)\b", re.IGNORECASE
 class Point(NamedTuple):
     """Where a session is lost: in the n-th query of a trial's ticks, or in the n-th COMMIT.
 
-    A statement that writes in autocommit is a COMMIT, too. ``applied``: whether the server has
-    carried it out before.
+    A statement that writes in autocommit also counts as a COMMIT. ``applied`` says whether the
+    server executes it before the session is lost.
     """
 
     is_commit: bool
@@ -25,7 +25,7 @@ class Point(NamedTuple):
 
 
 class Count:
-    """How many statements there were, and at which number each text came first."""
+    """The number of statements, and for each text the number of its first occurrence."""
 
     def __init__(self) -> None:
         self.total = 0
@@ -37,7 +37,8 @@ class Count:
 
 
 class Injection:
-    """Counts queries and commits of ticks, and loses the session of one. An ``Interceptor``."""
+    """Counts the queries and commits of ticks, and loses the session in one of them. It is an
+    ``Interceptor``."""
 
     def __init__(self, point: Point | None = None) -> None:
         self._point = point
@@ -45,11 +46,11 @@ class Injection:
         self.lost = ""
         """The statement whose session was lost; "COMMIT" for the end of an ``atomic()`` block."""
         self.was_handled = False
-        """Whether the same statement, with the same values, went well later: the tick itself has
-        tried again. After a lost COMMIT any other COMMIT will do."""
+        """Whether the same statement, with the same values, succeeded later: then the tick itself
+        has retried it. After a lost COMMIT this is any other COMMIT."""
         self._values = ""
         self.is_working = False
-        """Whether a tick is under way. Nothing else counts."""
+        """Whether a tick is running. Statements outside of ticks do not count."""
 
     def on_query(
         self,

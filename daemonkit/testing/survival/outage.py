@@ -1,4 +1,4 @@
-"""A database that cannot be reached: nobody listens where its settings say."""
+"""A database that cannot be reached: its settings point to a port on which no server listens."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from django.db import connections
 from daemonkit.testing.sessions import kill_all_sessions
 
 _POOL_SECONDS = 0.5
-"""How long a pool tries to connect: without an answer it would try for half a minute."""
+"""How long a pool tries to connect. Its own default is half a minute."""
 
 
 class Outage:
-    """The database of an alias goes away, and comes back. For a child: it changes settings."""
+    """Makes the database of an alias unreachable, and reachable again. It changes the settings, so
+    use it in a child process."""
 
     def __init__(self, alias: str) -> None:
         self._alias = alias
@@ -38,7 +39,7 @@ class Outage:
         self._close_pool()
 
     def _close_pool(self) -> None:
-        """A pool of Django's remembers the settings with which it was made."""
+        """Close Django's pool, which keeps the settings with which it was opened."""
         close_pool = getattr(connections[self._alias], "close_pool", None)
         if close_pool is not None:
             with contextlib.suppress(Exception):

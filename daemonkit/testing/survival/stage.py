@@ -1,4 +1,4 @@
-"""The database that a daemon is tried on: set back before each trial, and read after it."""
+"""The database of a daemon's trials: it is restored before each trial, and read after it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Table(NamedTuple):
     rows: list[Row]
 
     def without(self, columns: set[str]) -> Counter[Row]:
-        """How often each row is there, seen without some of its columns."""
+        """Count equal rows, ignoring some columns."""
         kept = [n for n, name in enumerate(self.columns) if name not in columns]
         return Counter(tuple(repr(row[n]) for n in kept) for row in self.rows)
 
@@ -39,14 +39,14 @@ Tables = dict[str, Table]
 
 
 class ServerStage:
-    """A database on a server. Tables that a trial has changed are written back."""
+    """A database on a server. Tables that a trial has changed are restored."""
 
     def __init__(self, alias: str) -> None:
         self._alias = alias
         with self._connected() as wrapper:
             self._own = {name: _read(wrapper, name) for name in _names(wrapper)}
 
-    def set_back(self) -> None:
+    def restore(self) -> None:
         with self._connected() as wrapper:
             changed = [
                 (name, table)
@@ -63,10 +63,10 @@ class ServerStage:
             return {name: _read(wrapper, name) for name in self._own if name not in _OWN_TABLES}
 
     def enter(self) -> None:
-        """Called in a child, which finds the database under its alias anyway."""
+        """Called in a child. There is nothing to do: the alias already means this database."""
 
     def close(self) -> None:
-        self.set_back()
+        self.restore()
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[Wrapper]:
@@ -78,7 +78,7 @@ class ServerStage:
 
 
 class FileStage:
-    """SQLite: each trial has a copy of the file, or of the database in memory."""
+    """A SQLite database. Each trial gets a copy of the file, or of the database in memory."""
 
     def __init__(self, alias: str) -> None:
         self._alias = alias
@@ -89,7 +89,7 @@ class FileStage:
             raw: Any = connections[alias].connection
             raw.backup(master)
 
-    def set_back(self) -> None:
+    def restore(self) -> None:
         for path in self._folder.glob("trial*"):  # and its journal
             path.unlink()
         shutil.copy(self._master, self.path)
@@ -102,7 +102,7 @@ class FileStage:
             wrapper.close()
 
     def enter(self) -> None:
-        """In a child: have the alias mean this trial's copy."""
+        """Called in a child. Make the alias mean this trial's copy."""
         connections.settings[self._alias] = self._settings()
         del connections[self._alias]
 
@@ -123,7 +123,7 @@ def stage_of(alias: str) -> Stage:
 
 @contextlib.contextmanager
 def _atomic(wrapper: Wrapper) -> Iterator[None]:
-    """``atomic()`` for a wrapper that is not Django's own."""
+    """``atomic()`` for a wrapper that is not in ``django.db.connections``."""
     wrapper.set_autocommit(False)
     try:
         yield
@@ -159,9 +159,9 @@ def _write(wrapper: Wrapper, name: str, table: Table) -> None:
 
 
 class Expectation:
-    """What a daemon's work comes to without trouble, learned from two runs.
+    """The result of a daemon's work without trouble, recorded in two runs.
 
-    Columns in which the two differ (times, numbers that the database gives) are not compared.
+    Columns in which the two runs differ (times, generated numbers) are not compared.
     """
 
     def __init__(self, first: Tables, second: Tables) -> None:
@@ -182,12 +182,12 @@ class Expectation:
         }
 
     def differences(self, found: Tables) -> list[str]:
-        """In words, what is not as it was without trouble."""
+        """Describe what differs from the result without trouble."""
         return [
-            said
+            difference
             for name, table in self._expected.items()
             if (changing := self._changing[name]) is not None
-            and (said := _difference(name, table, found[name], changing))
+            and (difference := _difference(name, table, found[name], changing))
         ]
 
 
@@ -204,7 +204,7 @@ def _rows(count: int) -> str:
 
 
 def _automatic_keys() -> dict[str, set[str]]:
-    """The columns of each table that the database numbers by itself."""
+    """The columns of each table that the database numbers automatically."""
     return {
         model._meta.db_table: {model._meta.pk.column}
         for model in apps.get_models()

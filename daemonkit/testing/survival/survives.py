@@ -1,4 +1,4 @@
-"""``assert_survives()``: the ordinary troubles of a daemon, one after the other."""
+"""``assert_survives()``: try common failures on a daemon, one after the other."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ def assert_survives(
     most_seconds: float = 20.0,
     **options: Any,
 ) -> None:
-    """Bring a daemon into each of the ordinary troubles, on its own database.
+    """Try each of the common troubles on a daemon, with its own database.
 
-    Each trial is a forked child with a fake clock, on the database ``using`` as it is now.
-    ``arrange`` is called before each trial; it makes what is not in the database, such as files.
-    ``observe`` is called after each and returns what shall be equal. A trial that takes longer
-    than ``most_seconds`` has failed. ``options`` are the daemon's own.
+    Each trial is a forked child with a fake clock, on the present state of the database ``using``.
+    ``arrange`` is called before each trial, to prepare what is not in the database, such as files.
+    ``observe`` is called after each trial; it returns a value that must be the same as without
+    trouble. A trial that takes longer than ``most_seconds`` fails. ``options`` are the daemon's.
 
-    Raises ``AssertionError`` with a report of all troubles if one has shown a fault, and
-    ``RuntimeError``, with the mend, inside a transaction, which no child would see.
+    Raises ``AssertionError`` with a report of all troubles if one of them has shown a fault. Raises
+    ``RuntimeError`` inside a transaction, which a child cannot see; the message says what to do
+    instead.
     """
     if connections[using].in_atomic_block:
         raise RuntimeError(
@@ -65,7 +66,7 @@ def _examine(
     options: dict[str, Any],
     leave_out: Collection[Trouble],
 ) -> list[Fault]:
-    """Try a loop, or one of its jobs."""
+    """Examine a loop, or one of the daemon's jobs."""
     troubles = [trouble for trouble in Trouble if trouble not in leave_out]
     settings = {**_OPTIONS, **options, **({"job": [job]} if job else {})}
     found = Examination(arena, settings).examine(troubles)
@@ -75,7 +76,8 @@ def _examine(
 def _not_applicable(
     command: BaseDaemonCommand, using: str, options: dict[str, Any]
 ) -> set[Trouble]:
-    """A file is never away; and of two copies with a leader one waits."""
+    """The troubles that cannot occur: a SQLite file cannot be unreachable, and of two copies with a
+    leader only one works."""
     found = set()
     if connections[using].vendor == "sqlite":
         found = {Trouble.OUTAGE_AT_START, Trouble.OUTAGE_LATER}

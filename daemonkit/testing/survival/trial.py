@@ -1,4 +1,4 @@
-"""One trial: a daemon lives for a few ticks in a child, and something happens to it meanwhile."""
+"""One trial: a daemon runs a few ticks in a child process, and one trouble occurs meanwhile."""
 
 from __future__ import annotations
 
@@ -27,35 +27,36 @@ MAX_TICKS = 60
 """Ticks after which a trial ends in any case."""
 
 DUE_TIMES = 3
-"""How many due times a daemon lives through without trouble."""
+"""How many due times a daemon runs without trouble."""
 
 START = 1_767_225_600.0
-"""When a trial begins, by its own clock: 2026-01-01."""
+"""The start of a trial on its fake clock: 2026-01-01."""
 
 
 class Tick(NamedTuple):
-    """What one tick, or run of a job, came to."""
+    """The result of one tick, or of one run of a job."""
 
     error: str
     is_conflict: bool = False
-    """Whether it failed because another transaction was in its way: then it is tried again."""
+    """Whether it failed because of a conflict with another transaction. It is retried then."""
 
 
 class Outcome(NamedTuple):
-    """What a trial came to. It is sent from the child, so it holds texts and numbers alone."""
+    """The result of a trial. A child sends it, so it holds only texts and numbers."""
 
     ticks: list[Tick]
     queries: list[int]
-    """The numbers of the queries that are unlike all before them, and of such commits."""
+    """The number of each query whose text is new."""
     commits: list[int]
+    """The number of each commit whose text is new."""
     lost: str
     swallowed: str
-    """The statement whose loss no tick has failed of, though none tried it again."""
+    """The statement whose session was lost, if the tick neither failed nor retried it."""
     left_open: str
     mails: int
-    """How many mails Django has sent, where a test keeps them in memory."""
+    """How many mails Django has sent to its backend for tests, which keeps them in memory."""
     ended: str
-    """The error with which the daemon itself ended; "" if it stopped as it was told to."""
+    """The error that ended the daemon; "" if it stopped normally."""
 
     @property
     def good_ticks(self) -> int:
@@ -67,10 +68,10 @@ class Outcome(NamedTuple):
 
 
 class Trial:
-    """A daemon, what happens to it, and when it has lived long enough.
+    """A daemon, the trouble that occurs, and the end of the trial.
 
-    ``good_ticks``: after how many ticks that went well it is stopped; None: after three due times.
-    ``before_tick`` is called before its first tick, and ``at_wait`` with a number at each wait.
+    The daemon is stopped after ``good_ticks`` successful ticks; with None, after three due times.
+    ``before_tick`` is called before its first tick, ``at_wait`` at each wait with its number.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class Trial:
         self._swallowed = self._left_open = ""
 
     def run(self) -> Outcome:
-        """Live, and say what it came to."""
+        """Run the daemon, and return the outcome."""
         ended, mails = "", len(getattr(mail, "outbox", []))
         sender = type(self._command)
         self._watch_work()
@@ -128,7 +129,7 @@ class Trial:
             setattr(self._command, name, self._watched(getattr(self._command, name)))
 
     def _watch_lifespan(self) -> None:
-        """Count the queries with which it opens among those of its ticks."""
+        """Also count the queries with which ``lifespan()`` opens."""
         lifespan = self._command.lifespan
 
         def watched() -> Any:
@@ -209,15 +210,15 @@ def _is_conflict(iteration: Iteration) -> bool:
 def _what_is_left_open() -> str:
     for link in this_thread().links:
         wrapper = link.wrapper()
-        if wrapper is not None and not link.callers:
+        if wrapper is not None and not link.belongs_to_caller:
             with contextlib.suppress(Exception):  # the session has been lost
-                if said := left_open(link, wrapper):
-                    return said
+                if what := left_open(link, wrapper):
+                    return what
     return ""
 
 
 class TrialClock(FakeClock):
-    """A fake clock that says how often the daemon has waited."""
+    """A fake clock that reports the number of each wait."""
 
     def __init__(self, at_wait: Callable[[int], None]) -> None:
         super().__init__(START)

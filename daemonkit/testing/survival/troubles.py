@@ -1,4 +1,4 @@
-"""The ordinary troubles of a daemon, and the report of those that it did not survive."""
+"""The common troubles of a daemon, and the report of those that it did not survive."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Trouble(enum.Enum):
 
 
 class Fault(NamedTuple):
-    """What a daemon did not survive, and how that showed."""
+    """A trouble that a daemon did not survive, and what went wrong."""
 
     trouble: Trouble
     what: str
 
 
 def report(name: str, vendor: str, faults: list[Fault], leave_out: Collection[Trouble]) -> str:
-    """All troubles, and beneath each what went wrong in it."""
+    """A text that lists all troubles, and below each its faults."""
     lines = [f"{name} does not survive on {vendor}:"]
     for trouble in Trouble:
         found = list(dict.fromkeys(fault.what for fault in faults if fault.trouble is trouble))
