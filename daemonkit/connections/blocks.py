@@ -1,12 +1,12 @@
-"""Entering and leaving a unit of work, so that an interruption at any point is survived.
+"""Enter and leave a unit of work, in a way that is safe against interruption at any point.
 
-A signal handler may raise wherever Python looks for signals: at the start of a function, after a
-call, at the end of a loop's body. So the last step of entering is a plain assignment, and so is the
-last step of leaving, which stands in a ``finally``.
+A signal handler may raise wherever Python checks for signals: at the start of a function, after a
+call, at the end of a loop's body. So the last step of entering is a plain assignment. So is the
+last step of leaving, which is in a ``finally``.
 
-One point is left: the start of ``__exit__`` itself, before its first line. Python fetches that
-method when a ``with`` block begins and holds it for as long as the block lasts. So each outermost
-block gets a method of its own, and the thread hears when it is gone, whether it ran or not.
+One point remains: the start of ``__exit__`` itself, before its first line. Python looks up that
+method when a ``with`` block begins and keeps it until the block ends. So each outermost block gets
+its own method object, and a weak reference notifies the thread when it is deleted.
 """
 
 from __future__ import annotations
@@ -20,18 +20,17 @@ from typing import TYPE_CHECKING, Any
 from daemonkit.connections.thread import ThreadConnections, here, this_thread
 
 coroutine_depth: ContextVar[int] = ContextVar("coroutine_depth", default=0)
-"""In how many coroutines' units of work the code at hand is."""
+"""How many units of work of coroutines the current code is nested in."""
 
 
 def is_apart() -> bool:
-    """Whether a block stands beside the units of work of coroutines, such as a tick beside a task
-    that is in the middle of one: then it is a unit of its own. One inside a coroutine's is not."""
+    """Whether a block is outside of all units of work of coroutines, such as a tick that runs while
+    a task is in the middle of its own. Such a block is a separate unit of work."""
     return not coroutine_depth.get()
 
 
 class Block:
-    """A ``with`` block that may stand inside itself. The outermost one of a thread is a unit of
-    work."""
+    """A ``with`` block that may be nested. A thread's outermost one is a unit of work."""
 
     def __enter__(self) -> None:
         thread = here.thread or this_thread()
@@ -49,7 +48,7 @@ class Block:
 
 
 class _Exit:
-    """Gives each outermost block an ``__exit__`` of its own, and notices when it is gone."""
+    """Gives each outermost block its own ``__exit__``, and is notified when that is deleted."""
 
     def __get__(self, block: Block | None, owner: type) -> Callable[..., None]:
         thread = here.thread or this_thread()
@@ -64,7 +63,7 @@ setattr(Block, "__exit__", _Exit())  # noqa: B010  type checkers see the plain m
 
 
 def _leave_inner(*details: Any) -> None:
-    """``details`` are those of ``__exit__``; ``ExitStack`` gives the instance before them."""
+    """``details`` are the arguments of ``__exit__``. ``ExitStack`` passes the instance first."""
     thread = here.thread or this_thread()
     leave(thread, max(0, thread.depth - 1), details[-2])
 
@@ -82,7 +81,7 @@ def _leave_outermost(thread: ThreadConnections, *details: Any) -> None:
 
 
 def _abandoned(block: object) -> None:
-    """The ``__exit__`` of an outermost block is gone, and did not run to its end."""
+    """Called when the ``__exit__`` of an outermost block is deleted. Acts if it did not finish."""
     thread = here.thread
     if thread is not None and thread.depth and thread.outermost_block is block:
         if not thread.coroutines:
@@ -91,7 +90,7 @@ def _abandoned(block: object) -> None:
 
 
 def leave(thread: ThreadConnections, depth: int, error: BaseException | None) -> None:
-    """Leave blocks until so many are left, and end the unit of work if that is none."""
+    """Leave blocks until ``depth`` of them are left. If that is 0, end the unit of work."""
     if not depth:
         _leave_outermost(thread, None, error, None)
     elif thread.depth > depth:
@@ -99,10 +98,10 @@ def leave(thread: ThreadConnections, depth: int, error: BaseException | None) ->
 
 
 def forget_finished_coroutines(thread: ThreadConnections) -> None:
-    """Let go of coroutines that are over, and end the unit of work if nobody else is inside.
+    """Remove the coroutines that have finished, and end the unit of work if none is left.
 
-    Otherwise a connection may be in the middle of somebody's work. Then it is only validated before
-    its next query, and an error is kept for the end of the last coroutine.
+    While others run, they may be using a connection. Then it is only validated before its next
+    query, and an error is kept for the end of the last coroutine.
     """
     over = [unit for unit in thread.coroutines if unit.is_over]
     if not over:

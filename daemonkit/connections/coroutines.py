@@ -1,9 +1,9 @@
-"""Units of work of coroutines. They share the thread on which Django does their queries.
+"""Units of work of coroutines. They share the thread on which Django runs their queries.
 
-Coroutines overlap there. The first one that enters begins a unit of work, and the last one that
-leaves ends it. A coroutine can be cancelled at any ``await``, also while the thread enters or
-leaves on its behalf. So a coroutine that is over says so by a plain assignment, and the thread
-looks at that whenever anybody enters or leaves.
+Coroutines overlap on that thread. The first one that enters begins a unit of work, and the last one
+that leaves ends it. A coroutine can be cancelled at any ``await``, also while the thread enters or
+leaves a unit for it. So a coroutine marks its end by a plain assignment, and the thread checks all
+marks whenever a coroutine enters or leaves.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class CoroutineUnit:
         coroutine_depth.set(coroutine_depth.get() + 1)
         try:
             await sync_to_async(_enter)(self)
-        except BaseException:  # perhaps cancelled: the thread may be in the middle of it
+        except BaseException:  # if it is a cancellation, the thread may still be in _enter()
             self._has_left = True
             coroutine_depth.set(coroutine_depth.get() - 1)
             if self.has_entered:
@@ -66,7 +66,8 @@ async def enter_coroutine() -> None:
 
 
 async def leave_coroutine(error: BaseException | None) -> None:
-    """``__aexit__`` of ``fresh_connections``. A block that another task entered is over with it."""
+    """``__aexit__`` of ``fresh_connections``. A block that was entered by another task ends when
+    that task ends."""
     task = asyncio.current_task()
     units = _entered.get(task) if task else None
     if units:
@@ -76,7 +77,7 @@ async def leave_coroutine(error: BaseException | None) -> None:
 
 
 async def _leave() -> None:
-    """Have the thread look who is over. A cancellation is raised when it has done that."""
+    """Make the thread remove finished coroutines. A cancellation is only raised after that."""
     cancelled: BaseException | None = None
     while True:
         try:
@@ -93,8 +94,8 @@ async def _leave() -> None:
 
 
 def _enter(unit: CoroutineUnit) -> None:
-    """Begin, or join the others. Then the connections are validated once more: under a steady load
-    there is always somebody inside."""
+    """Begin a unit of work, or join the running one. Joining has the connections validated again:
+    under a steady load the running one may never end."""
     thread = this_thread()
     forget_finished_coroutines(thread)
     if unit.is_over:
@@ -105,7 +106,7 @@ def _enter(unit: CoroutineUnit) -> None:
         thread.begin()
     thread.coroutines.append(unit)
     unit.has_entered = True
-    forget_finished_coroutines(thread)  # it may have been cancelled meanwhile
+    forget_finished_coroutines(thread)  # this one may have been cancelled meanwhile
 
 
 def _clean() -> None:

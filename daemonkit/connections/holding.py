@@ -1,4 +1,4 @@
-"""How long a thread holds its connections: between units of work, before a wait, at its end."""
+"""When a thread closes its connections: between units of work, before a wait, at its end."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from daemonkit.connections.thread import close, this_thread
 
 
 def release_connections() -> Awaitable[None]:
-    """Give the connections back in the middle of a long unit of work.
+    """Close the connections in the middle of a long unit of work.
 
-    For before an hour of work without the database; the next query opens a new one. A caller's
-    transaction is left alone. Raises ``TransactionManagementError`` inside an ``atomic()`` of the
-    unit of work itself, which would lose its rows.
+    Call it before a long pause without queries; the next query opens a new connection. A caller's
+    transaction is left alone. Raises ``TransactionManagementError`` inside an ``atomic()`` that the
+    unit of work itself entered, because its rows would be lost.
 
-    In a coroutine: ``await release_connections()``. The connections are those of the thread on
-    which Django does its queries. Elsewhere they are this thread's, and nothing has to be awaited.
+    In a coroutine, use ``await release_connections()``: it closes the connections of the thread on
+    which Django runs its queries. Elsewhere it closes this thread's, and need not be awaited.
     """
     try:
         asyncio.get_running_loop()
@@ -32,7 +32,7 @@ def release_connections() -> Awaitable[None]:
 
 
 class _Released:
-    """What a caller outside of a coroutine gets. It may be awaited, and is done."""
+    """The result outside of a coroutine: an awaitable that is already done."""
 
     def __await__(self) -> Generator[None, None, None]:
         yield from ()
@@ -55,9 +55,9 @@ def _release() -> None:
 
 @contextlib.contextmanager
 def kept_between_units() -> Iterator[None]:
-    """Let units of work that follow each other at once share a connection at CONN_MAX_AGE=0.
+    """With CONN_MAX_AGE=0, let units of work share a connection if there is no wait between them.
 
-    For loops: whoever enters this calls ``close_idle`` before each wait.
+    For loops, which must call ``close_idle()`` before each wait.
     """
     thread = this_thread()
     outer, thread.keeps_between_units = thread.keeps_between_units, True
@@ -69,9 +69,9 @@ def kept_between_units() -> Iterator[None]:
 
 
 def close_idle(seconds: float) -> None:
-    """Before a wait of so many seconds: close what Django would close before it is over.
+    """Call before waiting ``seconds``: closes connections whose CONN_MAX_AGE ends during the wait.
 
-    It would only sit in the server's ``max_connections``.
+    They would only count against the server's ``max_connections``.
     """
     until = time.monotonic() + seconds
     for link in this_thread().links:
@@ -96,7 +96,7 @@ def until_next_close() -> float | None:
 
 
 def close_all() -> None:
-    """Close all that this thread has opened, because it is about to end: what a thread leaves open
-    stays on the server until the garbage collector comes by."""
+    """Close all connections of this thread, which is about to end. Otherwise they would stay open
+    until the garbage collector runs."""
     for link in this_thread().links:
         close(link)

@@ -1,4 +1,4 @@
-"""Lending by psycopg_pool under Django: whether what it lends is alive, and that it is returned."""
+"""psycopg_pool under Django: test each connection that it lends, and return each one once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Borrower(Protocol):
     """A thread that borrows from pools."""
 
     lent: Any
-    """What a pool has lent and no wrapper holds yet."""
+    """A connection that a pool has lent and that no wrapper holds yet."""
 
     def give_back_lent(self) -> None: ...
 
@@ -35,18 +35,19 @@ class Borrower(Protocol):
 
 
 def is_lent_alive(wrapper: Wrapper, pool: Pool, this_borrower: Callable[[], Borrower]) -> bool:
-    """Have the pool test what it lends from now on. What it lent before that is tested here."""
+    """Make the pool test each connection that it lends. Test the wrapper's here, if it was lent
+    before. Return whether it is alive."""
     is_first = test_before_lending(pool, this_borrower)
     raw = wrapper.connection
     return not is_first or not this_borrower().is_test_due(raw) or is_alive(pool, raw)
 
 
 def test_before_lending(pool: Pool, this_borrower: Callable[[], Borrower]) -> bool:
-    """Have a pool test each connection for which that is due, before anybody else sees it.
+    """Make a pool test each connection for which ``is_test_due()`` is true, before it lends it.
 
-    Django has the pool do that only where CONN_HEALTH_CHECKS is on. The pool then waits for seconds
-    between two tries, and its test cannot be cut from outside. Returns False if that was done
-    before.
+    With CONN_HEALTH_CHECKS Django makes the pool test its connections itself. But then the pool
+    waits for seconds between two attempts, and another thread cannot cut its test. Returns False if
+    the pool was already changed.
     """
     if "getconn" in vars(pool):
         return False
@@ -73,9 +74,9 @@ def _lend(
     this_borrower: Callable[[], Borrower],
     timeout: float | None = None,
 ) -> Any:
-    """Stands in the place of ``getconn()``."""
+    """Replaces ``getconn()``."""
     borrower = this_borrower()
-    borrower.give_back_lent()  # an interruption may have left one
+    borrower.give_back_lent()  # left by an interruption
     for tries_left in range(pool.max_size, -1, -1):
         borrower.lent = raw = type(pool).getconn(pool, timeout)
         returned.discard(raw)
@@ -86,10 +87,10 @@ def _lend(
 
 
 def _take(pool: Pool, returned: weakref.WeakSet[Any], raw: Any) -> None:
-    """Stands in the place of ``putconn()``. A second return of one connection does nothing.
+    """Replaces ``putconn()``. Returning a connection a second time does nothing.
 
-    After an interruption it cannot be known who has returned it, and for one that is broken the
-    pool would make two others.
+    After an interruption it is unknown whether the connection was returned. If a broken one were
+    returned twice, the pool would replace it twice.
     """
     if raw not in returned:
         try:

@@ -36,11 +36,11 @@ class Coroutine(Protocol):
 
 
 class ThreadConnections:
-    """One thread's links, and who is in a unit of work on it."""
+    """One thread's links, and the units of work that are open on it."""
 
     def __init__(self) -> None:
         self.depth = 0
-        """How many blocks stand around what the thread does now."""
+        """How many nested blocks the thread is in."""
         self.outermost_block: weakref.ref[Any] | None = None
         self.coroutines: list[Coroutine] = []
         self.error_of_coroutines: BaseException | None = None
@@ -48,7 +48,7 @@ class ThreadConnections:
         self.keeps_between_units = False
         self.links: list[Link] = []
         self.lent: Any = None
-        """What psycopg_pool has lent and no wrapper holds yet."""
+        """A connection that psycopg_pool has lent and that no wrapper holds yet."""
         self._sockets: list[tuple[weakref.ref[Any], int, int]] = []
 
     @property

@@ -79,10 +79,10 @@ def is_in_callers_transaction() -> bool:
 
 
 class _Between:
-    """The receivers of one pair of signals.
+    """The receivers of a pair of signals.
 
-    Each thread notes at ``started`` how many blocks stood around it, and goes back to that: so an
-    interruption in between is mended by the next signal of either kind.
+    At ``started`` each thread stores the number of blocks around it, and ``finished`` restores that
+    depth. So after an interruption between the two, the next signal of either kind cleans up.
     """
 
     def __init__(self, started: Signal, finished: Signal) -> None:
