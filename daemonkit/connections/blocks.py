@@ -98,11 +98,9 @@ def leave(thread: ThreadConnections, depth: int, error: BaseException | None) ->
 
 
 def forget_finished_coroutines(thread: ThreadConnections) -> None:
-    """Remove the coroutines that have finished, and end the unit of work if none is left.
-
-    While others run, they may be using a connection. Then it is only validated before its next
-    query, and an error is kept for the end of the last coroutine.
-    """
+    """Remove the coroutines that have finished, and end the unit of work if none is left. While
+    others run, they may be using a connection: it is only validated before its next query, and an
+    error is kept for the end of the last coroutine."""
     over = [unit for unit in thread.coroutines if unit.is_over]
     if not over:
         return

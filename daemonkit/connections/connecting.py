@@ -44,8 +44,7 @@ _attempts: dict[int, Attempt] = {}
 
 
 def install() -> None:
-    """Record each attempt to connect, and refuse it if ``refusals`` says so. A second call does
-    nothing."""
+    """Record each attempt to connect, or refuse it. A second call does nothing."""
     original = BaseDatabaseWrapper.connect
     if getattr(original, "is_tracked", False):
         return
@@ -71,10 +70,8 @@ def install() -> None:
 
 
 def cut_attempts(threads: set[int], known: set[int]) -> None:
-    """Cut the sockets on which these threads (``threading.get_ident()``) are connecting.
-
-    ``known`` holds the inodes of sockets that belong to other connections; these are not cut.
-    """
+    """Cut the sockets on which these threads (``threading.get_ident()``) are connecting, but not
+    the ``known`` ones: the inodes of sockets that belong to other connections."""
     for thread in threads:
         attempt = _attempts.get(thread)
         if attempt is None:
@@ -117,8 +114,7 @@ def _peer_of(descriptor: int, inode: int) -> str | int | None:
 
 
 def _remote_port(inode: int) -> int | None:
-    """The remote port of a TCP socket. In the kernel's table the third field is the remote
-    address, the tenth the inode."""
+    """The remote port of a TCP socket. The third field is the remote address, the tenth the inode."""
     for table in _TCP_TABLES:
         with contextlib.suppress(OSError):
             for line in table.read_text().splitlines()[1:]:

@@ -49,8 +49,7 @@ def guard(raw: Any) -> None:
 
 
 def install() -> None:
-    """Guard every fork of this process. Called by ``AppConfig.ready()``. A second call does
-    nothing."""
+    """Guard every fork of this process. ``AppConfig.ready()`` calls it; it may be called again."""
     global _installed
     connection_created.connect(_on_connection_created, dispatch_uid="daemonkit.fork_guard")
     if _installed:
@@ -108,11 +107,8 @@ def _register(wrapper: Wrapper) -> None:
 
 
 def _before_fork() -> None:
-    """Keep references to all connections, so that the child destroys none before its hook runs.
-
-    A child loses the other threads, and all objects that only they refer to, before its first line
-    of Python.
-    """
+    """Keep references to all connections. Otherwise a child would destroy those of other threads
+    before its first line of Python."""
     signal_handlers.hold_still()
     _here.open = held = _all_open()
     if held.raws or held.pools:
@@ -189,11 +185,8 @@ def _cover_sockets(held: _OpenConnections) -> None:
 
 
 def _socket_of(raw: Any, noted: tuple[int | None, int]) -> tuple[int | None, int]:
-    """The descriptor and inode of a connection's socket.
-
-    The driver is asked again, because some drivers reconnect silently. mysqlclient does not answer
-    while another thread runs a query; then the socket that was ``noted`` is still in use.
-    """
+    """A connection's socket, asked again because some drivers reconnect silently. mysqlclient does
+    not answer while another thread runs a query; then the ``noted`` socket is still in use."""
     descriptor, inode = descriptor_of(raw)
     return noted if descriptor is None else (descriptor, inode)
 
@@ -228,10 +221,8 @@ def _reset_wrapper(wrapper: Wrapper) -> None:
 
 
 def _set_autocommit(wrapper: Wrapper, autocommit: bool, *arguments: Any, **named: Any) -> None:
-    """Django's ``set_autocommit()``, without connecting only to turn autocommit on.
-
-    ``atomic()`` calls it last, also when the child leaves a block that its parent entered.
-    """
+    """Django's ``set_autocommit()``, which does not connect only to turn autocommit on. ``atomic()``
+    calls it last, also when a child leaves its parent's block."""
     if wrapper.connection is not None or wrapper.in_atomic_block or not autocommit:
         type(wrapper).set_autocommit(wrapper, autocommit, *arguments, **named)
 
@@ -245,11 +236,8 @@ def _forget_pools(held: _OpenConnections) -> None:
 
 
 def _prevent_destructors(held: _OpenConnections) -> None:
-    """Prevent all destructors, even when the interpreter ends.
-
-    A driver may have been in the middle of a call on another thread, and SQLite would roll back the
-    parent's transaction.
-    """
+    """Prevent all destructors, even when the interpreter ends: a driver may have been in the middle
+    of a call on another thread, and SQLite would roll back the parent's transaction."""
     _here.open = None
     keep = _OpenConnections([], held.raws, held.pools)
     _kept.append(keep)

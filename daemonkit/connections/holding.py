@@ -56,9 +56,7 @@ def _release() -> None:
 @contextlib.contextmanager
 def kept_between_units() -> Iterator[None]:
     """With CONN_MAX_AGE=0, let units of work share a connection if there is no wait between them.
-
-    For loops, which must call ``close_idle()`` before each wait.
-    """
+    For loops, which must call ``close_idle()`` before each wait."""
     thread = this_thread()
     outer, thread.keeps_between_units = thread.keeps_between_units, True
     try:
@@ -69,10 +67,8 @@ def kept_between_units() -> Iterator[None]:
 
 
 def close_idle(seconds: float) -> None:
-    """Call before waiting ``seconds``: closes connections whose CONN_MAX_AGE ends during the wait.
-
-    They would only count against the server's ``max_connections``.
-    """
+    """Call before waiting ``seconds``: closes connections whose CONN_MAX_AGE ends during the wait,
+    because they would only count against the server's ``max_connections``."""
     until = time.monotonic() + seconds
     for link in this_thread().links:
         wrapper = link.wrapper()

@@ -46,8 +46,7 @@ class Link:
         self._holder = holder
         self._is_dropping = False
         self.belongs_to_caller = False
-        """Whether a transaction was open when the unit of work began. If so, the connection belongs
-        to the caller and is not touched."""
+        """Whether a transaction was open when the unit of work began. Then it is not touched."""
         wrapper.execute_wrappers.insert(0, self.witness)  # first: others remove theirs by pop()
         wrapper.is_usable = self.is_usable
         self.errors = ObservedErrors(wrapper, self)
@@ -167,19 +166,13 @@ class Link:
         return self.raw.has_data_to_read() and not self.answers()
 
     def was_used(self, wrapper: Wrapper) -> bool:
-        """Whether the unit of work asked for a cursor or began a transaction.
-
-        Django sets ``health_check_done`` then. It does not for a pooled connection, which counts as
-        used.
-        """
+        """Whether the unit of work asked for a cursor or began a transaction. Django sets
+        ``health_check_done`` then, except for a pooled connection, which counts as used."""
         return bool(wrapper.health_check_done or wrapper.errors_occurred or self.raw.is_pooled)
 
     def is_clean(self, wrapper: Wrapper, now: float, keeps: bool) -> bool:
-        """Whether the connection needs no work before or after a unit of work.
-
-        This is a fast form of the questions of Django's ``close_if_unusable_or_obsolete()`` and of
-        ``doubts.left_open()``.
-        """
+        """Whether the connection needs no work before or after a unit of work: a fast form of
+        Django's ``close_if_unusable_or_obsolete()`` and of ``doubts.left_open()``."""
         raw, close_at = self.raw, wrapper.close_at
         return (
             wrapper.connection is raw.handle

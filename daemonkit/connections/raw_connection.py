@@ -74,10 +74,8 @@ class RawConnection:
         return bool(self._poll.poll(0))
 
     def has_reconnected(self) -> bool:
-        """Whether the driver has silently reconnected, as PyMySQL before 1.2 did in ``ping()``.
-
-        The new session lacks Django's settings, and its socket is not the one that we know.
-        """
+        """Whether the driver has silently reconnected, as PyMySQL before 1.2 did in ``ping()``. The
+        new session lacks Django's settings, and has another socket."""
         return self.descriptor is not None and not self.is_socket_of(self.handle)
 
     def is_socket_of(self, handle: Any) -> bool:

@@ -137,7 +137,7 @@ class ThreadConnections:
             settling.drop_unknown(link, wrapper, error)
 
     def distrust(self) -> None:
-        """In the middle of a unit of work: have each connection validated before its next query."""
+        """In a unit of work: have each connection validated before its next query."""
         for link in self.links:
             wrapper = link.wrapper()
             if wrapper is not None and not link.is_in_transaction(wrapper):
@@ -145,9 +145,7 @@ class ThreadConnections:
 
     def adopt(self) -> list[Link]:
         """Make a link for each open connection of this thread that has none; return the new links.
-
-        What was sent on these connections is unknown.
-        """
+        What was sent on them is unknown."""
         found = [
             self._link(wrapper)
             for wrapper in connections.all(initialized_only=True)

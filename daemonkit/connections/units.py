@@ -42,12 +42,9 @@ class FreshConnections(Block):
         await leave_coroutine(error)
 
     def __call__(self, work: Work) -> Work:
-        """Make each call of a function or coroutine function a unit of work. For a class, each call
-        of a public method that the class itself defines.
-
-        Raises ``TypeError`` for anything else: a generator, a property, an instance, a class
-        without public methods. The message says what to do instead.
-        """
+        """Make each call of a function, of a coroutine function, or of a public method that a class
+        itself defines a unit of work. Raises ``TypeError`` for anything else: a generator, a
+        property, an instance, a class without public methods."""
         if isinstance(work, type):
             return cast(Work, _decorate_methods(work, self))
         if isinstance(work, (staticmethod, classmethod)):

@@ -22,8 +22,7 @@ def is_in_transaction(wrapper: Wrapper) -> bool:
 
 
 def roll_back_in_memory(wrapper: Wrapper) -> None:
-    """Roll back an open transaction of a database in memory, whose connection must stay open. Never
-    raises."""
+    """Roll back a database in memory, whose connection must stay open. Never raises."""
     reset(wrapper)
     with contextlib.suppress(Exception):
         wrapper.connection.rollback()
@@ -31,9 +30,8 @@ def roll_back_in_memory(wrapper: Wrapper) -> None:
 
 
 def reset(wrapper: Wrapper) -> None:
-    """Reset a wrapper's state, including what ``connect()`` does not reset: after an ``atomic()``
-    block that was never left, it would refuse to connect and would run the old ``on_commit``
-    functions."""
+    """Reset a wrapper's state, also what ``connect()`` does not reset: after an ``atomic()`` block
+    that was never left, it would refuse to connect and run the old ``on_commit`` functions."""
     wrapper.in_atomic_block = False
     wrapper.savepoint_ids = []
     wrapper.atomic_blocks = []
