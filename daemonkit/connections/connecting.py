@@ -114,7 +114,7 @@ def _peer_of(descriptor: int, inode: int) -> str | int | None:
 
 
 def _remote_port(inode: int) -> int | None:
-    """The remote port of a TCP socket. The third field is the remote address, the tenth the inode."""
+    """The remote port of a TCP socket: the third field of its row; the tenth is the inode."""
     for table in _TCP_TABLES:
         with contextlib.suppress(OSError):
             for line in table.read_text().splitlines()[1:]:

@@ -221,8 +221,8 @@ def _reset_wrapper(wrapper: Wrapper) -> None:
 
 
 def _set_autocommit(wrapper: Wrapper, autocommit: bool, *arguments: Any, **named: Any) -> None:
-    """Django's ``set_autocommit()``, which does not connect only to turn autocommit on. ``atomic()``
-    calls it last, also when a child leaves its parent's block."""
+    """Django's ``set_autocommit()``, which does not connect only to turn autocommit on.
+    ``atomic()`` calls it last, also when a child leaves its parent's block."""
     if wrapper.connection is not None or wrapper.in_atomic_block or not autocommit:
         type(wrapper).set_autocommit(wrapper, autocommit, *arguments, **named)
 
