@@ -34,7 +34,7 @@ class DaemonkitConfig(AppConfig):
         register(_check_time_limits, "database", deploy=True)
 
 
-# These functions import what they need when they are called, to keep the start fast.
+# These functions import what they need when they are called, to keep start-up fast.
 
 
 def _tell_systemd(daemon: Announcer, **_: Any) -> None:
@@ -51,10 +51,10 @@ def _check_time_limits(**arguments: Any) -> list[CheckMessage]:
 
 
 def _refuse_a_missing_driver() -> None:
-    """Exit with one sentence and code 78, where Django's start would end in a traceback.
+    """Exit with one sentence and code 78 if a database driver is missing.
 
-    Django loads the driver when it imports the models, before any command can run. App configs are
-    made before that.
+    Otherwise Django would end with a traceback: it loads the driver when it imports the models,
+    before any command runs. App configs are created before that.
     """
     from django.db import connections
 

@@ -1,7 +1,8 @@
 """Checks of the databases: which time limits are missing, and whether the servers answer.
 
-With default settings every driver hangs on a half-open link (a host that has gone, a firewall that
-dropped its state, a frozen server). ``tick_timeout`` limits that; the driver's limits act sooner.
+With default settings every driver hangs on a half-open link (the host is gone, a firewall has
+dropped its state, the server is frozen). ``tick_timeout`` ends that; the driver's limits act
+sooner.
 """
 
 from __future__ import annotations

@@ -23,7 +23,9 @@ def keep_runs() -> int:
     """Return how many rows the ledger keeps for each job: the newest ones."""
     rows = _configured("keep_runs")
     if not isinstance(rows, int) or rows < 1:
-        raise ImproperlyConfigured(f"DAEMONKIT['keep_runs'] is a number above zero, not {rows!r}")
+        raise ImproperlyConfigured(
+            f"DAEMONKIT['keep_runs'] must be a number above zero, not {rows!r}"
+        )
     return rows
 
 
@@ -35,7 +37,9 @@ def store_errors() -> str:
     choice = _configured("store_errors")
     if choice not in _STORE_ERRORS:
         choices = ", ".join(map(repr, _STORE_ERRORS))
-        raise ImproperlyConfigured(f"DAEMONKIT['store_errors'] is one of {choices}, not {choice!r}")
+        raise ImproperlyConfigured(
+            f"DAEMONKIT['store_errors'] must be one of {choices}, not {choice!r}"
+        )
     return str(choice)
 
 
@@ -43,6 +47,6 @@ def _configured(name: str) -> Any:
     configured = getattr(settings, "DAEMONKIT", {})
     if not isinstance(configured, dict) or (unknown := set(configured) - set(_DEFAULTS)):
         is_dictionary = isinstance(configured, dict)
-        wrong = f"it has {sorted(unknown)}" if is_dictionary else "it is no dictionary"
+        wrong = f"it has {sorted(unknown)}" if is_dictionary else "it is not a dictionary"
         raise ImproperlyConfigured(f"DAEMONKIT takes {', '.join(_DEFAULTS)}; {wrong}")
     return configured.get(name, _DEFAULTS[name])

@@ -1,8 +1,8 @@
-"""Which daemons a project has, and which one a name means.
+"""Find the daemons of a project, and the daemon with a given name.
 
 A daemon is a management command that subclasses ``BaseDaemonCommand``: Django's own discovery
-finds it, and there is no other registry. Any other command, and any callable, becomes one when
-somebody says how often.
+finds it, and there is no other registry. Any other command, and any callable, can be run as a
+daemon when a schedule is given on the command line.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from daemonkit.settings.parsing import usage
 
 
 class Found(NamedTuple):
-    """A daemon of the project, or a command that might be one and does not import."""
+    """A daemon of the project, or a command that cannot be imported and may be one."""
 
     name: str
     app: str
@@ -32,7 +32,7 @@ class Found(NamedTuple):
 
 
 def find_daemons() -> Iterator[Found]:
-    """Every daemon of the project by name, and every command that cannot be imported."""
+    """Yield every daemon of the project by name, and every command that cannot be imported."""
     for name, app in sorted(get_commands().items()):
         if isinstance(app, BaseCommand) or app == "django.core" or app.startswith("django.contrib"):
             continue
@@ -46,10 +46,10 @@ def find_daemons() -> Iterator[Found]:
 
 
 def find_daemon(name: str, arguments: Sequence[str] = ()) -> BaseDaemonCommand:
-    """The daemon that a name means: a command's name or the dotted path of a callable.
+    """Return the daemon for the name of a command or the dotted path of a callable.
 
-    ``arguments`` are handed to a command that is no daemon itself. Raises ``CommandError`` (exit
-    code 2) if there is none.
+    ``arguments`` are passed to a command that is not a daemon itself. Raises ``CommandError`` (exit
+    code 2) if the name is unknown.
     """
     app = get_commands().get(name)
     if app is None and "." in name:
@@ -65,16 +65,14 @@ def find_daemon(name: str, arguments: Sequence[str] = ()) -> BaseDaemonCommand:
     if not isinstance(command, BaseDaemonCommand):
         return CommandDaemon(name, command, arguments)
     if arguments:
-        raise usage(f"{name} is a daemon: write its options behind its name, without --")
+        raise usage(f"{name} is a daemon: write its options after its name, without --")
     return command
 
 
-class _Borrowed(BaseDaemonCommand):
-    """Something that is no daemon, run as one."""
+class _Wrapper(BaseDaemonCommand):
+    """A daemon that runs a plain command or a callable."""
 
-    how_to_schedule = (
-        "is no daemon of its own: say how often, with --every 1h or --cron '0 3 * * *'"
-    )
+    how_to_schedule = "is not a daemon: say how often, with --every 1h or --cron '0 3 * * *'"
 
     def __init__(self, name: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -85,27 +83,27 @@ class _Borrowed(BaseDaemonCommand):
         return self._name
 
 
-class CommandDaemon(_Borrowed):
-    """Any management command, as a daemon. Raises ``CommandError`` for arguments it refuses."""
+class CommandDaemon(_Wrapper):
+    """Any management command, as a daemon. Raises ``CommandError`` for invalid arguments."""
 
     def __init__(self, name: str, command: BaseCommand, arguments: Sequence[str]) -> None:
         super().__init__(name)
         self.help = command.help
         self._command, self._arguments = command, arguments
-        try:  # now, and not in each tick
+        try:  # check the arguments now, not in each tick
             command.create_parser("manage.py", name).parse_args(list(arguments))
         except CommandError as error:
-            raise usage(f"{name} does not take what stands behind --: {error}") from error
+            raise usage(f"{name} does not accept the arguments after --: {error}") from error
 
     def tick(self) -> Any:
         try:
             return call_command(self._command, *self._arguments) or None
-        except SystemExit as end:  # how a command says that it failed, not that we should end
+        except SystemExit as end:  # the command failed; the daemon must not end
             if end.code not in (None, 0):
                 raise CommandError(f"{self.name} exited with {end.code}") from end
 
 
-class CallableDaemon(_Borrowed):
+class CallableDaemon(_Wrapper):
     """Any callable without arguments, as a daemon."""
 
     def __init__(self, path: str, work: Any) -> None:

@@ -1,23 +1,24 @@
-"""How a daemon's process may end: the exit codes, in one table."""
+"""The exit codes of a daemon's process, in one table."""
 
 from enum import IntEnum, StrEnum
 
 
 class Exit(IntEnum):
-    """The exit codes of a daemon; those of ``sysexits.h`` have their names here."""
+    """The exit codes of a daemon. In parentheses: their names in ``sysexits.h``."""
 
     OK = 0
-    """Told to stop, or a ``--max-ticks`` or ``--max-seconds`` of the command line reached."""
+    """A stop was requested, or ``--max-ticks`` or ``--max-seconds`` of the command line was
+    reached."""
 
     TICK_FAILED = 1
-    """The one tick of ``--once`` failed; also Django's own code for any other error, and that of a
-    process in which C code did not give Python's lock back for ``tick_timeout``."""
+    """The one tick of ``--once`` failed. Also Django's own code for any other error, and the code
+    of a process in which C code did not release Python's lock (GIL) for ``tick_timeout``."""
 
     USAGE = 2
-    """Wrong usage: an unknown daemon, a bad option, a class that is no daemon yet."""
+    """Wrong usage: an unknown daemon, a bad option, an incomplete daemon class."""
 
     FORCED = 70
-    """A second signal, ``stop_timeout`` or ``tick_timeout`` cut a tick that would not end
+    """A tick did not end, and was cut by a second signal, ``stop_timeout`` or ``tick_timeout``
     (``EX_SOFTWARE``)."""
 
     MAX_FAILURES = 75
@@ -25,24 +26,24 @@ class Exit(IntEnum):
 
     LIMIT = 76
     """``max_memory`` was reached, or a ``max_ticks`` or ``max_seconds`` of the class: the process
-    is to be started again."""
+    must be started again."""
 
     MISCONFIGURED = 78
-    """The settings are wrong, as the database server or a missing driver proves, or a table of
-    daemonkit's is missing (``EX_CONFIG``). Starting again will not help."""
+    """The database server or a missing driver proves that the settings are wrong, or a table of
+    daemonkit is missing (``EX_CONFIG``). A restart does not help."""
 
 
 class Ending(StrEnum):
-    """What has ended a life, as the moment ``daemon_stopped`` carries it."""
+    """Why a daemon has stopped, as the signal ``daemon_stopped`` reports it."""
 
     TOLD = "told"
-    """A signal or a supervisor told it to stop, or to begin anew."""
+    """A signal or the supervisor requested a stop or a reload."""
 
     FORCED = "forced"
     LIMIT = "limit"
     """``--once``, or a limit of ticks, seconds or memory, was reached."""
 
     NOTHING_DUE = "nothing due"
-    """Its schedule has no further due time."""
+    """The schedule has no further due time."""
 
     FAILED = "failed"

@@ -1,8 +1,9 @@
 """How a log record is written: as a plain line, for the journal, or as JSON.
 
-For a project that configures its own ``LOGGING``, ``ForJournal`` and ``AsJSON`` are formatters like
-any other: ``"formatters": {"journal": {"()": "daemonkit.formats.ForJournal"}}``. With
-``"disable_existing_loggers": False``, or naming the class silences the logger of its package.
+A project that configures its own ``LOGGING`` can use ``ForJournal`` and ``AsJSON`` like any other
+formatter: ``"formatters": {"journal": {"()": "daemonkit.formats.ForJournal"}}``. It must also set
+``"disable_existing_loggers": False``. Otherwise importing the class disables the logger
+``daemonkit``.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from datetime import UTC, datetime
 from typing import IO, Any
 
 FORMATS = ("auto", "plain", "journal", "json")
-"""What ``--log-format`` takes. ``auto`` is ``journal`` where stderr leads to systemd's journal, and
-``plain`` elsewhere."""
+"""The values of ``--log-format``. ``auto`` means ``journal`` if stderr is connected to systemd's
+journal, and ``plain`` otherwise."""
 
 FACTS = ("daemon", "job", "tick", "seconds", "outcome")
-"""Attributes that a record may have besides its text: the daemon that wrote it, and the job that it
-is about (after a forced end: all jobs that were running). The record of a tick that has ended also
-has its number, its seconds, and whether it "succeeded" or "failed"."""
+"""Attributes that a record may have: the daemon that wrote it, and the job that it is about (after
+a forced end: all jobs that were running). The record of a finished tick also has its number, its
+seconds, and its outcome, "succeeded" or "failed"."""
 
 
 def plain() -> logging.Formatter:
@@ -29,9 +30,9 @@ def plain() -> logging.Formatter:
 
 
 class ForJournal(logging.Formatter):
-    """``<N>`` before each line, as sd-daemon(3) has it, and no time: the journal knows that.
+    """Writes the level as ``<N>`` before each line, as in sd-daemon(3). The journal adds the time.
 
-    Each line of a traceback has the level of its record, and there are no empty ones.
+    Each line of a traceback has the level of its record. Empty lines are left out.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -41,8 +42,10 @@ class ForJournal(logging.Formatter):
 
 
 class AsJSON(logging.Formatter):
-    """One object a line: ``time``, ``level``, ``message``, ``traceback`` and the ``FACTS``; null
-    for what there is not."""
+    """Writes one object a line: ``time``, ``level``, ``message``, ``traceback`` and the ``FACTS``.
+
+    Missing values are null.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         facts: dict[str, Any] = {
@@ -58,7 +61,7 @@ class AsJSON(logging.Formatter):
 def formatter_for(
     name: str, stream: IO[str], plain: Callable[[], logging.Formatter] = plain
 ) -> logging.Formatter:
-    """The formatter that a word of ``FORMATS`` means for this stream; ``ValueError`` if none."""
+    """Return the formatter for this stream. Raises ``ValueError`` for a name not in ``FORMATS``."""
     if name not in FORMATS:
         raise ValueError(f"there is no log format {name!r}: it is one of {', '.join(FORMATS)}")
     if name == "auto":
@@ -67,19 +70,20 @@ def formatter_for(
 
 
 def leads_to_journal(stream: IO[str]) -> bool:
-    """Whether systemd connected the stream to its journal, by $JOURNAL_STREAM: systemd.exec(5).
+    """Return whether the stream is connected to systemd's journal.
 
-    The variable alone does not say so: it is inherited by those whose output goes elsewhere.
+    $JOURNAL_STREAM names the journal's socket, see systemd.exec(5). The variable alone is not
+    enough: a process whose output goes elsewhere inherits it, too.
     """
     try:
         status = os.fstat(stream.fileno())
-    except (OSError, ValueError):  # no descriptor behind it, or closed
+    except (OSError, ValueError):  # it has no descriptor, or is closed
         return False
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def _priority(level: int) -> int:
-    """The level in syslog's numbers."""
+    """Return syslog's number for a level."""
     if level >= logging.CRITICAL:
         return 2
     if level >= logging.ERROR:

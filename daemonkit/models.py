@@ -1,6 +1,6 @@
-"""daemonkit's own tables: the ledger's rows, the leaders' leases, and claims.
+"""daemonkit's own tables: the ledger, the leases of leaders, and claims.
 
-They live on the database alias that DAEMONKIT["database"] names.
+They are in the database with the alias DAEMONKIT["database"].
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from django.db import models
 
 
 class Run(models.Model):
-    """One due time of one job, and what became of it: the ledger's row."""
+    """A row of the ledger: one due time of one job, and its outcome."""
 
     class Status(models.TextChoices):
         RUNNING = "running"
@@ -39,7 +39,7 @@ class Run(models.Model):
 
 
 class Owned(models.Model):
-    """Something with a name that one process holds, and others may take when it is not renewed."""
+    """A lock with a name, which other processes may acquire when its holder does not renew it."""
 
     name = models.CharField(max_length=200, primary_key=True)
     holder = models.CharField(max_length=200, blank=True)
@@ -52,15 +52,15 @@ class Owned(models.Model):
 
 
 class Lease(Owned):
-    """Which process leads of all that run a daemon, and the number of its term (``epoch``)."""
+    """Which of the processes that run a daemon leads, and the number of its term (``epoch``)."""
 
     def __str__(self) -> str:
         return f"{self.name} led by {self.holder or 'nobody'}, epoch {self.epoch}"
 
 
 class Claim(Owned):
-    """Which process has the right to something, such as a run of a job. ``touched`` is the
-    database's own time."""
+    """Which process may do something, such as run a job. ``touched`` is the time of the last
+    change, by the database's clock."""
 
     touched = models.DateTimeField()
 

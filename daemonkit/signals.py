@@ -1,10 +1,9 @@
-"""The moments of a daemon's life, as Django signals.
+"""The events of a daemon's life, as Django signals.
 
-They announce; nothing depends on anybody listening. All are sent robustly: a listener that raises
-is logged by Django and changes nothing. The sender is the daemon's class, and every signal carries
-``daemon``, the instance; a supervisor of several announces its own moments in the same way. A
-listener that uses the database is a unit of work of its own: decorate
-it with ``fresh_connections``.
+All are sent robustly: Django logs the exceptions of a receiver, and they do not affect the daemon.
+The sender is the daemon's class, and every signal carries ``daemon``, the instance. A supervisor
+sends the same signals for itself. A receiver that uses the database is a unit of work of its own:
+decorate it with ``fresh_connections``.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from django.dispatch import Signal
 
 
 class Lives(Protocol):
-    """What holds for one run, as far as listeners ask. Times are in seconds."""
+    """The limits of one run that listeners use, in seconds."""
 
     @property
     def pulse(self) -> float: ...
@@ -26,7 +25,7 @@ class Lives(Protocol):
 
 
 class Announcer(Protocol):
-    """Whose moments these are: a daemon's, or a supervisor's."""
+    """A daemon or a supervisor, which sends these signals."""
 
     @property
     def name(self) -> str: ...
@@ -35,11 +34,11 @@ class Announcer(Protocol):
 
 
 daemon_started = Signal(use_caching=True)
-"""A life begins; nothing is open yet."""
+"""The daemon starts; nothing is open yet."""
 
 database_awaited = Signal(use_caching=True)
-"""``error``, ``seconds``: the database is away, or refuses us, before the daemon could open; the
-next try is so many seconds ahead."""
+"""``error``, ``seconds``: the daemon cannot open because the database is away or refuses the
+connection; it tries again after so many seconds."""
 
 daemon_ready = Signal(use_caching=True)
 """``lifespan()`` is open."""
@@ -48,21 +47,21 @@ daemon_waiting = Signal(use_caching=True)
 """``due``: the loop begins to wait for this ``Moment``."""
 
 daemon_pulse = Signal(use_caching=True)
-"""The loop is alive: between ticks, and while it waits at least once every ``pulse`` seconds."""
+"""The loop is alive. Sent between ticks, and at least once every ``pulse`` seconds of a wait."""
 
 iteration_started = Signal(use_caching=True)
 """``number``, ``due``: a tick begins."""
 
 iteration_finished = Signal(use_caching=True)
-"""``iteration``: a tick came to this."""
+"""``iteration``: a tick has ended, with this outcome."""
 
 iteration_failed = Signal(use_caching=True)
-"""``iteration``: the same, sent besides when the tick has failed. For those to whom the thousands
-that went well are nothing."""
+"""``iteration``: a tick has failed. Sent in addition to ``iteration_finished``, for receivers that
+do not need the many ticks that succeed."""
 
 daemon_beat = Signal(use_caching=True)
-"""``message``, ``job``: a tick that takes long, or a run of this job, has made progress; ``job`` is
-"" for ``tick()``, and for who is neither."""
+"""``message``, ``job``: a long tick, or a run of this job, has made progress. ``job`` is "" for
+``tick()``, and outside of ticks and runs."""
 
 tick_prolonged = Signal(use_caching=True)
 """``job``: a tick, or a run of this job ("" for ``tick()``), has lasted one ``pulse``. Sent once,
@@ -78,47 +77,47 @@ run_skipped = Signal(use_caching=True)
 or because the "ledger" could not be written."""
 
 standing_by = Signal(use_caching=True)
-"""``leader``: another process leads and ticks, the one that calls itself so."""
+"""``leader``: another process, which has this name, leads and ticks."""
 
 leadership_gained = Signal(use_caching=True)
 """``epoch``: from now on this process leads, and ticks."""
 
 leadership_lost = Signal(use_caching=True)
-"""``reason``: this process leads no more; its running ticks are being cut."""
+"""``reason``: this process no longer leads; its running ticks are being cut."""
 
 daemon_status = Signal(use_caching=True)
-"""``text``: what to say of it in one line, instead of what its other moments tell."""
+"""``text``: the status in one line, which replaces the one made from the other signals."""
 
 limit_reached = Signal(use_caching=True)
 """``reason``: a worker has reached its ``max_ticks``, ``max_seconds`` or ``max_memory``, and waits
 for its supervisor to replace it. Sent at least once every ``pulse`` seconds."""
 
 reload_requested = Signal(use_caching=True)
-"""``reason``: somebody told the daemon to take new code, which is being tried. May be sent from
-another thread."""
+"""``reason``: a reload was requested; the new code is being tried. May be sent from another
+thread."""
 
 reload_failed = Signal(use_caching=True)
-"""``reason``: the new code does not load; the daemon goes on with the old one. May be sent from
+"""``reason``: the new code does not load; the daemon continues with the old code. May be sent from
 another thread."""
 
 daemon_reloading = Signal(use_caching=True)
-"""``reason``: as ``daemon_stopping``, but then the process executes itself anew. May be sent from
+"""``reason``: like ``daemon_stopping``, but the process then re-executes itself. May be sent from
 another thread."""
 
 daemon_stopping = Signal(use_caching=True)
-"""``reason``: somebody told the daemon to stop. May be sent from another thread."""
+"""``reason``: a stop was requested. May be sent from another thread."""
 
 daemon_forced = Signal(use_caching=True)
-"""``reason``: the tick in flight would not end, and was cut. Sent from another thread."""
+"""``reason``: the tick in flight did not end in time, and was cut. Sent from another thread."""
 
 daemon_stopped = Signal(use_caching=True)
-"""``reason``, ``ending``: the life is over, in words and as an ``Ending``."""
+"""``reason``, ``ending``: the daemon has stopped, for this reason in words and as an ``Ending``."""
 
 
 def announce(signal: Signal, daemon: Announcer, **details: Any) -> None:
     """Send a signal about a daemon, robustly.
 
-    What every tick has to say asks for ``signal.receivers`` before it calls this: most signals have
-    none, and a loop may tick ten thousand times a second.
+    Code that runs in every tick checks ``signal.receivers`` before it calls this: most signals have
+    no receivers, and a loop may tick ten thousand times a second.
     """
     signal.send_robust(type(daemon), daemon=daemon, **details)

@@ -133,7 +133,7 @@ class StartedByDjango(_Command):
             from daemonkit.connections.private_session import PrivateSessions
 
             terms = settings.terms
-            sessions = PrivateSessions(self.name, terms.patience if terms else None)
+            sessions = PrivateSessions(self.name, terms.statement_timeout if terms else None)
         if sessions is not None and settings.terms is not None and settings.leader:
             from daemonkit.leading.leader import Leadership
 

@@ -28,7 +28,7 @@ from tests.kit.processes import LIVES
 
 SERVERS: dict[str, type[Server]] = {"mariadb": MariaDB, "postgres": PostgreSQL}
 PATIENT = 30.0
-_LOST = re.compile(r"WARNING \S+ leads no more")
+_LOST = re.compile(r"WARNING \S+ no longer leads")
 _SAYS_WHO_LEADS = re.compile(r"(INFO|WARNING) \S+ (leads|stands by)")
 
 
@@ -75,7 +75,7 @@ class Candidate:
     def is_settled(self) -> bool:
         """Whether it leads, or has seen who does."""
         said = [line for line in self.daemon.lines if _SAYS_WHO_LEADS.search(line)]
-        return bool(said) and "leads no more" not in said[-1]
+        return bool(said) and "no longer leads" not in said[-1]
 
     def close(self) -> None:
         for life in self.lives:

@@ -115,17 +115,16 @@ def refused(daemon: Daemon, code: Exit) -> str:
         (["zzz"], "there is no daemon 'zzz'; `manage.py daemons` lists them"),
         (
             ["clearsessions"],
-            "clearsessions is no daemon of its own: say how often, "
-            "with --every 1h or --cron '0 3 * * *'",
+            "clearsessions is not a daemon: say how often, with --every 1h or --cron '0 3 * * *'",
         ),
         (
             ["shop.prices.refresh"],
-            "shop.prices.refresh is no daemon of its own: say how often, "
+            "shop.prices.refresh is not a daemon: say how often, "
             "with --every 1h or --cron '0 3 * * *'",
         ),
         (
             ["clearsessions", "--every", "1h", "--", "--nope"],
-            "clearsessions does not take what stands behind --: "
+            "clearsessions does not accept the arguments after --: "
             "Error: unrecognized arguments: --nope",
         ),
         (
@@ -179,7 +178,7 @@ def refused(daemon: Daemon, code: Exit) -> str:
         ),
         (
             ["expire_baskets", "--", "--older-than", "5"],
-            "expire_baskets is a daemon: write its options behind its name, without --",
+            "expire_baskets is a daemon: write its options after its name, without --",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -193,7 +192,7 @@ def test_what_makes_no_sense_is_one_sentence(
 @pytest.mark.parametrize(
     ("typed", "sentence"),
     [
-        (["run_daemon"], "error: say which: the name of a daemon, several names, or --all"),
+        (["run_daemon"], "error: name a daemon or several, or use --all"),
         (
             ["run_daemon", "--max-ticks", "2", "expire_baskets"],
             "unrecognized arguments: --max-ticks",
@@ -755,7 +754,7 @@ def test_next_ends_after_200_times(manage_py: ManagePy, hours: str) -> None:
     [
         (["daily_reports"], "there is no daemon 'daily_reports'; did you mean daily_report? "
                             "`manage.py daemons` lists them"),
-        (["clearsessions"], "clearsessions is no daemon of its own: say how often, "
+        (["clearsessions"], "clearsessions is not a daemon: say how often, "
                             "with --every 1h or --cron '0 3 * * *'"),
         (["daily_report", "--hours", "-1"], "--hours must be above zero"),
         (["daily_report", "--hours", "nan"], "--hours must be above zero"),
@@ -786,7 +785,7 @@ def test_check_says_which_server_there_is_and_what_is_missing(
     first, *advice = said.stdout.splitlines()
     name = "MariaDB" if server.vendor == "mysql" else "PostgreSQL"
     assert re.fullmatch(rf"default: {name} [\d.]+, drops idle sessions after 600 s", first)
-    assert "  set OPTIONS['connect_timeout']: it bounds a half-open link" in advice
+    assert "  set OPTIONS['connect_timeout']: it limits the wait on a half-open link" in advice
     assert server.sessions() == set()
 
 
@@ -825,7 +824,7 @@ def test_check_of_a_refused_password_ends_with_78(manage: Manage, mariadb: Maria
     [
         ({"database": "nope"}, "DAEMONKIT['database'] is 'nope', which is not in DATABASES"),
         ({"keep_run": 3}, "DAEMONKIT takes database, keep_runs, store_errors; it has ['keep_run']"),
-        ([], "DAEMONKIT takes database, keep_runs, store_errors; it is no dictionary"),
+        ([], "DAEMONKIT takes database, keep_runs, store_errors; it is not a dictionary"),
     ],
 )
 def test_runs_under_settings_that_make_no_sense_ends_with_78(

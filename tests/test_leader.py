@@ -1,4 +1,4 @@
-"""The lease's rules, its own session and guarded writes, on real servers."""
+"""The rules of the lease, its private session, and guarded writes, on real servers."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def ticking() -> SetClock:
 
 @pytest.fixture
 def candidate(probe: str, ticking: SetClock) -> Callable[..., Candidate]:
-    """``candidate("a")``: one who campaigns for the lease "sync" by the test's clock."""
+    """``candidate("a")``: a candidate for the lease "sync" that uses the test's clock."""
 
     def make(holder: str, terms: Terms = TERMS, execute: Any = None) -> Candidate:
         row = LeaseRow(TABLE, "sync", execute or executing(probe))
@@ -86,7 +86,7 @@ Campaigner = Callable[..., Candidate]
 # The rules
 
 
-def test_the_first_to_campaign_leads_with_epoch_1_and_the_second_sees_who(
+def test_the_first_candidate_leads_with_epoch_1_and_the_second_sees_its_name(
     candidate: Campaigner,
 ) -> None:
     first, second = candidate("1"), candidate("2")
@@ -98,7 +98,7 @@ def test_the_first_to_campaign_leads_with_epoch_1_and_the_second_sees_who(
     assert second.term is None
 
 
-def test_a_lease_that_is_given_back_is_free_at_once_and_the_epoch_grows(
+def test_a_released_lease_is_free_at_once_and_the_epoch_grows(
     candidate: Campaigner,
 ) -> None:
     first, second = candidate("1"), candidate("2")
@@ -111,12 +111,12 @@ def test_a_lease_that_is_given_back_is_free_at_once_and_the_epoch_grows(
     assert second.term.epoch == 2
 
 
-def test_a_lease_that_is_not_renewed_is_free_when_it_was_seen_unchanged_for_its_duration(
+def test_a_lease_is_free_when_it_was_not_renewed_for_its_duration(
     candidate: Campaigner, ticking: SetClock
 ) -> None:
     first, second = candidate("1"), candidate("2")
     first.take()
-    ticking.pass_(100)  # who has just come has seen nothing yet
+    ticking.pass_(100)  # a new candidate has seen no row yet
     assert not second.take()
     ticking.pass_(14.9)
     assert not second.take()
@@ -124,9 +124,7 @@ def test_a_lease_that_is_not_renewed_is_free_when_it_was_seen_unchanged_for_its_
     assert second.take()
 
 
-def test_a_renewal_that_was_seen_starts_the_wait_anew(
-    candidate: Campaigner, ticking: SetClock
-) -> None:
+def test_a_renewal_restarts_the_wait_of_a_standby(candidate: Campaigner, ticking: SetClock) -> None:
     first, second = candidate("1"), candidate("2")
     first.take()
     second.take()
@@ -140,10 +138,10 @@ def test_a_renewal_that_was_seen_starts_the_wait_anew(
     assert not second.take()
 
 
-def test_the_duration_that_counts_is_what_the_holder_promised_itself(
+def test_the_duration_in_the_row_counts_and_not_that_of_the_standby(
     candidate: Campaigner, ticking: SetClock
 ) -> None:
-    """Two hosts of which one has newer settings: the shorter lease of one frees nothing early."""
+    """If two hosts have different settings, the shorter lease of one frees nothing early."""
     first, second = candidate("1", Terms.of(60)), candidate("2", Terms.of(3))
     first.take()
     second.take()
@@ -151,7 +149,7 @@ def test_the_duration_that_counts_is_what_the_holder_promised_itself(
     assert not second.take()
 
 
-def test_a_leader_stops_trusting_itself_before_another_may_start(
+def test_a_leader_stops_before_another_process_can_lead(
     candidate: Campaigner, ticking: SetClock
 ) -> None:
     first = candidate("1")
@@ -162,14 +160,14 @@ def test_a_leader_stops_trusting_itself_before_another_may_start(
     assert first.pause() == 0
 
 
-def test_the_right_to_lead_counts_from_before_the_renewal_was_asked_for(
+def test_the_renew_deadline_counts_from_before_the_renewal_was_sent(
     candidate: Campaigner, probe: str, ticking: SetClock
 ) -> None:
     plain = executing(probe)
 
     def slow(sql: str, params: Sequence[Any]) -> Any:
         answer = plain(sql, params)
-        ticking.pass_(3)  # it was done at once, and the answer took its time
+        ticking.pass_(3)  # the statement was fast, and the answer slow
         return answer
 
     first = candidate("1", execute=slow)
@@ -179,13 +177,13 @@ def test_the_right_to_lead_counts_from_before_the_renewal_was_asked_for(
     assert first.left == 10 - 3
 
 
-def test_a_change_counts_from_the_moment_when_the_answer_had_come(
+def test_a_standbys_wait_counts_from_the_answer_that_showed_a_change(
     candidate: Campaigner, probe: str, ticking: SetClock
 ) -> None:
     plain = executing(probe)
 
     def slow(sql: str, params: Sequence[Any]) -> Any:
-        ticking.pass_(3)  # it may have been renewed in the last moment of these
+        ticking.pass_(3)  # the row may have been renewed just before the answer
         return plain(sql, params)
 
     first, second = candidate("1"), candidate("2", execute=slow)
@@ -196,7 +194,7 @@ def test_a_change_counts_from_the_moment_when_the_answer_had_come(
     assert second.take()
 
 
-def test_of_two_who_try_at_the_same_time_one_wins(candidate: Campaigner, ticking: SetClock) -> None:
+def test_of_two_concurrent_attempts_one_succeeds(candidate: Campaigner, ticking: SetClock) -> None:
     crashed, first, second = candidate("0"), candidate("1"), candidate("2")
     crashed.take()
     first.take()
@@ -204,7 +202,7 @@ def test_of_two_who_try_at_the_same_time_one_wins(candidate: Campaigner, ticking
     ticking.pass_(15)
     second.look()
     assert first.take()
-    assert second.take_as_seen() is False  # it looked before the first one took it
+    assert second.take_as_seen() is False  # it looked before the first one acquired it
     assert second.term is None
     assert not second.take()
 
@@ -217,11 +215,13 @@ def test_a_renewal_in_the_last_moment_keeps_the_lease(
     second.take()
     ticking.pass_(15)
     first.renew()
-    assert second.take_as_seen() is False  # it has not seen that
+    assert second.take_as_seen() is False  # it has not seen the renewal
     first.renew()
 
 
-def test_of_many_who_insert_the_first_row_one_wins(probe: str, ticking: SetClock) -> None:
+def test_of_many_concurrent_inserts_of_the_first_row_one_succeeds(
+    probe: str, ticking: SetClock
+) -> None:
     gate, won = threading.Barrier(6), []
 
     def run(number: int) -> None:
@@ -242,7 +242,7 @@ def test_of_many_who_insert_the_first_row_one_wins(probe: str, ticking: SetClock
     assert len(won) == 1
 
 
-def test_a_leader_whose_lease_was_taken_is_told_at_its_next_renewal(
+def test_a_renewal_fails_after_another_process_took_the_lease(
     candidate: Campaigner, ticking: SetClock
 ) -> None:
     first, second = candidate("1"), candidate("2")
@@ -254,7 +254,7 @@ def test_a_leader_whose_lease_was_taken_is_told_at_its_next_renewal(
         first.renew()
 
 
-def test_a_leader_whose_row_was_deleted_is_told(candidate: Campaigner, server: Server) -> None:
+def test_a_renewal_fails_after_the_row_was_deleted(candidate: Campaigner, server: Server) -> None:
     first = candidate("1")
     first.take()
     server.execute(f"DELETE FROM {TABLE}")
@@ -263,7 +263,7 @@ def test_a_leader_whose_row_was_deleted_is_told(candidate: Campaigner, server: S
 
 
 @pytest.mark.parametrize("took_effect", [True, False])
-def test_a_renewal_of_unknown_outcome_is_found_out_by_the_next(
+def test_the_next_renewal_finds_out_an_unknown_outcome(
     candidate: Campaigner, probe: str, ticking: SetClock, took_effect: bool
 ) -> None:
     plain, lost = executing(probe), [False]
@@ -288,7 +288,7 @@ def test_a_renewal_of_unknown_outcome_is_found_out_by_the_next(
     first.renew()
 
 
-def test_a_lease_taken_without_knowing_it_is_taken_once_more_with_a_new_epoch(
+def test_a_lease_that_was_acquired_unnoticed_is_acquired_again_with_a_new_epoch(
     candidate: Campaigner, probe: str, server: Server
 ) -> None:
     plain, lost = executing(probe), [True]
@@ -309,7 +309,7 @@ def test_a_lease_taken_without_knowing_it_is_taken_once_more_with_a_new_epoch(
     assert first.term.epoch == 2
 
 
-def test_who_has_lost_the_lease_cannot_give_it_away(
+def test_a_former_leader_cannot_release_the_lease(
     candidate: Campaigner, ticking: SetClock, server: Server
 ) -> None:
     first, second = candidate("1"), candidate("2")
@@ -321,7 +321,7 @@ def test_who_has_lost_the_lease_cannot_give_it_away(
     assert holder(server) == "host:2:token"
 
 
-def test_a_standby_looks_twice_a_second_and_at_the_very_end_of_the_lease(
+def test_a_standby_looks_twice_a_second_and_when_the_lease_expires(
     candidate: Campaigner, ticking: SetClock
 ) -> None:
     first, second = candidate("1"), candidate("2")
@@ -333,18 +333,18 @@ def test_a_standby_looks_twice_a_second_and_at_the_very_end_of_the_lease(
     assert 1.9 <= candidate("3").terms.retry <= 2.1
 
 
-def test_a_holders_name_is_its_own_each_time() -> None:
+def test_each_holder_has_a_unique_name() -> None:
     assert str(this_process()) != str(this_process())
     assert len(str(this_process())) <= 200
 
 
-def test_the_leases_clock_goes_on_and_is_nobodys_wall_clock() -> None:
+def test_the_leases_clock_is_not_the_wall_clock() -> None:
     before = boot_clock()
     assert boot_clock() >= before
     assert abs(boot_clock() - time.time()) > 1e6
 
 
-# The times
+# Time limits
 
 
 @pytest.mark.parametrize(
@@ -359,12 +359,14 @@ def test_the_leases_clock_goes_on_and_is_nobodys_wall_clock() -> None:
         (Terms.of(0.5), "too short"),
     ],
 )
-def test_times_that_do_not_fit_each_other_are_one_sentence(terms: Terms, complaint: str) -> None:
+def test_time_limits_that_do_not_fit_together_are_refused_in_one_sentence(
+    terms: Terms, complaint: str
+) -> None:
     assert complaint in terms.complaint()
     assert bool(terms.complaint()) == bool(complaint)
 
 
-def test_what_is_not_said_follows_client_gos_proportions() -> None:
+def test_missing_time_limits_follow_client_gos_proportions() -> None:
     assert Terms.of(15) == Terms(15, 10, 2)
     assert Terms.of(3) == Terms(3, pytest.approx(2), pytest.approx(0.4))
 
@@ -408,7 +410,7 @@ def test_a_daemon_that_has_a_leader_runs_without_one_in_a_test_and_on_sqlite() -
         ({"leader": True, "workers": 4}, "one of 4 workers would lead"),
     ],
 )
-def test_bad_options_of_a_leader_are_one_sentence_and_exit_code_2(
+def test_bad_options_of_a_leader_end_with_one_sentence_and_exit_code_2(
     options: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(CommandError, match=sentence) as refused:
@@ -416,11 +418,11 @@ def test_bad_options_of_a_leader_are_one_sentence_and_exit_code_2(
     assert refused.value.returncode == 2
 
 
-# Standing by, on a clock that passes at once
+# Standing by, on a fake clock
 
 
 class Away:
-    """A reason to wait: others lead for the first so many seconds, and from one to another."""
+    """A reason to wait: others lead in these spans of time, in seconds."""
 
     def __init__(self, pace: Pace, *spans: tuple[float, float]) -> None:
         self.pace, self.spans = pace, spans
@@ -435,7 +437,7 @@ class Away:
 
 
 def led(schedule: Schedule, ticks: int, *spans: tuple[float, float]) -> list[float]:
-    """When a daemon ticks, in seconds, while others lead in these spans."""
+    """Return the times of a daemon's ticks, in seconds, while others lead in these spans."""
 
     class Command(BaseDaemonCommand):
         def lifespan(self) -> AbstractContextManager[None]:
@@ -451,7 +453,7 @@ def led(schedule: Schedule, ticks: int, *spans: tuple[float, float]) -> list[flo
     return began
 
 
-def test_an_interval_is_due_at_once_when_this_process_comes_to_lead() -> None:
+def test_an_interval_is_due_at_once_when_this_process_begins_to_lead() -> None:
     assert led(Every(seconds=100), 3, (0, 30)) == [30, 130, 230]
     assert led(Every(seconds=100), 4, (110, 150)) == [0, 100, 150, 250]
 
@@ -462,7 +464,7 @@ def test_a_cron_time_that_passed_while_another_led_is_not_run() -> None:
     assert led(hourly, 3, (3700, 8000)) == [3600, 10800, 14400]
 
 
-# One process's part, without its thread
+# One process in the election, without its thread
 
 
 @pytest.fixture
@@ -482,8 +484,8 @@ def life() -> Life:
 
 @pytest.fixture
 def leadership(daemonkits: None, ticking: SetClock, life: Life, probe: str) -> Iterator[Leadership]:
-    """It leads, by the test's clock."""
-    session = PrivateSession(probe, TERMS.patience)
+    """A process that leads, with the test's clock."""
+    session = PrivateSession(probe, TERMS.statement_timeout)
     leadership = Leadership(Led(), TERMS, session, ticking)
     leadership.enter(life)
     assert leadership.hindrance == "not leader"
@@ -493,7 +495,7 @@ def leadership(daemonkits: None, ticking: SetClock, life: Life, probe: str) -> I
     leadership.leave()
 
 
-def test_a_process_that_was_stopped_knows_it_by_the_clock_and_before_its_thread(
+def test_after_a_freeze_the_clock_ends_the_leadership_before_the_thread_does(
     leadership: Leadership, ticking: SetClock
 ) -> None:
     work = leadership.entitled(lambda: "worked")
@@ -507,7 +509,7 @@ def test_a_process_that_was_stopped_knows_it_by_the_clock_and_before_its_thread(
             pytest.fail("it must not begin")
 
 
-def test_a_process_that_was_stopped_does_not_renew_but_begins_a_new_term(
+def test_after_a_freeze_a_leader_begins_a_new_term(
     leadership: Leadership, ticking: SetClock
 ) -> None:
     ticking.pass_(11)
@@ -517,7 +519,7 @@ def test_a_process_that_was_stopped_does_not_renew_but_begins_a_new_term(
     assert (leadership.hindrance, leadership.epoch) == ("", 2)
 
 
-def test_work_keeps_the_epoch_in_which_it_began_and_the_next_term_waits_for_its_end(
+def test_work_keeps_its_epoch_and_the_next_term_waits_for_its_end(
     leadership: Leadership, ticking: SetClock, probe: str, server: Server
 ) -> None:
     def work() -> None:
@@ -527,7 +529,7 @@ def test_work_keeps_the_epoch_in_which_it_began_and_the_next_term_waits_for_its_
             leadership.step()
         assert leadership.hindrance == "not leader"
         assert leadership.epoch == 1
-        with pytest.raises(OperationalError, match="leads no more: the lease was not renewed"):
+        with pytest.raises(OperationalError, match="no longer leads: the lease was not renewed"):
             write(probe, "x")
 
     leadership.entitled(work)()
@@ -539,11 +541,11 @@ def test_work_keeps_the_epoch_in_which_it_began_and_the_next_term_waits_for_its_
     assert notes(server) == ["y"]
 
 
-def test_who_is_still_busy_with_a_tick_of_an_earlier_term_leaves_the_lease_to_others(
+def test_a_process_with_a_tick_of_an_earlier_term_does_not_acquire_the_lease(
     leadership: Leadership, ticking: SetClock, life: Life
 ) -> None:
     ticking.pass_(11)
-    with life.stop.timing(None):  # it tidies up, and its link is half-open
+    with life.stop.timing(None):  # it cleans up over a half-open link
         for _ in range(3):
             leadership.step()
         assert leadership.hindrance == "not leader"
@@ -551,7 +553,9 @@ def test_who_is_still_busy_with_a_tick_of_an_earlier_term_leaves_the_lease_to_ot
     assert leadership.hindrance == ""
 
 
-def test_the_lease_is_given_back_by_who_has_it(leadership: Leadership, server: Server) -> None:
+def test_the_holder_releases_the_lease_when_it_leaves(
+    leadership: Leadership, server: Server
+) -> None:
     leadership.leave()
     assert holder(server) == ""
 
@@ -591,7 +595,7 @@ def test_without_a_leader_a_guarded_write_is_a_transaction(
 
 @pytest.fixture
 def guarding(daemonkits: None, server: Server) -> Callable[..., Any]:
-    """``guarding(1)``: a guarded block in this epoch; the lease stands at 7."""
+    """``guarding(1)``: a guarded block in epoch 1. The lease is in epoch 7."""
     server.execute(
         f"INSERT INTO {TABLE} (name, holder, epoch, renewals, seconds) "
         f"VALUES ('sync', 'host:1:token', 7, 1, 15)"
@@ -632,7 +636,7 @@ def test_a_term_that_ends_in_the_middle_of_a_guarded_write_undoes_it(
     assert notes(server) == []
 
 
-def test_nobody_can_take_the_lease_between_the_question_and_the_commit(
+def test_the_lease_cannot_be_acquired_between_the_check_and_the_commit(
     guarding: Callable[..., Any], probe: str, server: Server
 ) -> None:
     began, taken = threading.Event(), threading.Event()
@@ -660,10 +664,10 @@ def test_nobody_can_take_the_lease_between_the_question_and_the_commit(
     assert notes(server) == ["x"]
 
 
-def test_the_server_drops_who_stands_still_between_the_question_and_the_commit(
+def test_the_server_closes_a_session_that_freezes_between_the_check_and_the_commit(
     guarding: Callable[..., Any], probe: str, server: Server
 ) -> None:
-    """Or a leader that is stopped there would keep everybody from leading."""
+    """Otherwise a leader that freezes there would prevent all others from leading."""
 
     def stand_still(execute: Any, sql: str, *arguments: Any) -> Any:
         answer = execute(sql, *arguments)
@@ -679,7 +683,7 @@ def test_the_server_drops_who_stands_still_between_the_question_and_the_commit(
     assert notes(server) == []
 
 
-def test_the_servers_patience_is_as_before_when_the_guarded_write_is_done(
+def test_the_servers_idle_timeout_is_restored_after_a_guarded_write(
     guarding: Callable[..., Any], probe: str, server: Server
 ) -> None:
     asked = (
@@ -712,7 +716,7 @@ def test_a_guarded_write_inside_a_transaction_is_refused(
                 pass
 
 
-def test_an_error_in_a_guarded_write_rolls_it_back_and_passes_through(
+def test_an_error_in_a_guarded_write_rolls_it_back_and_propagates(
     guarding: Callable[..., Any], probe: str, server: Server
 ) -> None:
     with pytest.raises(KeyError):

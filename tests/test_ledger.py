@@ -536,7 +536,7 @@ def test_once_fails_and_says_which_job_did_not_run(database: str) -> None:
     ("setting", "sentence"),
     [
         ({"keep_runs": 0}, "keep_runs"),
-        ({"store_errors": "all"}, "is one of 'text', 'class', 'none', not 'all'"),
+        ({"store_errors": "all"}, "must be one of 'text', 'class', 'none', not 'all'"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_one_sentence_and_78(

@@ -1,4 +1,4 @@
-"""``daemons install`` in a machine with a real systemd, and every command of docs/deploy.md."""
+"""``daemons install`` in a container with a real systemd, and every command of docs/deploy.md."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MARK = "# Written by daemonkit for the project in "
 
 
 class Project(Site):
-    """The sample site in a folder of its own, run by ``daemons install``."""
+    """The sample site in its own folder, deployed with ``daemons install``."""
 
     def manage(
         self, *arguments: str, user: str = "root", check: bool = True
@@ -31,7 +31,7 @@ class Project(Site):
         return self.machine.run(*enter, "sh", "-c", script, self.folder, *arguments, check=check)
 
     def refusal(self, *arguments: str, user: str = "root") -> tuple[int, str]:
-        """Of an installation: code and sentence, the same as of its rehearsal."""
+        """Return the exit code and the sentence of an installation, which --dry-run repeats."""
         command = ("daemons", "install", *arguments)
         done = self.manage(*command, user=user, check=False)
         rehearsed = self.manage(*command, "--dry-run", user=user, check=False)
@@ -63,7 +63,7 @@ def other(machine: Machine) -> Project:
 
 @pytest.fixture(autouse=True)
 def _clean(machine: Machine) -> Iterator[None]:
-    """Afterwards nothing is installed: SQLite in the state folder serves as the database."""
+    """Remove all installed units afterwards. The database is SQLite in the state folder."""
     machine.sh("mkdir -p /etc/shop; echo DATABASE_URL=sqlite:////tmp/x.sqlite3 >/etc/shop/env")
     yield
     script = f"""
@@ -77,7 +77,7 @@ def _clean(machine: Machine) -> Iterator[None]:
     machine.sh(script, check=False)
 
 
-def test_install_writes_enables_and_starts_and_does_nothing_twice(shop: Project) -> None:
+def test_install_writes_enables_and_starts_and_a_second_run_does_nothing(shop: Project) -> None:
     """In a folder whose name has a space and a per cent sign."""
     said = shop.install("expire_baskets", "daily_report", "--environment-file", "/etc/shop/env")
     names = ["my-shop-100-expire_baskets.service", "my-shop-100-daemons.target"]
@@ -86,10 +86,10 @@ def test_install_writes_enables_and_starts_and_does_nothing_twice(shop: Project)
         assert shop.machine.show(name, "ActiveState") == "active"
         assert shop.machine.show(name, "UnitFileState") == "enabled"
     again = shop.install("expire_baskets", "daily_report", "--environment-file", "/etc/shop/env")
-    assert again == "nothing to do: all is written, enabled and running\n"
+    assert again == "nothing to do: everything is written, enabled and running\n"
 
 
-def test_what_changed_is_written_anew_and_restarted(shop: Project) -> None:
+def test_changed_units_are_overwritten_and_restarted(shop: Project) -> None:
     shop.install("expire_baskets")
     unit = "my-shop-100-expire_baskets.service"
     pid = shop.machine.pid(unit)
@@ -98,11 +98,11 @@ def test_what_changed_is_written_anew_and_restarted(shop: Project) -> None:
     assert shop.machine.pid(unit) not in (0, pid)
 
 
-def test_a_dry_run_says_it_all_and_does_nothing(shop: Project) -> None:
+def test_a_dry_run_prints_everything_and_does_nothing(shop: Project) -> None:
     said = shop.install("expire_baskets", "--dry-run")
     assert f"would write {UNITS}/my-shop-100-expire_baskets.service" in said
     assert "WorkingDirectory=/srv/my shop 100%%" in said
-    assert "would have systemd enable and start my-shop-100-expire_baskets.service" in said
+    assert "would enable and start my-shop-100-expire_baskets.service" in said
     assert not shop.machine.sh(f"ls {UNITS} | grep shop", check=False).stdout
 
 
@@ -118,23 +118,23 @@ def test_the_rendered_unit_verifies_clean_and_is_hardened(shop: Project) -> None
     assert float(found[1]) <= 2.0, report
 
 
-def test_a_unit_that_it_did_not_write_is_left_alone(shop: Project) -> None:
+def test_a_unit_that_daemonkit_did_not_write_stays_unchanged(shop: Project) -> None:
     path = f"{UNITS}/my-shop-100-expire_baskets.service"
     shop.machine.write(path, "[Service]\nExecStart=/bin/true\n")
     code, said = shop.refusal("expire_baskets")
     assert code == 1
-    assert f"{path} was written by somebody else, and is left alone" in said
+    assert f"{path} was not written by daemonkit, and stays unchanged" in said
     assert shop.machine.run("cat", path).stdout == "[Service]\nExecStart=/bin/true\n"
     assert not shop.machine.sh(f"ls {UNITS} | grep target$ | grep shop", check=False).stdout
 
 
-def test_two_projects_of_one_name_do_not_take_each_others_units(
+def test_two_projects_with_one_name_do_not_overwrite_each_others_units(
     shop: Project, other: Project
 ) -> None:
     other.install("expire_baskets")
     code, said = shop.refusal("expire_baskets", "--project", "shop")
     assert code == 1
-    assert "was written for another project, and is left alone" in said
+    assert "is of another project, and stays unchanged" in said
     shop.install("expire_baskets")
     folders = {
         unit: shop.machine.show(unit, "WorkingDirectory")
@@ -145,16 +145,16 @@ def test_two_projects_of_one_name_do_not_take_each_others_units(
         assert shop.machine.show(unit, "ActiveState") == "active"
 
 
-def test_without_the_right_to_write_it_is_one_sentence(shop: Project) -> None:
+def test_without_permission_to_write_install_is_refused_in_one_sentence(shop: Project) -> None:
     assert shop.refusal("expire_baskets", user="nobody") == (
         1,
-        f"CommandError: no right to write to {UNITS}: run it with sudo, or with --user for the "
-        f"manager of your own\n",
+        f"CommandError: no permission to write to {UNITS}: use sudo, or --user for your own "
+        f"systemd manager\n",
     )
 
 
 @pytest.mark.parametrize("option", ["", "--dry-run"])
-def test_without_systemd_it_is_one_sentence(shop: Project, option: str) -> None:
+def test_without_systemd_install_is_refused_in_one_sentence(shop: Project, option: str) -> None:
     script = f"""
     mount -t tmpfs none /run && cd '{shop.folder}' &&
     exec venv/bin/python manage.py daemons install expire_baskets {option}
@@ -165,7 +165,7 @@ def test_without_systemd_it_is_one_sentence(shop: Project, option: str) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_it_runs_as_a_user_that_there_is(shop: Project) -> None:
+def test_it_runs_as_an_existing_user(shop: Project) -> None:
     shop.install("expire_baskets", "--as", "www-data", "--environment-file", "/etc/shop/env")
     unit = "my-shop-100-expire_baskets.service"
     owner = shop.machine.sh(f"ps -o user= -p {shop.machine.pid(unit)}").stdout.strip()
@@ -174,17 +174,17 @@ def test_it_runs_as_a_user_that_there_is(shop: Project) -> None:
     assert folder == "www-data"
 
 
-def test_a_project_that_a_made_up_user_may_not_enter_is_named(shop: Project) -> None:
+def test_a_folder_that_the_dynamic_user_cannot_enter_is_named(shop: Project) -> None:
     shop.machine.run("chmod", "700", shop.folder)
     try:
         code, said = shop.refusal("expire_baskets")
         assert code == 1
-        assert f"{shop.folder} may not be entered by the user that systemd makes up" in said
+        assert f"the user that systemd creates cannot enter {shop.folder}, and" in said
     finally:
         shop.machine.run("chmod", "755", shop.folder)
 
 
-def test_a_daemon_that_waits_for_its_database_is_started_and_said_to_wait(shop: Project) -> None:
+def test_install_reports_that_a_daemon_waits_for_its_database(shop: Project) -> None:
     shop.command(
         "needy",
         """
@@ -212,12 +212,12 @@ def test_a_daemon_that_waits_for_its_database_is_started_and_said_to_wait(shop: 
 
 
 @pytest.mark.parametrize("user", ["root", "nobody"])
-def test_a_user_without_a_manager_is_one_sentence_with_the_mend(shop: Project, user: str) -> None:
+def test_a_user_without_a_manager_is_refused_in_one_sentence(shop: Project, user: str) -> None:
     code, said = shop.refusal("expire_baskets", "--user", user=user)
     assert code == 1
     assert said.startswith(f"CommandError: the systemd of the user {user} does not answer (")
     assert said.endswith(
-        f"): log in as {user}, or have it run always, by `loginctl enable-linger {user}`\n"
+        f"): log in as {user}, or keep it running with `loginctl enable-linger {user}`\n"
     )
     assert len(said.splitlines()) == 1
     assert not shop.machine.sh("ls -d ~/.config/systemd/user", check=False).stdout
@@ -229,7 +229,7 @@ def test_an_unknown_daemon_is_not_installed(shop: Project) -> None:
     assert "did you mean expire_baskets" in done.stderr
 
 
-def test_a_user_installs_for_the_manager_of_its_own(shop: Project) -> None:
+def test_a_user_installs_for_its_own_manager(shop: Project) -> None:
     shop.machine.sh("id keeper || useradd --create-home keeper; loginctl enable-linger keeper")
     run = ["runuser", "-u", "keeper", "--", "sh", "-c"]
 
@@ -243,7 +243,7 @@ def test_a_user_installs_for_the_manager_of_its_own(shop: Project) -> None:
     script = 'cd "$0" && XDG_CONFIG_HOME=/etc/shut venv/bin/python manage.py daemons install "$@"'
     lost = shop.machine.run(*run, script, shop.folder, "expire_baskets", "--user", check=False)
     assert lost.stderr == (
-        "CommandError: no right to write to /etc: let HOME, or XDG_CONFIG_HOME, be a folder of "
+        "CommandError: no permission to write to /etc: set HOME or XDG_CONFIG_HOME to a folder of "
         "your own\n"
     )
     said = shop.install(*arguments, "--", "--every", "1h", user="keeper")
@@ -251,7 +251,7 @@ def test_a_user_installs_for_the_manager_of_its_own(shop: Project) -> None:
     assert systemctl("is-active my-shop-100-visit_shop") == "active"
     assert systemctl("is-enabled my-shop-100-daemons.target") == "enabled"
     again = shop.install(*arguments, "--", "--every", "1h", user="keeper")
-    assert again == "nothing to do: all is written, enabled and running\n"
+    assert again == "nothing to do: everything is written, enabled and running\n"
     systemctl("disable --now my-shop-100-visit_shop my-shop-100-daemons.target")
 
 
@@ -259,11 +259,11 @@ def test_a_user_installs_for_the_manager_of_its_own(shop: Project) -> None:
 
 
 def starts(project: Project, unit: str) -> int:
-    """How often the journal says that a daemon has started, also in other tests."""
+    """Return how often a daemon has started by the journal, which includes other tests."""
     return project.machine.journal(unit).count(" started: ")
 
 
-def test_reload_waits_until_the_daemons_have_begun_anew(shop: Project) -> None:
+def test_reload_waits_until_the_daemons_have_reloaded(shop: Project) -> None:
     shop.install("expire_baskets", "daily_report", "--environment-file", "/etc/shop/env")
     units = ["my-shop-100-expire_baskets.service", "my-shop-100-daily_report.service"]
     pids = [shop.machine.pid(unit) for unit in units]
@@ -322,7 +322,7 @@ def units_of(project: Project) -> str:
     return project.machine.sh(f"ls {UNITS} | grep my-shop", check=False).stdout
 
 
-def test_uninstall_stops_disables_and_removes_and_the_target_goes_with_the_last(
+def test_uninstall_removes_units_and_with_the_last_one_the_target(
     shop: Project,
 ) -> None:
     shop.install("expire_baskets", "daily_report", "--environment-file", "/etc/shop/env")
@@ -339,7 +339,7 @@ def test_uninstall_stops_disables_and_removes_and_the_target_goes_with_the_last(
     assert not shop.machine.sh("find /etc/systemd -name 'my-shop*'").stdout
 
 
-def test_uninstall_all_takes_daemons_that_exist_no_more_and_nothing_of_another_project(
+def test_uninstall_all_removes_deleted_daemons_and_nothing_of_another_project(
     shop: Project, other: Project
 ) -> None:
     shop.command("passing", "class Command(BaseDaemonCommand):\n"
@@ -359,24 +359,24 @@ def test_uninstall_all_takes_daemons_that_exist_no_more_and_nothing_of_another_p
 def test_uninstall_refuses_in_one_sentence(shop: Project, other: Project) -> None:
     other.install("expire_baskets")
     refused = {
-        ("daily_report",): "daily_report.service is not there: no such daemon was installed",
-        ("expire_baskets", "--project", "shop"): "was written for another project",
-        (): "say which: the names of daemons, or --all",
-        ("expire_baskets", "--all"): "say which: the names of daemons, or --all",
+        ("daily_report",): "daily_report.service does not exist: this daemon is not installed",
+        ("expire_baskets", "--project", "shop"): "is of another project",
+        (): "name the daemons, or use --all",
+        ("expire_baskets", "--all"): "name the daemons, or use --all",
     }
     for arguments, sentence in refused.items():
         done = shop.manage("daemons", "uninstall", *arguments, check=False)
-        assert done.returncode == (2 if "say which" in sentence else 1)
+        assert done.returncode == (2 if "--all" in sentence else 1)
         assert sentence in done.stderr
         assert len(done.stderr.splitlines()) == 1
     assert shop.machine.show("shop-expire_baskets.service", "ActiveState") == "active"
 
 
-# The page
+# docs/deploy.md
 
 
 def page_commands() -> Iterator[str]:
-    """Every command of the page, with the text that it is given."""
+    """Yield every command of the page, with its input."""
     for block in re.findall(r"^```console\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL):
         lines = iter(block.splitlines())
         for line in lines:
@@ -389,7 +389,7 @@ def page_commands() -> Iterator[str]:
 
 @pytest.fixture
 def blank_machine(machine: Machine) -> Iterator[Machine]:
-    """A machine to which nothing has been done yet but what the page takes for granted."""
+    """A new machine, prepared only with what the page presupposes."""
     blank = Machine(machine.wheel)
     try:
         blank.start()
@@ -414,7 +414,7 @@ def test_every_command_of_the_page_runs(blank_machine: Machine, mariadb: MariaDB
             script = f"export PATH={PYTHON}/bin:$PATH {pip}; cd /srv/shop; {command}"
             done = machine.sh(script, within=120)
             assert "Traceback" not in done.stdout + done.stderr, command
-            if "pip install" in command:  # what it depends on comes from where the tests have it
+            if "pip install" in command:  # the tests provide the dependencies
                 lib = "/srv/shop/venv/lib/python3*/site-packages"
                 machine.sh(f"cd {lib} && echo {PACKAGES} > tests.pth")
             if command.startswith("systemctl status"):
@@ -426,7 +426,7 @@ def test_every_command_of_the_page_runs(blank_machine: Machine, mariadb: MariaDB
         mariadb.drop_database(DATABASE)
 
 
-def test_the_page_says_what_the_units_score(shop: Project) -> None:
+def test_the_page_quotes_the_score_of_the_units(shop: Project) -> None:
     shop.install("expire_baskets")
     unit = "my-shop-100-expire_baskets.service"
     report = shop.machine.run("systemd-analyze", "security", "--no-pager", unit).stdout

@@ -1,4 +1,4 @@
-"""One leader among real processes, on real servers: handed over, crashed, frozen and cut off."""
+"""One leader among real processes and on real servers: stops, crashes, freezes, lost networks."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tests.leader_nemesis import Nemesis
 
 PATIENT = 30.0
 LONG_LEASE = "80s"
-"""A standby that leads within PATIENT seconds has not waited for such a lease to run out."""
+"""A standby that leads within PATIENT seconds has not waited for such a lease to expire."""
 
 
 with_pool = pytest.mark.parametrize("server", ["mariadb", "postgres", "pool"], indirect=True)
-"""PostgreSQL with Django's pool besides."""
+"""Also PostgreSQL with Django's pool."""
 
 
 @pytest.fixture(params=["mariadb", "postgres"])
@@ -47,7 +47,7 @@ def table(server: Server, alias: MakeAlias) -> Iterator[None]:
 def live(
     manage: Manage, server: Server, table: None, request: pytest.FixtureRequest
 ) -> Callable[..., Daemon]:
-    """``live("--seconds", "2", port=...)``: one process that would lead."""
+    """``live("--seconds", "2", port=...)``: start one process that can lead."""
     pool = "1" if "pool" in request.node.callspec.params.values() else None
 
     def start(*arguments: str, port: int | None = None, name: str = "leading") -> Daemon:
@@ -62,14 +62,14 @@ Live = Callable[..., Daemon]
 
 
 def leads(daemon: Daemon, count: int = 1) -> int:
-    """Wait until it leads (for the how manieth time); in which epoch."""
+    """Wait until it has begun to lead ``count`` times. Returns the epoch."""
     line = daemon.wait_for("leads, epoch", within=PATIENT, count=count)
     daemon.wait_for(re.compile(f"^begins {line.split()[-1]} "), within=PATIENT)
     return int(line.split()[-1])
 
 
 def stands_by(daemon: Daemon) -> str:
-    """Wait until it stands by; behind whom."""
+    """Wait until it stands by. Returns the leader."""
     line = daemon.wait_for("stands by", within=PATIENT)
     found = re.search(r"stands by: (\S+) leads", line)
     assert found, line
@@ -86,7 +86,7 @@ def pair(live: Live, *arguments: str) -> tuple[Daemon, Daemon]:
 
 
 def writes(server: Server) -> list[tuple[int, int]]:
-    """What was written: epochs and numbers, in the order of the rows."""
+    """Return the epochs and numbers that were written, in the order of the rows."""
     rows = server.execute("SELECT note FROM entry ORDER BY id")
     return [(int(row[0].split()[0]), int(row[0].split()[1])) for row in rows]
 
@@ -98,7 +98,7 @@ def acknowledged(*daemons: Daemon) -> list[tuple[int, int]]:
 
 
 def holds(server: Server, *daemons: Daemon) -> None:
-    """No two epochs interleave, and every acknowledged write is there, once."""
+    """Check that no two epochs interleave, and that every acknowledged write is there once."""
     written = writes(server)
     epochs = [epoch for epoch, _ in written]
     assert epochs == sorted(epochs)
@@ -107,11 +107,11 @@ def holds(server: Server, *daemons: Daemon) -> None:
 
 
 def moment(line: str) -> datetime:
-    """When a line was logged."""
+    """Return the time at which a line was logged."""
     return datetime.fromisoformat(" ".join(line.split()[:2]))
 
 
-# Handed over
+# Handovers
 
 
 def test_of_two_one_ticks_and_the_other_is_ready_and_says_who_leads(
@@ -128,10 +128,8 @@ def test_of_two_one_ticks_and_the_other_is_ready_and_says_who_leads(
 
 
 @with_pool
-def test_a_clean_stop_hands_over_long_before_the_lease_has_run_out(
-    live: Live, server: Server
-) -> None:
-    """Each waits for the other for less than half of the lease."""
+def test_a_clean_stop_hands_over_long_before_the_lease_expires(live: Live, server: Server) -> None:
+    """Each handover takes less than half of the lease's duration."""
     first, second = pair(live, "--lease", LONG_LEASE)
     first.signal(signal.SIGTERM)
     leads(second)
@@ -144,7 +142,7 @@ def test_a_clean_stop_hands_over_long_before_the_lease_has_run_out(
     holds(server, first, second, third)
 
 
-def test_the_tick_in_flight_ends_before_the_lease_is_given_back(
+def test_the_tick_in_flight_ends_before_the_lease_is_released(
     live: Live, server: Server, gates: Gates
 ) -> None:
     gate = gates.close("tick 1")
@@ -160,19 +158,17 @@ def test_the_tick_in_flight_ends_before_the_lease_is_given_back(
     holds(server, first, second)
 
 
-def test_sighup_gives_the_lease_back_and_the_process_begins_anew(
-    live: Live, server: Server
-) -> None:
+def test_sighup_releases_the_lease_and_reloads_the_process(live: Live, server: Server) -> None:
     first = live()
     leads(first)
     first.signal(signal.SIGHUP)
     assert leads(first, count=2) == 2
     assert first.stop() == 0
-    assert "stands by" not in first.output  # nobody, not even its old self, had the lease
+    assert "stands by" not in first.output  # the lease was free
     holds(server, first)
 
 
-def test_what_came_due_while_another_led_is_not_run_and_every_begins_at_once(
+def test_due_times_under_another_leader_are_not_run_and_every_is_due_at_once(
     live: Live, server: Server
 ) -> None:
     first, second = pair(live, "--every", "1h")
@@ -182,11 +178,11 @@ def test_what_came_due_while_another_led_is_not_run_and_every_begins_at_once(
     assert second.output.count("begins") == 1
 
 
-# Crashed
+# Crashes
 
 
 @with_pool
-def test_a_crashed_leader_is_followed(live: Live, server: Server) -> None:
+def test_a_standby_takes_over_from_a_crashed_leader(live: Live, server: Server) -> None:
     first, second = pair(live)
     first.signal(signal.SIGKILL)
     leads(second)
@@ -195,7 +191,7 @@ def test_a_crashed_leader_is_followed(live: Live, server: Server) -> None:
     holds(server, first, second)
 
 
-def test_a_forced_end_gives_nothing_back(live: Live, server: Server) -> None:
+def test_a_forced_end_does_not_release_the_lease(live: Live, server: Server) -> None:
     first, second = pair(live, "--seconds", "60", "--stop-timeout", "300ms")
     assert first.stop() == 70
     assert holder(server) != ""
@@ -204,10 +200,10 @@ def test_a_forced_end_gives_nothing_back(live: Live, server: Server) -> None:
     server.kill_sessions()
 
 
-# Frozen
+# Freezes
 
 
-def test_a_frozen_leader_is_followed_and_knows_it_when_it_is_thawed(
+def test_a_standby_takes_over_from_a_frozen_leader_which_stops_when_it_thaws(
     live: Live, server: Server
 ) -> None:
     first, second = pair(live)
@@ -216,7 +212,7 @@ def test_a_frozen_leader_is_followed_and_knows_it_when_it_is_thawed(
     second.wait_for("wrote 2 3", within=PATIENT)
     seen = len(first.lines)
     first.signal(signal.SIGCONT)
-    first.wait_for("leads no more", within=PATIENT)
+    first.wait_for("no longer leads", within=PATIENT)
     assert stands_by(first).endswith(f":{second.pid}")
     assert first.is_running
     assert second.stop() == 0
@@ -227,7 +223,7 @@ def test_a_frozen_leader_is_followed_and_knows_it_when_it_is_thawed(
     holds(server, first, second)
 
 
-def test_what_a_thawed_tick_writes_under_guard_is_refused(
+def test_a_guarded_write_of_a_thawed_tick_is_refused(
     live: Live, server: Server, gates: Gates
 ) -> None:
     gate = gates.close("tick 2")
@@ -238,14 +234,14 @@ def test_what_a_thawed_tick_writes_under_guard_is_refused(
     second.wait_for("wrote 2 1", within=PATIENT)
     gate.open()
     first.signal(signal.SIGCONT)
-    first.wait_for("leads no more", within=PATIENT)
+    first.wait_for("no longer leads", within=PATIENT)
     assert first.stop() == 0
     assert second.stop() == 0
     assert "wrote 1 2" not in first.output
     holds(server, first, second)
 
 
-# Cut off
+# Lost networks
 
 
 @with_pool
@@ -258,7 +254,7 @@ def test_a_leader_whose_network_is_gone_stops_before_another_starts(
     second = live()
     stands_by(second)
     through.stall()
-    lost = moment(first.wait_for("leads no more", within=PATIENT))
+    lost = moment(first.wait_for("no longer leads", within=PATIENT))
     assert leads(second) == 2
     assert lost <= moment(second.wait_for("leads, epoch 2"))
     through.resume()
@@ -270,24 +266,26 @@ def test_a_leader_whose_network_is_gone_stops_before_another_starts(
 
 
 @with_pool
-def test_a_tick_that_has_lost_its_right_can_open_no_new_connection(
+def test_a_tick_that_outlives_its_leadership_cannot_open_a_connection(
     live: Live, server: Server, table: None
 ) -> None:
-    """It computes, has no connection that could be cut, and would write when it is done."""
+    """It computes without a connection that could be cut, and then tries to write."""
     first = live("--seconds", "3", "--python", "--late-write")
     leads(first)
     server.execute(
         f"UPDATE {TABLE} SET holder = 'other:1:token', epoch = epoch + 1, renewals = renewals + 1"
     )
-    first.wait_for("leads no more: other:1 took the lease", within=PATIENT)
+    first.wait_for("no longer leads: other:1 took the lease", within=PATIENT)
     first.wait_for("refused 1 1", within=PATIENT)
     assert writes(server) == []
-    assert leads(first, count=2) == 3  # the other one is never heard of again
+    assert leads(first, count=2) == 3  # the other process does not renew
     first.wait_for("wrote 3 2", within=PATIENT)
     assert first.stop() == 0
 
 
-def test_a_statement_of_a_tick_that_has_lost_its_right_is_cut(live: Live, server: Server) -> None:
+def test_a_statement_of_a_tick_that_outlives_its_leadership_is_cut(
+    live: Live, server: Server
+) -> None:
     first = live("--seconds", "60", "--max-failures", "1")
     leads(first)
     eventually(lambda: "sleep(60" in str(server.session_rows()).lower())
@@ -295,14 +293,14 @@ def test_a_statement_of_a_tick_that_has_lost_its_right_is_cut(live: Live, server
         f"UPDATE {TABLE} SET holder = 'other:1:token', epoch = epoch + 1, renewals = renewals + 1"
     )
     first.wait_for("tick 1 failed", within=PATIENT)
-    assert leads(first, count=2) == 3  # back to standing by, and not out of max_failures
+    assert leads(first, count=2) == 3  # it stood by again, and did not end by max_failures
     first.signal(signal.SIGKILL)
     first.wait()
     server.kill_sessions()
 
 
 @with_pool
-def test_killed_sessions_cost_no_leadership(live: Live, server: Server) -> None:
+def test_killed_sessions_do_not_end_the_leadership(live: Live, server: Server) -> None:
     first = live()
     leads(first)
     for _ in range(5):
@@ -314,12 +312,12 @@ def test_killed_sessions_cost_no_leadership(live: Live, server: Server) -> None:
     holds(server, first)
 
 
-def test_a_server_that_is_stopped_ends_nobody_and_one_leads_when_it_is_back(
+def test_a_stopped_server_ends_no_process_and_one_leads_when_it_is_back(
     live: Live, server: Server
 ) -> None:
     first, second = pair(live)
     server.stop()
-    first.wait_for("leads no more", within=PATIENT)
+    first.wait_for("no longer leads", within=PATIENT)
     server.start()
     eventually(lambda: epoch(server) > 1, within=PATIENT, what="somebody leads")
     eventually(lambda: [each for each in writes(server) if each[0] > 1], within=PATIENT)
@@ -329,16 +327,16 @@ def test_a_server_that_is_stopped_ends_nobody_and_one_leads_when_it_is_back(
 
 
 @with_pool
-def test_one_that_stops_while_the_server_is_away_does_not_say_that_it_is_back(
+def test_a_daemon_that_stops_while_the_server_is_away_does_not_log_its_return(
     live: Live, server: Server
 ) -> None:
     daemon = live()
     daemon.wait_for("leads, epoch", within=20)
     server.stop()
-    daemon.wait_for("leads no more", within=20)
+    daemon.wait_for("no longer leads", within=20)
     assert daemon.stop(within=20) == 0
     server.start()
-    assert "can ask for its lease again" not in daemon.stderr
+    assert "can reach its lease again" not in daemon.stderr
 
 
 def test_a_server_that_is_away_at_start_is_waited_for(live: Live, server: Server) -> None:
@@ -350,7 +348,7 @@ def test_a_server_that_is_away_at_start_is_waited_for(live: Live, server: Server
     assert first.stop() == 0
 
 
-# Overdue
+# Overdue ticks
 
 
 def test_the_lease_is_renewed_during_a_long_tick_but_not_past_its_tick_timeout(
@@ -361,17 +359,17 @@ def test_the_lease_is_renewed_during_a_long_tick_but_not_past_its_tick_timeout(
     seen = renewals(server)
     eventually(lambda: renewals(server) >= seen + 2, within=PATIENT)
     first.wait_for("is past its tick_timeout", within=PATIENT)
-    first.wait_for("leads no more: the lease was not renewed in time: a tick is past", PATIENT)
+    first.wait_for("no longer leads: the lease was not renewed in time: a tick is past", PATIENT)
     assert leads(second) == 2
     for daemon in (first, second):
         daemon.signal(signal.SIGKILL)
         daemon.wait()
 
 
-# Once
+# --once
 
 
-def test_once_ticks_if_nobody_leads_and_ends_with_1_if_somebody_does(
+def test_once_ticks_without_a_leader_and_ends_with_1_if_there_is_one(
     live: Live, server: Server
 ) -> None:
     alone = live("--once")
@@ -389,7 +387,7 @@ def test_once_ticks_if_nobody_leads_and_ends_with_1_if_somebody_does(
     assert "wrote 3 1" in third.output
 
 
-# Refused
+# Refusals
 
 
 def test_a_leader_on_sqlite_is_refused_with_the_reason(manage: Manage) -> None:
@@ -400,9 +398,7 @@ def test_a_leader_on_sqlite_is_refused_with_the_reason(manage: Manage) -> None:
 
 
 @pytest.mark.parametrize("server", ["mariadb", "postgres"], indirect=True)
-def test_a_leader_without_the_migration_is_refused_with_the_mend(
-    manage: Manage, server: Server
-) -> None:
+def test_a_leader_without_the_migration_is_told_to_migrate(manage: Manage, server: Server) -> None:
     server.execute(f"DROP TABLE IF EXISTS {TABLE}")
     daemon = manage("run_daemon", "leading", manage_py=LIVES, env={"DATABASE_URL": server.url})
     assert daemon.wait(PATIENT) == 78
@@ -418,10 +414,10 @@ def test_a_lease_shorter_than_its_renew_deadline_is_refused(manage: Manage) -> N
     assert "Traceback" not in daemon.output
 
 
-# The page
+# The example in the docs
 
 
-def test_the_daemon_of_the_page_leads_and_ticks(
+def test_the_daemon_in_the_docs_leads_and_ticks(
     server: Server, tmp_path: Path, manage: Manage
 ) -> None:
     page = (ROOT / "docs" / "leader.md").read_text()
@@ -440,13 +436,13 @@ def test_the_daemon_of_the_page_leads_and_ticks(
         server.drop_database("shop")
 
 
-# All of it
+# All faults at random
 
 
 def test_under_a_nemesis_no_epochs_interleave_and_no_acknowledged_write_is_lost(
     server: Server, table: None
 ) -> None:
-    """For minutes: ``python -m tests.leader_nemesis``."""
+    """``python -m tests.leader_nemesis`` runs this for minutes."""
     nemesis = Nemesis(server, lease=1.5, seed=20)
     nemesis.run(seconds=12)
     assert nemesis.tally.epochs > 1, str(nemesis.tally)

@@ -162,7 +162,7 @@ def test_tick_timeout_cuts_a_tick_on_a_half_open_link_and_the_daemon_lives_on(
     between.cut()
     ticks_on(daemon)
     assert daemon.stop() == 0
-    assert "It stands at:" in daemon.stderr
+    assert "Its stack:" in daemon.stderr
     assert daemon.stderr.count("past its tick_timeout") <= 2
 
 

@@ -45,11 +45,11 @@ def test_sighup_keeps_the_pid_and_takes_new_code(project: Project, door: list[st
     daemon.signal(signal.SIGHUP)
     daemon.wait_for("after", within=20)
     assert daemon.stop() == 0  # the same process still
-    assert "speaker begins anew: SIGHUP" in daemon.stderr
+    assert "speaker reloads: SIGHUP" in daemon.stderr
     assert "speaker stopped: SIGTERM" in daemon.stderr
 
 
-@pytest.mark.parametrize("moment", ["begins anew", "stopped: SIGHUP", "started: "])
+@pytest.mark.parametrize("moment", ["reloads: SIGHUP", "stopped: SIGHUP", "started: "])
 def test_a_sigterm_at_any_moment_of_the_change_is_not_lost(project: Project, moment: str) -> None:
     """Heard by one of the images, or it ends the new one before that has handlers."""
     project.command("speaker", says("spoken"))
@@ -94,7 +94,7 @@ def test_a_sigterm_after_sighup_ends_it(project: Project, gates: Gates) -> None:
     daemon = project.manage("run_daemon", "sleeper")
     daemon.wait_for("ticking", within=20)
     daemon.signal(signal.SIGHUP)
-    daemon.wait_for("begins anew", within=20)
+    daemon.wait_for("reloads: SIGHUP", within=20)
     daemon.signal(signal.SIGTERM)
     daemon.wait_for("sleeper stops: SIGTERM")
     gate.open()
@@ -297,7 +297,7 @@ def test_a_daemon_started_under_nohup_leaves_sighup_ignored(project: Project) ->
         signal.signal(signal.SIGHUP, before)
     daemon.signal(signal.SIGHUP)
     assert daemon.stop() == 0
-    assert "begins anew" not in daemon.stderr
+    assert " reloads: " not in daemon.stderr
 
 
 def test_a_daemon_whose_terminal_is_closed_ends(project: Project) -> None:

@@ -1,4 +1,4 @@
-"""The shipped unit under a real systemd: the sample site on a real MariaDB, in a machine."""
+"""The unit template under a real systemd: the sample site with a real MariaDB, in a container."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def site(machine: Machine) -> Site:
 
 @pytest.fixture
 def shop(site: Site, mariadb: MariaDB) -> Iterator[Site]:
-    """The site on an empty database of MariaDB's; all of its units are stopped afterwards."""
+    """The site with an empty database on MariaDB. Afterwards all of its units are stopped."""
     mariadb.create_database(DATABASE)
     mariadb.execute(
         "CREATE TABLE entry (id INT AUTO_INCREMENT PRIMARY KEY, note VARCHAR(200))",
@@ -53,7 +53,7 @@ def shop(site: Site, mariadb: MariaDB) -> Iterator[Site]:
         mariadb.drop_database(DATABASE)
 
 
-# Being started
+# Starting
 
 
 def test_it_is_active_only_when_its_lifespan_is_open(shop: Site) -> None:
@@ -81,7 +81,7 @@ def test_it_is_active_only_when_its_lifespan_is_open(shop: Site) -> None:
     assert "open" in shop.machine.journal(unit)
 
 
-def test_its_status_is_one_line_that_lives(shop: Site, mariadb: Server) -> None:
+def test_its_status_is_one_line_that_is_kept_up_to_date(shop: Site, mariadb: Server) -> None:
     unit = shop.command(
         "living",
         """
@@ -131,10 +131,10 @@ def test_children_do_not_inherit_the_socket(shop: Site) -> None:
 @pytest.mark.parametrize(
     ("tick_timeout", "said"), [(1, "Timeout (0:00:01"), (3600, "Watchdog timeout")]
 )
-def test_a_tick_that_keeps_pythons_lock_is_killed_and_started_again(
+def test_a_tick_that_holds_pythons_lock_is_killed_and_restarted(
     shop: Site, tick_timeout: int, said: str
 ) -> None:
-    """Nothing of ours can run: faulthandler ends it at its tick_timeout, or the watchdog before."""
+    """No Python code can run: faulthandler ends it at ``tick_timeout``, or the watchdog earlier."""
     unit = shop.command(
         "stuck",
         f"""
@@ -155,7 +155,7 @@ def test_a_tick_that_keeps_pythons_lock_is_killed_and_started_again(
 
 
 def test_a_daemon_that_is_frozen_while_it_waits_is_killed_within_seconds(shop: Site) -> None:
-    """Though a tick may take an hour."""
+    """Even if a tick may take an hour."""
     unit = shop.command(
         "frozen",
         """
@@ -173,7 +173,9 @@ def test_a_daemon_that_is_frozen_while_it_waits_is_killed_within_seconds(shop: S
     eventually(lambda: shop.restarts(unit) >= 1, 20, "it was started again", every=0.2)
 
 
-def test_what_takes_long_is_no_silence(shop: Site, mariadb: Server) -> None:
+def test_long_ticks_reloads_and_closing_do_not_trigger_the_watchdog(
+    shop: Site, mariadb: Server
+) -> None:
     """A tick, a tick during a reload, and a lifespan that closes: each longer than the watchdog's
     interval."""
     unit = shop.command(
@@ -207,7 +209,7 @@ def test_what_takes_long_is_no_silence(shop: Site, mariadb: Server) -> None:
     assert shop.machine.show(unit, "Result") == "success"
 
 
-def test_a_slow_tick_that_beats_is_left_alone(shop: Site, mariadb: Server) -> None:
+def test_a_slow_tick_that_beats_is_not_killed(shop: Site, mariadb: Server) -> None:
     unit = shop.command(
         "beating",
         """
@@ -251,7 +253,7 @@ def test_a_tick_past_its_tick_timeout_ends_the_process_before_the_watchdog_does(
     assert "Watchdog timeout" not in journal
 
 
-# Being stopped
+# Stopping
 
 
 def test_stop_during_a_tick_lets_it_commit(shop: Site, mariadb: Server) -> None:
@@ -277,10 +279,10 @@ def test_stop_during_a_tick_lets_it_commit(shop: Site, mariadb: Server) -> None:
 
 
 @pytest.mark.parametrize(("stop_timeout", "beats"), [(20, False), (3, True)])
-def test_a_drain_longer_than_timeoutstopsec_is_borne(
+def test_a_drain_longer_than_timeoutstopsec_is_not_killed(
     shop: Site, mariadb: Server, stop_timeout: int, beats: bool
 ) -> None:
-    """It told systemd how long it takes: from its stop_timeout, and anew with each beat."""
+    """It extends systemd's timeout: by its ``stop_timeout``, and again with each beat."""
     unit = shop.command(
         "draining",
         f"""
@@ -310,7 +312,7 @@ def test_a_drain_longer_than_timeoutstopsec_is_borne(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_daemon_that_reaches_a_limit_of_its_class_is_started_again_and_has_not_failed(
+def test_a_daemon_that_reaches_a_limit_of_its_class_is_restarted_without_a_failure(
     shop: Site, mariadb: Server, workers: int
 ) -> None:
     unit = shop.command(
@@ -339,7 +341,7 @@ def test_a_daemon_that_reaches_a_limit_of_its_class_is_started_again_and_has_not
         assert shop.restarts(unit) == 0
 
 
-# Being reloaded
+# Reloading
 
 
 def says(word: str) -> str:
@@ -353,7 +355,7 @@ def says(word: str) -> str:
     """
 
 
-def test_reload_keeps_the_pid_and_takes_new_code(shop: Site, mariadb: Server) -> None:
+def test_reload_keeps_the_pid_and_loads_new_code(shop: Site, mariadb: Server) -> None:
     unit = shop.command("speaker", says("before"))
     shop.start(unit)
     shop.machine.wait_for(unit, "before")
@@ -379,7 +381,7 @@ def test_two_reloads_within_100_ms_are_survived(shop: Site) -> None:
     assert (shop.machine.pid(unit), shop.restarts(unit)) == (pid, 0)
 
 
-def test_a_reload_to_code_that_does_not_compile_is_not_taken_and_says_so(shop: Site) -> None:
+def test_a_reload_to_code_that_does_not_compile_fails_and_is_reported(shop: Site) -> None:
     unit = shop.command("broken", says("spoken"))
     shop.start(unit)
     shop.machine.wait_for(unit, "spoken")
@@ -392,14 +394,14 @@ def test_a_reload_to_code_that_does_not_compile_is_not_taken_and_says_so(shop: S
     assert (shop.machine.pid(unit), shop.restarts(unit)) == (pid, 0)
 
 
-# Trouble
+# Errors
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_database_that_is_away_holds_up_no_start_and_costs_no_restart(
+def test_a_database_that_is_away_neither_delays_a_start_nor_causes_a_restart(
     shop: Site, mariadb: Server, workers: int
 ) -> None:
-    """Neither of the daemon that runs, nor of one that is started meanwhile."""
+    """This holds for a running daemon, and for one that is started during the outage."""
     quick = "from daemonkit.schedules.backoff import Backoff\n"
     steady = quick + STEADY.replace("schedule =", "backoff = Backoff(cap=2)\n    schedule =")
     running = shop.command("running", steady)
@@ -439,7 +441,7 @@ def test_a_wrong_password_ends_in_failed_without_a_restart(shop: Site, mariadb: 
     assert "mend DATABASES" in shop.machine.journal(unit, "--priority=err")
 
 
-def test_an_instance_that_is_no_daemon_fails_once_and_says_why(shop: Site) -> None:
+def test_an_instance_that_is_not_a_daemon_fails_once_with_a_reason(shop: Site) -> None:
     unit = "daemonkit@expire_basket"
     assert shop.machine.run("systemctl", "start", unit, check=False).returncode
     shop.is_state(unit, "failed")
@@ -459,7 +461,7 @@ def test_a_missing_environment_file_is_named_and_waited_for(shop: Site) -> None:
     shop.is_state(unit, "active")
 
 
-def test_the_template_takes_a_folder_with_a_space(shop: Site) -> None:
+def test_the_template_accepts_a_folder_with_a_space(shop: Site) -> None:
     unit = shop.command("spacious", STEADY)
     shop.machine.run("ln", "-sfn", FOLDER, "/srv/a link of 9%")
     shop.drop_in(unit, '[Service]\nEnvironment="PROJECT=/srv/a link of 9%%"\n')
@@ -468,7 +470,7 @@ def test_the_template_takes_a_folder_with_a_space(shop: Site) -> None:
     assert "PWD=/srv/a link of 9%\n" in environment
 
 
-def test_a_project_folder_that_is_not_there_fails_once(shop: Site) -> None:
+def test_a_missing_project_folder_fails_once(shop: Site) -> None:
     unit = shop.command("homeless", STEADY)
     shop.drop_in(unit, "[Service]\nEnvironment=PROJECT=/srv/gone\n")
     shop.machine.run("systemctl", "start", unit, check=False)
@@ -491,7 +493,7 @@ def test_a_reload_follows_a_link_to_the_next_release(shop: Site) -> None:
     assert shop.machine.pid(unit) == pid
 
 
-# Many
+# Several daemons
 
 
 def test_twelve_daemons_are_started_and_stopped_together(shop: Site, mariadb: Server) -> None:
@@ -507,7 +509,7 @@ def test_twelve_daemons_are_started_and_stopped_together(shop: Site, mariadb: Se
     eventually(lambda: not mariadb.sessions(), 10)
 
 
-def test_a_supervisor_speaks_for_its_workers(shop: Site, mariadb: Server) -> None:
+def test_a_supervisor_notifies_systemd_for_its_workers(shop: Site, mariadb: Server) -> None:
     def several(word: str) -> str:
         return f"""
         class Command(BaseDaemonCommand):
@@ -551,7 +553,9 @@ def test_the_units_verify_clean_and_are_hardened(shop: Site) -> None:
     assert float(found[1]) <= 2.0, report
 
 
-def test_every_driver_works_inside(shop: Site, mariadb: MariaDB, postgres: PostgreSQL) -> None:
+def test_every_driver_works_in_the_sandbox(
+    shop: Site, mariadb: MariaDB, postgres: PostgreSQL
+) -> None:
     unit = shop.command(
         "anywhere",
         """
@@ -578,7 +582,9 @@ def test_every_driver_works_inside(shop: Site, mariadb: MariaDB, postgres: Postg
         shop.machine.run("systemctl", "stop", unit)
 
 
-def test_a_secret_may_be_a_credential_and_in_no_environment(shop: Site, mariadb: MariaDB) -> None:
+def test_a_secret_can_be_a_credential_instead_of_an_environment_variable(
+    shop: Site, mariadb: MariaDB
+) -> None:
     shop.environment()
     url = mariadb.url_through(mariadb.port, DATABASE)
     shop.machine.write("/etc/daemonkit/database_url", f"{url}\n", mode=0o600)

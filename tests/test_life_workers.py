@@ -1,4 +1,4 @@
-"""Lives of several workers: real servers, real forks, real signals, and nobody left over."""
+"""Several workers with real servers, forks and signals. No process is left over."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ STARTED = re.compile(r"^\S+ \S+ INFO (\S+) started, pid (\d+)$")
 
 @pytest.fixture
 def live(live: Live) -> Live:
-    """``live("tagged", "--workers", "4", on=server)``: a supervisor of tests/lives, which must
-    not fork where Python warns of it."""
+    """``live("tagged", "--workers", "4", on=server)``: start a supervisor of tests/lives.
+
+    Python's warning about a fork with threads is an error.
+    """
     return functools.partial(
         live, on="sqlite://:memory:", PYTHONWARNINGS="error::DeprecationWarning"
     )
@@ -37,7 +39,7 @@ def live(live: Live) -> Live:
 
 @pytest.fixture(params=["mariadb", "postgres", "postgres pool"])
 def settings(request: pytest.FixtureRequest) -> dict[str, Server | str | None]:
-    """Arguments for ``live()``: each server in turn, and PostgreSQL behind Django's pool."""
+    """Arguments for ``live()``: each server in turn, and PostgreSQL with Django's pool."""
     kind, _, pool = request.param.partition(" ")
     return {"on": request.getfixturevalue(kind), "POOL": pool or None}
 
@@ -56,13 +58,13 @@ def zombies() -> Iterator[psutil.Process]:
 
 
 def started(daemon: Daemon, label: str = "") -> list[int]:
-    """The pids of all workers that were ever started, in that order."""
+    """Return the pids of all workers that were started, in the order of their starts."""
     found = [match for line in daemon.lines if (match := STARTED.match(line))]
     return [int(match[2]) for match in found if label in ("", match[1])]
 
 
 def ready(daemon: Daemon, within: float = 20) -> list[int]:
-    """Wait until the supervisor calls all of its workers ready; their pids."""
+    """Wait until the supervisor says that all workers are ready. Returns their pids."""
     daemon.wait_for("supervisor is ready", within=within)
     return started(daemon)
 
@@ -71,10 +73,10 @@ def ticks_of(daemon: Daemon, pid: int) -> int:
     return daemon.so_far.count(f" in {pid} on session ")
 
 
-# Living together
+# Running together
 
 
-def test_each_worker_ticks_on_a_session_of_its_own_and_the_parent_has_none(
+def test_each_worker_has_its_own_session_and_the_parent_has_none(
     live: Live, settings: dict[str, Server | str | None]
 ) -> None:
     daemon = live("tagged", "--workers", "4", "--writes", CONN_MAX_AGE=None, **settings)
@@ -90,14 +92,14 @@ def test_each_worker_ticks_on_a_session_of_its_own_and_the_parent_has_none(
     assert "FOREIGN ROW" not in daemon.output
     assert "Traceback" not in daemon.output
     sessions = set(re.findall(r"in (\d+) on session (\d+)", daemon.stdout))
-    assert len({session for _, session in sessions}) == len(sessions)  # never two of one
+    assert len({session for _, session in sessions}) == len(sessions)  # all are different
     assert sorted(re.findall(r"closed (\d)", daemon.stdout)) == ["1", "2", "3", "4"]
     written = notes(server)
     assert len(set(written)) == len(written)
     assert {int(note.split("-")[1]) for note in written} == set(pids)
 
 
-def test_a_session_from_before_the_forks_is_given_back(
+def test_a_session_opened_before_the_forks_is_closed(
     live: Live, settings: dict[str, Server | str | None]
 ) -> None:
     daemon = live("tagged", "--workers", "2", "--idle", "60", LIVES_ASK_EARLY="1", **settings)
@@ -112,7 +114,7 @@ def test_a_session_from_before_the_forks_is_given_back(
     assert daemon.stop(within=20) == 0
 
 
-def test_every_line_says_who_speaks(live: Live) -> None:
+def test_every_line_names_its_worker(live: Live) -> None:
     daemon = live("tagged", "steady", "--every", "200ms")
     ready(daemon)
     daemon.wait_for("session 0", count=6, within=20)
@@ -123,7 +125,7 @@ def test_every_line_says_who_speaks(live: Live) -> None:
     assert all(re.match(r"(tagged|steady) \| ", line) or "pid " in line for line in logged)
 
 
-def test_several_daemons_are_a_process_each(live: Live, mariadb: Server) -> None:
+def test_several_daemons_run_in_a_process_each(live: Live, mariadb: Server) -> None:
     daemon = live("tagged", "steady", "hasty", "--every", "100ms", on=mariadb)
     pids = ready(daemon)
     assert len(set(pids)) == 3
@@ -133,11 +135,11 @@ def test_several_daemons_are_a_process_each(live: Live, mariadb: Server) -> None
     assert daemon.stop() == 0
 
 
-# Deaths
+# Crashes
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
-def test_a_worker_that_dies_is_replaced_and_the_others_do_not_notice(
+def test_a_worker_that_dies_is_replaced_and_the_others_are_not_affected(
     live: Live, server: Server, signum: signal.Signals
 ) -> None:
     daemon = live("tagged", "--workers", "3", on=server)
@@ -156,10 +158,10 @@ def test_a_worker_that_dies_is_replaced_and_the_others_do_not_notice(
     assert "FOREIGN ROW" not in daemon.output
 
 
-def test_the_sessions_of_a_killed_worker_are_its_own(
+def test_killing_a_worker_does_not_affect_the_sessions_of_others(
     live: Live, settings: dict[str, Server | str | None]
 ) -> None:
-    """Killed at any moment of a tick, one after the other: the sessions of the rest go on."""
+    """Workers are killed one after the other, at any moment of a tick: other sessions stay open."""
     daemon = live("tagged", "--workers", "2", "--writes", **settings)
     pids = ready(daemon)
     for _ in range(3):
@@ -181,20 +183,20 @@ def test_workers_that_die_at_once_are_started_at_growing_intervals(live: Live) -
     assert float(pauses[-1]) >= 0.4
 
 
-def test_a_worker_that_cannot_start_ends_the_whole_with_its_code(live: Live) -> None:
+def test_a_worker_that_cannot_start_ends_the_supervisor_with_its_exit_code(live: Live) -> None:
     daemon = live("tagged", "--workers", "2", "--dies", "lifespan:78")
     assert daemon.wait(20) == 78
     assert "cannot start: it ended with exit code 78" in daemon.stderr.splitlines()[-1]
     assert len(started(daemon)) == 2
 
 
-def test_what_cannot_start_ends_its_neighbours_too(live: Live) -> None:
+def test_a_daemon_that_cannot_start_ends_the_other_daemons_too(live: Live) -> None:
     daemon = live("steady", "tagged", "needy", LIVES_MISCONFIGURED="tagged")
     assert daemon.wait(20) == 78
     assert "tagged cannot start" in daemon.stderr
 
 
-def test_78_of_a_place_that_did_work_before_is_a_death_like_others(live: Live) -> None:
+def test_exit_code_78_after_a_success_is_followed_by_a_restart(live: Live) -> None:
     """A password that is changed under running workers must not end those that still work."""
     daemon = live("tagged", "--workers", "2", "--dies", "second:78")
     daemon.wait_for("exit code 78", count=2, within=30)
@@ -215,7 +217,7 @@ def test_a_stopped_worker_is_ended_with_its_stacks_and_replaced(
     psutil.Process(pids[0]).suspend()
     daemon.wait_for("tagged.1 (pid", within=30)
     daemon.wait_for("no sign of life", within=30)
-    # SIGABRT, or faulthandler's own timer, which has run out while the process was stopped.
+    # SIGABRT, or the timer of faulthandler, which expired while the process was stopped.
     daemon.wait_for(re.compile("Fatal Python error: Aborted|Timeout"), within=10)
     daemon.wait_for(re.compile("was ended by SIGABRT|ended with exit code 1"), within=10)
     eventually(lambda: len(started(daemon)) == 3, within=10)
@@ -224,7 +226,7 @@ def test_a_stopped_worker_is_ended_with_its_stacks_and_replaced(
     mariadb.kill_sessions()
 
 
-def test_an_idle_worker_that_stops_breathing_is_noticed_though_a_tick_may_take_an_hour(
+def test_an_idle_worker_without_a_pulse_is_noticed_even_with_a_long_tick_timeout(
     live: Live,
 ) -> None:
     daemon = live("napping", "--workers", "2", "--pulse", "200ms")
@@ -236,8 +238,8 @@ def test_an_idle_worker_that_stops_breathing_is_noticed_though_a_tick_may_take_a
     assert daemon.stop(within=20) == 0
 
 
-def test_a_starved_worker_whose_watcher_cannot_run_is_ended(live: Live) -> None:
-    """C code that keeps Python's lock: no thread of that process can do anything about it."""
+def test_a_worker_whose_watcher_cannot_get_pythons_lock_is_ended(live: Live) -> None:
+    """C code holds Python's lock, so no thread of that process can act."""
     arguments = ["--pulse", "200ms", "--tick-timeout", "500ms"]
     daemon = live("hogging", "steady", *arguments)
     daemon.wait_for("hogging now", within=20)
@@ -251,7 +253,7 @@ def test_a_starved_worker_whose_watcher_cannot_run_is_ended(live: Live) -> None:
     daemon.wait()
 
 
-def test_a_long_tick_within_its_time_is_not_silence(live: Live) -> None:
+def test_a_long_tick_within_its_timeout_is_not_ended(live: Live) -> None:
     arguments = ["--pulse", "200ms", "--tick-timeout", "1m", "--spin", "7"]
     daemon = live("tagged", "--workers", "2", *arguments)
     daemon.wait_for("spinning", count=4, within=40)
@@ -264,7 +266,7 @@ def test_a_long_tick_within_its_time_is_not_silence(live: Live) -> None:
 
 
 def alive_at_each_moment(daemon: Daemon) -> Iterator[int]:
-    """How many workers there were, by the supervisor's log, from its being ready on."""
+    """Yield the number of workers in the supervisor's log at each change, once it was ready."""
     alive, is_ready = 0, False
     for line in daemon.stderr.splitlines():
         alive += bool(STARTED.match(line))
@@ -300,7 +302,7 @@ def test_a_limit_replaces_workers_one_at_a_time_between_two_ticks(
     assert re.search(rf"exit code 0 after \d+ ticks \({reached}\)", daemon.stderr)
 
 
-def test_the_next_one_is_replaced_when_the_one_before_it_is_ready(live: Live) -> None:
+def test_the_next_worker_is_replaced_when_the_last_successor_is_ready(live: Live) -> None:
     daemon = live("tagged", "--workers", "3", "--max-ticks", "3", "--opens-in", "0.4", "--quiet")
     ready(daemon)
     daemon.wait_for("opened", count=8, within=30)
@@ -320,7 +322,7 @@ def test_max_ticks_is_exact_for_each_worker(live: Live) -> None:
     assert {ticks_of(daemon, int(pid)) for pid in replaced} == {4}
 
 
-def test_a_daemon_that_has_nothing_more_to_do_is_not_started_again(live: Live) -> None:
+def test_a_daemon_without_a_further_due_time_is_not_restarted(live: Live) -> None:
     daemon = live("dated", "steady")
     daemon.wait_for("dated has ended: nothing is due any more", within=20)
     ready(daemon)
@@ -328,13 +330,13 @@ def test_a_daemon_that_has_nothing_more_to_do_is_not_started_again(live: Live) -
     assert daemon.stop(within=20) == 0
 
 
-def test_a_supervisor_whose_daemons_have_nothing_more_to_do_ends_with_0(live: Live) -> None:
+def test_a_supervisor_whose_daemons_have_no_further_due_time_ends_with_0(live: Live) -> None:
     daemon = live("dated", "dated_too")
     assert daemon.wait(20) == 0, daemon.output
     assert daemon.stdout.count("done once") == 2
 
 
-def test_a_lone_daemon_ends_at_max_memory(live: Live) -> None:
+def test_a_daemon_without_a_supervisor_ends_at_max_memory(live: Live) -> None:
     daemon = live("tagged", "--hog", "40", "--max-memory", "150m")
     assert daemon.wait(30) == Exit.LIMIT
     assert "tagged stopped: max_memory of 150m reached" in daemon.stderr
@@ -351,7 +353,7 @@ class Command(BaseDaemonCommand):
 
 
 @pytest.mark.parametrize("limit", ["max_ticks = 2", "max_seconds = 0.3"])
-def test_a_limit_of_its_class_ends_a_lone_daemon_with_76_so_that_it_is_started_again(
+def test_a_limit_of_the_class_ends_a_daemon_without_a_supervisor_with_76(
     project: Project, limit: str
 ) -> None:
     project.command("limited", LIMITED.format(limit=limit))
@@ -361,7 +363,7 @@ def test_a_limit_of_its_class_ends_a_lone_daemon_with_76_so_that_it_is_started_a
     assert project.manage("limited", "--once").wait(20) == Exit.OK
 
 
-def test_a_max_memory_that_is_less_than_it_holds_at_its_start_is_refused(live: Live) -> None:
+def test_a_max_memory_below_the_memory_at_start_is_refused(live: Live) -> None:
     daemon = live("tagged", "--max-memory", "300")
     assert daemon.wait(30) == Exit.USAGE
     assert "max_memory (--max-memory) of 300 is less than the" in daemon.stderr
@@ -369,7 +371,7 @@ def test_a_max_memory_that_is_less_than_it_holds_at_its_start_is_refused(live: L
     assert "ticked" not in daemon.stdout
 
 
-# Being told to stop
+# Stopping
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
@@ -417,12 +419,12 @@ def test_a_storm_of_sigterm_to_the_group_ends_it_without_a_start(live: Live) -> 
         return not daemon.is_running
 
     eventually(ended, within=20, every=0.02)
-    assert daemon.wait() in (0, 70)  # they insist; whoever is drained by then was drained
+    assert daemon.wait() in (0, 70)  # repeated signals force an end of the workers that still run
     assert len(started(daemon)) == 4
     assert not daemon.family()
 
 
-def test_a_second_signal_cuts_all(live: Live, server: Server) -> None:
+def test_a_second_signal_cuts_all_workers(live: Live, server: Server) -> None:
     daemon = live("slow_poller", "--workers", "2", "--seconds", "60", on=server)
     daemon.wait_for("in the middle", count=2, within=20)
     eventually(lambda: str(server.session_rows()).lower().count("sleep(60") >= 2)
@@ -440,7 +442,9 @@ def test_a_second_signal_cuts_all(live: Live, server: Server) -> None:
     assert notes(server) == []
 
 
-def test_stop_timeout_cuts_a_worker_and_the_supervisor_says_70(live: Live, server: Server) -> None:
+def test_stop_timeout_cuts_a_worker_and_the_supervisor_ends_with_70(
+    live: Live, server: Server
+) -> None:
     arguments = ["--seconds", "60", "--stop-timeout", "300ms"]
     daemon = live("slow_poller", "--workers", "2", *arguments, on=server)
     daemon.wait_for("in the middle", count=2, within=20)
@@ -450,14 +454,14 @@ def test_stop_timeout_cuts_a_worker_and_the_supervisor_says_70(live: Live, serve
     assert notes(server) == []
 
 
-def test_a_worker_that_beats_while_stopping_has_its_time(live: Live) -> None:
+def test_a_worker_that_beats_while_stopping_is_not_cut(live: Live) -> None:
     arguments = ["--spin", "6", "--beats", "--stop-timeout", "1s"]
     daemon = live("tagged", "--workers", "2", *arguments)
     daemon.wait_for("spinning", count=2, within=20)
     assert daemon.stop(within=20) == 0
 
 
-def test_a_stopped_worker_does_not_hold_up_a_stop_for_ever(live: Live) -> None:
+def test_a_stopped_worker_does_not_delay_a_stop_for_ever(live: Live) -> None:
     daemon = live("tagged", "--workers", "2", "--stop-timeout", "500ms")
     pids = ready(daemon)
     psutil.Process(pids[0]).suspend()
@@ -491,17 +495,17 @@ def test_workers_end_within_2_s_of_their_supervisors_sigkill(
     server.kill_sessions()
 
 
-# Beginning anew
+# Reloading
 
 
-def test_sighup_drains_all_and_begins_anew_in_place(live: Live, server: Server) -> None:
+def test_sighup_drains_all_workers_and_reloads_in_place(live: Live, server: Server) -> None:
     daemon = live("slow_poller", "--workers", "2", "--seconds", "1", on=server)
     daemon.wait_for("in the middle", count=2, within=20)
     daemon.signal_group(signal.SIGHUP)
-    daemon.wait_for("supervisor begins anew: SIGHUP")
+    daemon.wait_for("supervisor reloads: SIGHUP")
     daemon.wait_for("supervisor is ready", count=2, within=30)
     assert notes(server).count("done") >= 2
-    assert daemon.stop(within=20) == 0  # the same process still
+    assert daemon.stop(within=20) == 0  # it is still the same process
     assert len(started(daemon)) == 4
     assert daemon.stderr.count("supervisor of slow_poller (2 workers) started") == 2
     assert notes(server).count("begun") == notes(server).count("done")
@@ -525,7 +529,7 @@ def test_storms_of_sighup_and_sigterm_to_the_group_are_survived(live: Live) -> N
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_as_pid_1_it_stops_and_buries_orphans(workers: str) -> None:
+def test_as_pid_1_it_stops_and_reaps_orphans(workers: str) -> None:
     daemon = in_a_container("orphaning", "--workers", workers)
     try:
         daemon.wait_for("orphan 3", count=int(workers), within=20)
@@ -540,7 +544,7 @@ def test_as_pid_1_it_stops_and_buries_orphans(workers: str) -> None:
         daemon.end()
 
 
-def test_as_pid_1_it_ends_with_the_code_of_a_process_of_its_own() -> None:
+def test_as_pid_1_it_ends_with_the_usual_exit_code() -> None:
     daemon = in_a_container("tagged", "--dies", "lifespan:3")
     try:
         assert daemon.wait(20) == 3

@@ -1,4 +1,4 @@
-"""Listeners: which moments of whose life they hear."""
+"""Listeners: which signals of which daemon they receive."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Quick(BaseDaemonCommand):
 
 
 class Noting(Listener):
-    """Notes what it hears, until it is closed."""
+    """Records what it receives, until it is closed."""
 
     def __init__(self, daemon: BaseDaemonCommand) -> None:
         super().__init__(daemon)
@@ -42,7 +42,7 @@ class Noting(Listener):
         self.heard.append("closed")
 
 
-def test_a_listener_hears_its_daemon_and_no_other_of_the_same_class() -> None:
+def test_a_listener_ignores_other_daemons_of_the_same_class() -> None:
     first, second = Quick(), Quick()
     listener = Noting(first)
     with listener.listening():
@@ -54,7 +54,7 @@ def test_a_listener_hears_its_daemon_and_no_other_of_the_same_class() -> None:
     assert listener.heard == ["ready"]
 
 
-def test_one_that_listens_until_its_daemon_has_stopped_hears_the_end_and_is_closed() -> None:
+def test_a_listener_receives_the_stop_of_its_daemon_and_is_then_closed() -> None:
     first, second = Quick(), Quick()
     listener = Noting(first)
     listener.listen_until_stopped()
@@ -90,9 +90,7 @@ def test_two_lives_of_one_daemon_in_a_process_write_each_line_once(
         ({"every": "10ms", "max_seconds": 0.05}, Ending.LIMIT),
     ],
 )
-def test_the_end_of_a_life_is_told_in_a_word_of_a_vocabulary(
-    options: dict[str, Any], ending: Ending
-) -> None:
+def test_daemon_stopped_carries_an_ending(options: dict[str, Any], ending: Ending) -> None:
     assert endings_of(Quick(), **options) == [ending]
 
 

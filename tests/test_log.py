@@ -1,4 +1,4 @@
-"""What the log says of a long outage and of a service that is started again and again."""
+"""The log of a long outage, and of a service that is restarted again and again."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_traceback_is_logged_at_first_and_then_once_a_minute_with_a_count(
     shown = [seconds for seconds, is_shown in enumerate(tracebacks(caplog)) if is_shown]
     assert shown == [0, 6, 12]
     assert "OSError: no answer at 50" in caplog.records[5].getMessage()
-    assert "(the traceback of 6 such failures)" in caplog.records[6].getMessage()
+    assert "(one traceback for 6 such failures)" in caplog.records[6].getMessage()
     assert "such failures" not in caplog.records[0].getMessage()
 
 
@@ -68,7 +68,7 @@ def test_each_job_has_tracebacks_of_its_own(log: Log, caplog: pytest.LogCaptureF
     assert tracebacks(caplog) == [True, True, False]
 
 
-def test_errors_of_a_thousand_kinds_are_forgotten_again(
+def test_the_number_of_remembered_kinds_is_limited(
     log: Log, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(1000):
@@ -81,7 +81,7 @@ def test_errors_of_a_thousand_kinds_are_forgotten_again(
 
 @pytest.fixture
 def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """An environment as systemd gives it to a service with a StateDirectory."""
+    """The environment that systemd gives to a service with a StateDirectory."""
     monkeypatch.setenv("STATE_DIRECTORY", f"{tmp_path}:/nowhere")
     monkeypatch.setenv("INVOCATION_ID", uuid.uuid4().hex)
     return monkeypatch
@@ -104,14 +104,14 @@ def test_starts_of_more_than_an_hour_ago_are_forgotten(
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", '{"a": "b"}', "null", "\udc80"])
-def test_a_file_that_makes_no_sense_is_overwritten(
+def test_an_invalid_file_is_overwritten(
     service: pytest.MonkeyPatch, tmp_path: Path, text: str
 ) -> None:
     (tmp_path / "sync.starts.json").write_bytes(os.fsencode(text))
     assert starts_within_the_hour("sync") == 1
 
 
-def test_without_a_folder_to_write_to_nobody_counts(
+def test_starts_are_not_counted_without_a_state_directory(
     service: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     service.setenv("STATE_DIRECTORY", str(tmp_path / "gone"))

@@ -1,4 +1,4 @@
-"""What systemd hears, on a real socket."""
+"""The messages to systemd, on a real socket."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def systemd(notify_socket: NotifySocket) -> NotifySocket:
-    """systemd's end of the socket, for daemons in this process and in others."""
+    """systemd's end of the socket, for daemons in this process and in other processes."""
     return notify_socket
 
 
@@ -46,7 +46,7 @@ class Quick(BaseDaemonCommand):
 # The channel
 
 
-def test_both_kinds_of_sockets_are_spoken_to(address: str) -> None:
+def test_messages_are_sent_to_both_kinds_of_sockets(address: str) -> None:
     with NotifySocket(address) as systemd:
         channel = Channel(address)
         assert channel.send("READY=1", "STATUS=läuft")
@@ -57,7 +57,7 @@ def test_both_kinds_of_sockets_are_spoken_to(address: str) -> None:
 @pytest.mark.parametrize(
     "address", ["/nowhere/at/all", "@gone", "vsock:2:1234", "/x" * 200, "", "@"]
 )
-def test_a_socket_that_is_not_there_is_no_exception(address: str) -> None:
+def test_a_missing_socket_raises_no_exception(address: str) -> None:
     channel = Channel(address)
     assert not channel.send("READY=1")
     channel.close()
@@ -75,7 +75,7 @@ def test_a_full_socket_neither_blocks_nor_raises(systemd: NotifySocket) -> None:
     channel.close()
 
 
-def test_a_forked_child_is_silent(systemd: NotifySocket) -> None:
+def test_a_forked_child_sends_nothing(systemd: NotifySocket) -> None:
     channel = Channel(systemd.address)
     child = os.fork()
     if child == 0:
@@ -99,10 +99,10 @@ def test_a_life_in_the_words_of_the_protocol(systemd: NotifySocket) -> None:
     assert heard[-1] == ["STOPPING=1", "STATUS=stopped: max_ticks of 2 reached"]
 
 
-def test_the_environment_is_taken_when_a_life_begins_and_not_before(
+def test_the_environment_variable_is_removed_when_a_life_begins_and_not_before(
     systemd: NotifySocket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A web server of the same project has loaded the same apps, and has a use for it."""
+    """A web server of the same project loads the same apps, and may need it."""
     monkeypatch.setenv("WATCHDOG_USEC", "1000000")
     assert os.environ["NOTIFY_SOCKET"]
     call_command(Quick(), max_ticks=1)
@@ -110,7 +110,7 @@ def test_the_environment_is_taken_when_a_life_begins_and_not_before(
     assert "WATCHDOG_USEC" not in os.environ
 
 
-def test_without_systemd_nobody_listens() -> None:
+def test_without_systemd_no_listener_is_connected() -> None:
     class Curious(Quick):
         def tick(self) -> bool:
             receivers.append(signals.daemon_pulse.has_listeners(Curious))
@@ -121,13 +121,15 @@ def test_without_systemd_nobody_listens() -> None:
     assert receivers == [False]
 
 
-def test_after_a_life_nobody_listens_either(systemd: NotifySocket) -> None:
+def test_after_a_life_no_listener_is_connected(systemd: NotifySocket) -> None:
     call_command(Quick(), max_ticks=1)
     assert not signals.daemon_pulse.has_listeners(Quick)
     assert not signals.iteration_finished.has_listeners(Quick)
 
 
-def test_what_must_arrive_is_sent_again_when_the_socket_was_full(systemd: NotifySocket) -> None:
+def test_lines_that_must_arrive_are_sent_again_when_the_socket_was_full(
+    systemd: NotifySocket,
+) -> None:
     filler = Channel(systemd.address)
     while filler.send("x" * 4000):
         pass
@@ -150,7 +152,7 @@ def test_a_fast_loop_sends_a_few_messages_a_second(systemd: NotifySocket) -> Non
     assert len(systemd.messages()) < 12 + 3 * seconds
 
 
-def test_the_last_word_of_a_fast_loop_is_that_it_waits(systemd: NotifySocket) -> None:
+def test_the_last_status_of_a_fast_loop_is_that_it_waits(systemd: NotifySocket) -> None:
     class Emptied(Quick):
         left = 3000
 
@@ -164,7 +166,7 @@ def test_the_last_word_of_a_fast_loop_is_that_it_waits(systemd: NotifySocket) ->
     assert "tick 3000 took" in said[-2]
 
 
-def test_a_loop_that_is_woken_all_the_time_does_not_say_each_time_that_it_waits(
+def test_a_loop_that_is_woken_often_does_not_send_each_wait(
     systemd: NotifySocket,
 ) -> None:
     notifier = Notifier(Quick(), Channel(systemd.address))
@@ -176,7 +178,7 @@ def test_a_loop_that_is_woken_all_the_time_does_not_say_each_time_that_it_waits(
     notifier.channel.close()
 
 
-def test_an_idle_loop_says_that_it_lives_through_a_long_wait(
+def test_an_idle_loop_sends_its_pulse_during_a_long_wait(
     systemd: NotifySocket, project: Project
 ) -> None:
     project.command("daily", "class Command(BaseDaemonCommand):\n    schedule = Cron('0 3 * * *')\n"
@@ -187,7 +189,7 @@ def test_an_idle_loop_says_that_it_lives_through_a_long_wait(
     assert daemon.stop() == 0
 
 
-def test_stopping_says_how_long_it_may_take_and_each_beat_says_so_anew(
+def test_stopping_extends_systemds_timeout_and_so_does_each_beat(
     systemd: NotifySocket, project: Project
 ) -> None:
     project.command(
@@ -273,8 +275,8 @@ def test_a_reload_is_announced_with_its_moment_and_ready_follows_from_the_new_im
     (reloading,) = [message for message in systemd.messages() if "RELOADING=1" in message]
     assert f"MONOTONIC_USEC={moment}" in reloading
     assert "STOPPING=1" not in lines
-    assert lines.index("RELOADING=1") < lines.index("STATUS=executes itself anew")
-    assert lines.index("STATUS=executes itself anew") < len(lines) - lines[::-1].index("READY=1")
+    assert lines.index("RELOADING=1") < lines.index("STATUS=re-executes itself")
+    assert lines.index("STATUS=re-executes itself") < len(lines) - lines[::-1].index("READY=1")
     assert daemon.stop() == 0
 
 
@@ -346,7 +348,7 @@ def test_a_tick_that_lasts_a_pulse_has_its_own_deadline_and_the_wait_after_it_a_
     assert intervals == ["WATCHDOG_USEC=5600000", raised, "WATCHDOG_USEC=5600000"]
 
 
-def test_a_job_that_lasts_a_pulse_changes_nothing_for_the_loop_goes_on(
+def test_a_job_that_lasts_a_pulse_does_not_change_the_watchdogs_interval(
     systemd: NotifySocket,
 ) -> None:
     notifier = Notifier(Quick(), Channel(systemd.address))
@@ -357,7 +359,7 @@ def test_a_job_that_lasts_a_pulse_changes_nothing_for_the_loop_goes_on(
     notifier.close()
 
 
-def test_a_reload_whose_code_does_not_load_is_over_and_says_so(systemd: NotifySocket) -> None:
+def test_a_reload_whose_code_does_not_load_is_reported_as_failed(systemd: NotifySocket) -> None:
     notifier = Notifier(Quick(), Channel(systemd.address))
     notifier.ready()
     notifier.reload_requested()
@@ -372,7 +374,7 @@ def test_a_reload_whose_code_does_not_load_is_over_and_says_so(systemd: NotifySo
     notifier.close()
 
 
-def test_the_watchdog_hears_nothing_of_an_overdue_tick(
+def test_an_overdue_tick_sends_nothing_to_the_watchdog(
     systemd: NotifySocket, project: Project
 ) -> None:
     project.command(
@@ -399,7 +401,7 @@ def test_the_watchdog_hears_nothing_of_an_overdue_tick(
     assert "WATCHDOG=1" not in lines[overdue:]
 
 
-# The line
+# The status line
 
 
 def iteration(**changes: Any) -> Iteration:
@@ -407,14 +409,14 @@ def iteration(**changes: Any) -> Iteration:
     return Iteration(7, now, now, 0.25)._replace(**changes)
 
 
-def test_the_line_says_what_failed_and_how_often() -> None:
+def test_the_status_line_shows_the_failure_and_its_count() -> None:
     line = Line()
     line.doing = "waits"
     line.ended(iteration(error=ValueError("no\nsuch thing"), failures=3))
     assert str(line) == "waits; tick 7 failed after 250 ms, 3 in a row: ValueError: no such thing"
 
 
-def test_the_line_names_the_jobs_that_run_and_the_one_that_ended() -> None:
+def test_the_status_line_names_the_running_jobs_and_the_last_one_that_ended() -> None:
     line = Line()
     line.begun("report", 1)
     line.begun("refresh", 12)
@@ -427,7 +429,7 @@ def test_the_line_names_the_jobs_that_run_and_the_one_that_ended() -> None:
     )
 
 
-def test_what_is_said_of_a_job_stands_at_that_job_until_it_ends() -> None:
+def test_a_message_is_shown_with_its_job_until_the_job_ends() -> None:
     line = Line()
     for name in ("alpha", "zulu"):
         line.begun(name, 1)
@@ -453,7 +455,7 @@ def test_there_is_no_sign_of_life_until_the_job_that_is_overdue_has_ended(
     notifier.close()
 
 
-def test_the_line_of_a_follower_and_the_word_of_a_supervisor() -> None:
+def test_the_status_lines_of_a_standby_and_of_a_supervisor() -> None:
     line = Line()
     line.standing_by = "stands by: host-a leads"
     line.due = Moment(0, time.time())
@@ -464,7 +466,7 @@ def test_the_line_of_a_follower_and_the_word_of_a_supervisor() -> None:
     assert str(line) == "stops (SIGTERM)"
 
 
-def test_the_line_shows_words_and_numbers_and_asks_no_database() -> None:
+def test_the_status_line_shows_text_and_numbers_and_makes_no_query() -> None:
     class Rows:
         def __bool__(self) -> bool:
             raise AssertionError("a QuerySet would query")
@@ -495,7 +497,7 @@ def test_an_error_whose_text_fails_does_not_silence_the_watchdog(systemd: Notify
     notifier.channel.close()
 
 
-def test_the_line_is_one_and_not_endless() -> None:
+def test_the_status_is_a_single_line_of_limited_length() -> None:
     line = Line()
     line.doing = "x\n" * 1000
     assert "\n" not in str(line)

@@ -1,4 +1,4 @@
-"""The supervisor: its doors, what it refuses, what it tells listeners, and labelled lines."""
+"""The supervisor: its commands, its refusals, its signals, and labelled output."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from tests.kit.projects import Project
 
 
 def refused(daemon: Daemon, code: Exit = Exit.USAGE) -> str:
-    """The one sentence of a process that was refused, with no process left of it."""
+    """Return the one sentence with which a process was refused. No process is left."""
     assert daemon.wait(20) == code, daemon.output
     (line,) = daemon.stderr.splitlines()
     assert not daemon.stdout
     return line.removeprefix("CommandError: ")
 
 
-# What is refused
+# Refusals
 
 
 @pytest.mark.parametrize(
@@ -84,13 +84,13 @@ def refused(daemon: Daemon, code: Exit = Exit.USAGE) -> str:
         ),
         (
             "import_prices clearsessions",
-            "clearsessions is no daemon of its own: say how often, "
+            "clearsessions is not a daemon: say how often, "
             "with --every 1h or --cron '0 3 * * *'",
         ),
         (
             "import_prices expire_baskets --older-than 5",
-            "--older-than 5: of several daemons, all have the same options; one with arguments "
-            "of its own is run alone",
+            "--older-than 5: several daemons share the same options; run a daemon that has its "
+            "own arguments alone",
         ),
         (
             "import_prices expire_baskets --workers 2",
@@ -101,11 +101,11 @@ def refused(daemon: Daemon, code: Exit = Exit.USAGE) -> str:
         ("import_prices expire_baskets --reload", "--reload is for one daemon, in one process"),
         (
             "clearsessions cleanup --every 1h -- --verbosity 0",
-            "what stands behind -- is for one command; run it alone",
+            "arguments after -- are for a single command; run it alone",
         ),
-        ("--all import_prices", "say --all, or names, not both"),
-        ("--all --nope", "--nope: of several daemons, all have the same options; one with "
-         "arguments of its own is run alone"),
+        ("--all import_prices", "use --all or names, not both"),
+        ("--all --nope", "--nope: several daemons share the same options; run a daemon that "
+         "has its own arguments alone"),
         (
             "import_prices --max-memory 0",
             "max_memory (--max-memory) must be above zero, not 0",
@@ -117,13 +117,13 @@ def refused(daemon: Daemon, code: Exit = Exit.USAGE) -> str:
     ],
     ids=lambda value: value if "--" in value or "_" in value else "",
 )  # fmt: skip
-def test_what_makes_no_sense_is_one_sentence_before_anything_is_forked(
+def test_bad_arguments_are_refused_in_one_sentence_before_any_fork(
     manage: Manage, typed: str, sentence: str
 ) -> None:
     assert refused(manage("run_daemon", *typed.split())) == sentence
 
 
-def test_all_in_a_project_without_daemons_is_refused(project: Project) -> None:
+def test_all_is_refused_in_a_project_without_daemons(project: Project) -> None:
     project.module("bare_settings.py", "INSTALLED_APPS = ['daemonkit']\nSECRET_KEY = 'x'")
     daemon = project.manage("run_daemon", "--all", DJANGO_SETTINGS_MODULE="bare_settings")
     assert refused(daemon) == (
@@ -139,7 +139,7 @@ def test_several_workers_of_a_leader_are_refused(project: Project) -> None:
     )
 
 
-def test_workers_are_forked_by_the_main_thread_alone(project: Project) -> None:
+def test_only_the_main_thread_can_fork_workers(project: Project) -> None:
     raised: list[BaseException] = []
 
     def call() -> None:
@@ -177,7 +177,9 @@ def poller(settings: str = "workers = 2", tick: str = "pass") -> str:
 
 
 @pytest.mark.parametrize("door", [["run_daemon", "polling"], ["polling"]])
-def test_workers_is_a_setting_and_both_doors_know_it(project: Project, door: list[str]) -> None:
+def test_workers_can_be_set_in_the_class_for_both_commands(
+    project: Project, door: list[str]
+) -> None:
     project.command("polling", poller("workers = 3"))
     daemon = project.manage(*door, "a", "b")
     for number in (1, 2, 3):
@@ -199,7 +201,7 @@ def test_one_worker_needs_no_supervisor(project: Project) -> None:
     assert daemon.stdout.splitlines() == ["tick of 1 with []"] * 2
 
 
-def test_workers_of_any_schedule_run_where_the_class_says_that_each_is_to_work(
+def test_workers_run_with_any_schedule_if_the_class_sets_per_worker(
     project: Project,
 ) -> None:
     source = poller("workers = 2\n        per_worker = True").replace(
@@ -212,7 +214,7 @@ def test_workers_of_any_schedule_run_where_the_class_says_that_each_is_to_work(
     assert daemon.stop() == 0
 
 
-def test_all_is_every_daemon_of_the_project_with_its_own_workers(project: Project) -> None:
+def test_all_runs_every_daemon_of_the_project_with_its_own_workers(project: Project) -> None:
     settings = "INSTALLED_APPS = ['daemonkit', 'depot']\nROOT_URLCONF = 'depot.urls'"
     project.module("depot_settings.py", f"from config.settings import *\n{settings}")
     project.module("depot/urls.py", "urlpatterns = []")
@@ -246,7 +248,7 @@ def test_commands_and_callables_run_side_by_side(manage: Manage) -> None:
     assert daemon.stop() == 0
 
 
-# What listeners hear
+# Signals
 
 
 LISTENER = """
@@ -274,7 +276,7 @@ class Config(AppConfig):
 
 @pytest.fixture
 def listened(project: Project) -> Project:
-    """A project that prints what the supervisor announces."""
+    """A project that prints the signals of the supervisor."""
     settings = "from config.settings import *\nINSTALLED_APPS += ['depot', 'listening.Config']\n"
     (project.folder / "depot_settings.py").write_text(settings)
     project.module("listening/__init__.py", LISTENER)
@@ -282,13 +284,13 @@ def listened(project: Project) -> Project:
 
 
 def heard(daemon: Daemon) -> list[str]:
-    """The moments that the supervisor announced, all of them in its own process."""
+    """Return the signals that the supervisor sent, all of them in its own process."""
     found = [line.split(" ")[1:] for line in daemon.lines if "HEARD" in line]
     assert {int(words[2]) for words in found} <= {daemon.pid}
     return [words[0].removeprefix("daemon_") for words in found]
 
 
-def test_it_is_ready_when_all_workers_are_and_stays_so(listened: Project) -> None:
+def test_the_supervisor_is_ready_once_all_workers_are(listened: Project) -> None:
     listened.command(
         "polling",
         """
@@ -330,7 +332,7 @@ def workers_of(daemon: Daemon) -> list[int]:
     return [child.pid for child in psutil.Process(daemon.pid).children()]
 
 
-def test_its_pulse_stops_when_one_workers_does(listened: Project) -> None:
+def test_the_supervisors_pulse_stops_when_a_workers_pulse_stops(listened: Project) -> None:
     listened.command(
         "polling", poller("workers = 2\n        pulse = 0.2\n        tick_timeout = 2")
     )
@@ -347,7 +349,7 @@ def test_its_pulse_stops_when_one_workers_does(listened: Project) -> None:
     assert daemon.stop(within=20) == 0
 
 
-def test_it_announces_that_it_begins_anew_and_is_ready_again(listened: Project) -> None:
+def test_the_supervisor_announces_a_reload_and_is_ready_again(listened: Project) -> None:
     listened.command("polling", poller())
     daemon = listened.manage("run_daemon", "polling")
     daemon.wait_for("HEARD daemon_ready", within=20)
@@ -362,7 +364,7 @@ def test_it_announces_that_it_begins_anew_and_is_ready_again(listened: Project) 
     assert moments == [*first, "started", "ready", "stopping", "stopped"]
 
 
-def test_new_code_that_does_not_compile_is_not_taken(listened: Project) -> None:
+def test_new_code_that_does_not_compile_is_not_loaded(listened: Project) -> None:
     listened.command("polling", poller())
     daemon = listened.manage("run_daemon", "polling")
     daemon.wait_for("supervisor is ready", within=20)
@@ -376,7 +378,7 @@ def test_new_code_that_does_not_compile_is_not_taken(listened: Project) -> None:
     assert "reloading" not in heard(daemon)
 
 
-# How a worker ends is how a process of its own would
+# A worker ends like a daemon without a supervisor
 
 
 @pytest.mark.parametrize(
@@ -389,7 +391,7 @@ def test_new_code_that_does_not_compile_is_not_taken(listened: Project) -> None:
         ("", "os._exit(9)", 9),
     ],
 )
-def test_a_workers_exit_code_is_that_of_a_process_of_its_own(
+def test_a_worker_has_the_exit_code_of_a_daemon_without_a_supervisor(
     project: Project, settings: str, tick: str, code: int
 ) -> None:
     project.command("polling", poller(settings or "pulse = 5", tick))
@@ -402,7 +404,7 @@ def test_a_workers_exit_code_is_that_of_a_process_of_its_own(
         assert "polling.1 | a sentence" in several.stderr
 
 
-def test_what_a_worker_has_buffered_is_written_before_it_ends(project: Project) -> None:
+def test_a_worker_writes_its_buffered_output_before_it_ends(project: Project) -> None:
     project.command("polling", poller(tick="sys.stdout.write('no end of line'); time.sleep(0.1)"))
     daemon = project.manage("run_daemon", "polling")
     daemon.wait_for("tick of 1", within=20)
@@ -410,7 +412,7 @@ def test_what_a_worker_has_buffered_is_written_before_it_ends(project: Project) 
     assert re.search(r"^polling\.1 \| no end of line", daemon.stdout, re.MULTILINE)
 
 
-def test_whatever_writes_writes_labelled_lines(project: Project) -> None:
+def test_all_output_of_a_worker_is_labelled(project: Project) -> None:
     writes = "; ".join(
         [
             "self.stdout.write('by the command')",
@@ -441,7 +443,7 @@ def test_whatever_writes_writes_labelled_lines(project: Project) -> None:
 
 @pytest.fixture
 def labelled() -> Callable[[str], list[bytes]]:
-    """``labelled(text, ...)``: what is written to a descriptor when these are, one by one."""
+    """``labelled(text, ...)`` writes the texts one by one, and returns the labelled output."""
 
     def write(*texts: str) -> list[bytes]:
         reader, writer = os.pipe()
@@ -469,7 +471,7 @@ def test_a_line_is_written_when_it_ends(labelled: Labelling) -> None:
     assert labelled("one\ntw", "o\n", "three") == [b"a.1 | one\n", b"a.1 | two\n", b"a.1 | three\n"]
 
 
-def test_what_only_looks_like_an_object_of_json_has_a_label(labelled: Labelling) -> None:
+def test_a_line_that_only_looks_like_json_has_a_label(labelled: Labelling) -> None:
     lines = ["{'a': 1}", "{1, 2}", "{not json}", "{}"]
     written = b"".join(labelled("\n".join(lines) + "\n")).decode()
     assert written.splitlines() == [f"a.1 | {line}" for line in lines]
@@ -479,11 +481,11 @@ def test_an_empty_line_has_its_label(labelled: Labelling) -> None:
     assert labelled("\n\n") == [b"a.1 | \na.1 | \n"]
 
 
-def test_the_journals_priority_stays_in_front(labelled: Labelling) -> None:
+def test_the_journals_priority_stays_before_the_label(labelled: Labelling) -> None:
     assert labelled("<3>it broke\n") == [b"<3>a.1 | it broke\n"]
 
 
-def test_an_object_of_json_stays_one(labelled: Labelling) -> None:
+def test_a_labelled_json_object_is_still_valid_json(labelled: Labelling) -> None:
     (line,) = labelled('{"daemon": "a"}\n')
     assert json.loads(line) == {"worker": "a.1", "daemon": "a"}
     assert labelled("{}\n") == [b"a.1 | {}\n"]
@@ -494,7 +496,7 @@ def test_a_line_without_end_is_written_in_pieces(labelled: Labelling) -> None:
     assert piece == b"a.1 | " + b"x" * (LONGEST_LINE + 1) + b"\n"
 
 
-def test_sizes_are_read_and_written() -> None:
+def test_sizes_are_parsed_and_formatted() -> None:
     assert parse_size("300m") == 300 * 2**20
     assert parse_size("1.5G") == 3 * 2**29
     assert parse_size("64 KB") == 2**16
@@ -507,7 +509,7 @@ def test_sizes_are_read_and_written() -> None:
             parse_size(wrong)  # type: ignore[arg-type]
 
 
-def test_memory_is_what_is_held_now_and_not_what_was() -> None:
+def test_memory_is_the_present_use_and_not_the_peak() -> None:
     before = resident()
     held = bytearray(b"x" * (64 << 20))
     assert resident() - before > 60 << 20
@@ -539,7 +541,7 @@ def died(place: Place, *, ready: bool = True, age: float = 0.0, code: int = 1) -
     return place.pause_after(worker, code)
 
 
-def test_it_gives_no_pulse_while_one_worker_is_silent() -> None:
+def test_the_supervisor_sends_no_pulse_while_a_worker_is_silent() -> None:
     supervisor = Supervisor([place().team])
     announcements = Announcements(supervisor, supervisor.teams, supervisor.places)
     pulses: list[object] = []
@@ -559,7 +561,7 @@ def test_it_gives_no_pulse_while_one_worker_is_silent() -> None:
         daemon_pulse.disconnect(hear, sender=Supervisor)
 
 
-def test_the_first_death_costs_no_pause_and_those_that_follow_at_once_more_and_more() -> None:
+def test_the_pause_is_zero_after_a_first_death_and_grows_with_further_early_deaths() -> None:
     here = place()
     pauses = [died(here) for _ in range(8)]
     assert pauses[0] == 0
@@ -568,19 +570,19 @@ def test_the_first_death_costs_no_pause_and_those_that_follow_at_once_more_and_m
         assert whole / 2 <= pause <= whole
 
 
-def test_one_that_never_was_ready_costs_a_pause_from_the_first() -> None:
+def test_a_worker_that_was_never_ready_is_replaced_after_a_pause() -> None:
     assert 0.5 <= died(place(), ready=False) <= 1
 
 
-def test_a_good_while_forgives_what_was_before() -> None:
+def test_a_worker_that_ran_for_a_while_resets_the_pause() -> None:
     here = place()
     for _ in range(5):
         died(here)
     assert died(here, age=EARLY_DEATH + 1) == 0
 
 
-def test_a_stop_that_was_not_ours_is_not_answered_in_the_same_instant() -> None:
-    """It may have been meant for the whole group, and ours is on its way."""
+def test_a_worker_stopped_by_others_is_not_replaced_at_once() -> None:
+    """The signal may be meant for the whole group, and reach the supervisor a moment later."""
     assert died(place(), code=0, age=60) == died(place(), code=-signal.SIGTERM, age=60) == 0.1
 
 
@@ -592,17 +594,17 @@ def fate(place: Place, code: int, **facts: bool) -> Fate:
     return place.fate(worker, code)
 
 
-def test_which_exit_codes_are_hopeless() -> None:
+def test_which_exit_codes_are_fatal() -> None:
     here = place()
-    assert fate(here, 78) is Fate.HOPELESS
-    assert fate(here, 2) is Fate.HOPELESS
+    assert fate(here, 78) is Fate.FATAL
+    assert fate(here, 2) is Fate.FATAL
     assert fate(here, 1) is Fate.FILLED_AGAIN
-    assert fate(here, 78, is_ready=True) is Fate.HOPELESS
+    assert fate(here, 78, is_ready=True) is Fate.FATAL
     assert fate(here, 2) is Fate.FILLED_AGAIN
     assert fate(here, 78, has_succeeded=True) is Fate.FILLED_AGAIN
     assert fate(here, 78) is Fate.FILLED_AGAIN
 
 
-def test_a_place_is_given_up_when_its_daemon_has_nothing_more_to_do() -> None:
+def test_a_place_is_given_up_when_its_daemon_has_no_further_due_time() -> None:
     assert fate(place(), 0, has_nothing_due=True) is Fate.GIVEN_UP
     assert fate(place(), 1, has_nothing_due=True) is Fate.FILLED_AGAIN

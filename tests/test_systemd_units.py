@@ -1,4 +1,4 @@
-"""The units that are rendered, as text; what systemd makes of them is in test_life_deploying.py."""
+"""The rendered units as text. test_life_deploying.py runs them under systemd."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ManageBy = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def manage_by(tmp_path: Path) -> ManageBy:
-    """The project's commands, run from outside its folder by Python with other arguments."""
+    """Run the project's commands from outside its folder, by Python with these arguments."""
 
     def run(how: list[str], *arguments: str) -> subprocess.CompletedProcess[str]:
         path = os.pathsep.join(map(str, (ROOT, SITE)))
@@ -103,13 +103,13 @@ def test_lines_depend_on_the_version_of_systemd(
     assert values(unit, "RestartSec") == ["5"]
 
 
-def test_a_user_that_there_is_takes_the_place_of_the_made_up_one() -> None:
+def test_an_existing_user_replaces_the_dynamic_user() -> None:
     unit = replace(SHOP, user="www-data")
     assert values(unit, "User") == ["www-data"]
     assert values(unit, "DynamicUser") == []
 
 
-def test_the_user_manager_gets_what_it_has_the_right_to() -> None:
+def test_units_for_a_user_manager_contain_only_settings_that_it_supports() -> None:
     unit = replace(SHOP, user_manager=True)
     assert values(unit, "User") == values(unit, "ProtectSystem") == values(unit, "After") == []
     assert values(unit, "NoNewPrivileges") == ["yes"]
@@ -117,18 +117,18 @@ def test_the_user_manager_gets_what_it_has_the_right_to() -> None:
     assert "WantedBy=multi-user.target" in render_target(SHOP)
 
 
-def test_without_an_environment_file_there_is_a_word_about_it() -> None:
+def test_without_an_environment_file_a_comment_names_the_option() -> None:
     text = lines(replace(SHOP, environment_file=""))
     assert "# No environment file: --environment-file names one." in text
 
 
-def test_a_project_in_a_home_is_still_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_project_in_a_home_folder_is_readable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "base_prefix", "/usr")
     assert values(SHOP, "ProtectHome") == ["yes"]
     assert values(replace(SHOP, folder="/home/bob/shop"), "ProtectHome") == ["read-only"]
 
 
-def test_what_systemd_would_expand_is_escaped() -> None:
+def test_characters_that_systemd_expands_are_escaped() -> None:
     unit = replace(
         SHOP,
         folder='/srv/my "shop" 100% $HOME',
@@ -146,8 +146,8 @@ def test_what_systemd_would_expand_is_escaped() -> None:
     )
 
 
-def test_every_option_of_the_sandbox_says_what_it_takes_away() -> None:
-    """In the template and in what is rendered of it for each manager."""
+def test_every_sandbox_option_has_a_comment_on_what_it_takes_away() -> None:
+    """In the template, and in the units for each manager."""
     template = read_template("daemonkit@.service").splitlines()
     for text in (template, lines(), lines(replace(SHOP, user_manager=True))):
         begin = next(n for n, line in enumerate(text) if line.startswith("# Each option below"))
@@ -165,7 +165,7 @@ def test_the_template_has_one_line_to_edit() -> None:
     assert "\n".join(template[marked + 4 :]).count("/srv/shop") == 0
 
 
-def test_the_template_knows_no_option_that_is_younger_than_the_systemd_it_is_for() -> None:
+def test_the_template_has_no_option_newer_than_the_oldest_supported_systemd() -> None:
     template = read_template("daemonkit@.service")
     for young in ("notify-reload", "RestartSteps", "RestartMaxDelaySec", "ImportCredential"):
         assert young not in template
@@ -183,17 +183,17 @@ def test_the_template_knows_no_option_that_is_younger_than_the_systemd_it_is_for
         ("/srv/läden", "l-den"),
     ],
 )
-def test_a_projects_name_is_its_folders(folder: str, name: str) -> None:
+def test_a_project_is_named_after_its_folder(folder: str, name: str) -> None:
     assert project_name(folder) == name
 
 
-def test_the_made_up_user_has_a_name_that_systemd_takes() -> None:
+def test_the_dynamic_user_has_a_name_that_systemd_accepts() -> None:
     account = replace(SHOP, project="a.very.long.name.of.a.project.indeed").account
     assert account == "a_very_long_name_of_a_-daemons"
     assert len(account) <= 31
 
 
-def test_the_folder_is_the_one_of_manage_py_by_the_way_it_was_reached(
+def test_the_folder_is_that_of_manage_py_with_its_links(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "releases" / "1").mkdir(parents=True)
@@ -219,7 +219,7 @@ def test_the_folder_is_the_one_of_manage_py_by_the_way_it_was_reached(
     )
 
 
-def test_an_executable_that_is_a_manage_py_by_another_name_is_run_as_one(tmp_path: Path) -> None:
+def test_a_manage_py_with_another_name_is_recognized(tmp_path: Path) -> None:
     script = tmp_path / "bin" / "ctl"
     script.parent.mkdir()
     script.write_text("#!/usr/bin/env python\nexecute_from_command_line(sys.argv)\n")
@@ -228,13 +228,17 @@ def test_an_executable_that_is_a_manage_py_by_another_name_is_run_as_one(tmp_pat
 
 
 @pytest.mark.parametrize("name", ["shop", "no-such-file"])
-def test_what_python_may_not_run_is_refused_with_the_mend(tmp_path: Path, name: str) -> None:
+def test_a_file_that_python_cannot_run_is_refused_with_an_alternative(
+    tmp_path: Path, name: str
+) -> None:
     (tmp_path / "shop").write_bytes(b"\x7fELF")
-    with pytest.raises(ValueError, match=r"is no script that Python runs .*python manage\.py"):
+    with pytest.raises(
+        ValueError, match=r"is not a script that Python can run .*python manage\.py"
+    ):
         project_folder(str(tmp_path / name))
 
 
-def test_a_path_of_modules_that_is_in_use_goes_into_the_unit() -> None:
+def test_pythonpath_is_set_in_the_unit() -> None:
     unit = replace(SHOP, python_path="/srv/shop/lib:/srv/more 1%")
     assert 'Environment="PYTHONPATH=/srv/shop/lib:/srv/more 1%%"' in lines(unit)
     assert not [line for line in lines() if "PYTHONPATH" in line]
@@ -245,20 +249,20 @@ OPEN = replace(SHOP, folder="/usr", program=("/usr/bin/python3", "manage.py"))
 
 @pytest.fixture
 def shut(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A folder that only its owner may enter, and nothing else in the way."""
+    """A folder that only its owner can enter. All other folders are open."""
     monkeypatch.setattr(sys, "base_prefix", "/usr")
     folder = tmp_path / "shut"
     folder.mkdir(mode=0o700)
     return folder
 
 
-def test_nothing_is_in_the_way_of_who_may_enter_all(shut: Path) -> None:
+def test_no_folder_is_reported_if_the_user_can_enter_all(shut: Path) -> None:
     assert closed_folder(OPEN) is None
     assert closed_folder(replace(OPEN, folder=str(shut), user="bob")) is None
     assert closed_folder(replace(OPEN, folder=str(shut), user_manager=True)) is None
 
 
-def test_a_closed_folder_is_named_with_what_is_in_it_and_the_right_mend(
+def test_a_closed_folder_is_named_with_its_content_and_the_fix(
     shut: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_the_way = {
@@ -272,7 +276,7 @@ def test_a_closed_folder_is_named_with_what_is_in_it_and_the_right_mend(
     for what, (deployment, mend) in in_the_way.items():
         closed = closed_folder(deployment)
         assert closed is not None
-        assert shut.is_relative_to(closed.folder)  # pytest's own folders may be shut, too
+        assert shut.is_relative_to(closed.folder)  # folders of pytest may be closed, too
         assert f"{what}, is in it" in str(closed)
         assert mend in str(closed)
     monkeypatch.setattr(sys, "base_prefix", f"{shut}/python")
@@ -281,12 +285,12 @@ def test_a_closed_folder_is_named_with_what_is_in_it_and_the_right_mend(
     )
 
 
-def test_a_path_of_modules_in_a_home_is_still_seen() -> None:
+def test_a_pythonpath_in_a_home_folder_is_readable() -> None:
     at_home = replace(OPEN, python_path="/usr/lib:/home/bob/lib")
     assert values(at_home, "ProtectHome") == ["read-only"]
 
 
-def test_its_folders_are_written_in_full(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_pythonpath_is_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PWD", str(tmp_path))
     assert python_path("") == ""
@@ -294,13 +298,11 @@ def test_its_folders_are_written_in_full(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert python_path(":/srv/more") == f"{tmp_path}:/srv/more"
 
 
-# The door
+# The command
 
 
-def test_an_executable_of_any_name_outside_the_project_makes_units_that_start(
-    manage_by: ManageBy, tmp_path: Path
-) -> None:
-    """The command line and the environment of the unit run, in its folder, and list the daemons."""
+def test_units_made_from_outside_the_project_start(manage_by: ManageBy, tmp_path: Path) -> None:
+    """Run the unit's command line in its folder and environment: it lists the daemons."""
     (tmp_path / "bin").mkdir()
     script = tmp_path / "bin" / "ctl"
     script.write_text((ROOT / "sample_site" / "manage.py").read_text())
@@ -322,7 +324,7 @@ def test_an_executable_of_any_name_outside_the_project_makes_units_that_start(
         assert "expire_baskets" in started.stdout, started.stderr
 
 
-def test_the_door_prints_a_unit_for_each_name(manage: Manage) -> None:
+def test_daemons_unit_prints_a_unit_for_each_name(manage: Manage) -> None:
     done = manage("daemons", "unit", *NAMES)
     assert done.wait(30) == 0
     assert done.stdout.count("[Service]") == 2
@@ -333,7 +335,7 @@ def test_the_door_prints_a_unit_for_each_name(manage: Manage) -> None:
     assert f"ExecStart={python} manage.py run_daemon import_prices" in done.stdout
 
 
-def test_what_stands_behind_the_dashes_are_the_daemons_options(manage: Manage) -> None:
+def test_arguments_after_the_dashes_are_the_daemons_options(manage: Manage) -> None:
     options = ["--every", "1h", "--", "--verbosity", "0"]
     done = manage("daemons", "unit", "clearsessions", "--", *options)
     assert done.wait(30) == 0
@@ -346,19 +348,19 @@ def test_what_stands_behind_the_dashes_are_the_daemons_options(manage: Manage) -
         (["expire_basket"], "there is no daemon 'expire_basket'; did you mean expire_baskets"),
         (
             ["clearsessions"],
-            "clearsessions is no daemon of its own: say how often, with --every 1h or --cron "
-            "'0 3 * * *'; options of a daemon stand behind --, as in `daemons install "
+            "clearsessions is not a daemon: say how often, with --every 1h or --cron "
+            "'0 3 * * *'; put a daemon's options after --, as in `daemons install "
             "clearsessions -- --every 1h`",
         ),
         (["expire_baskets", "--", "--older", "x"], "expire_baskets: argument"),
         (["import_prices", "expire_basket"], "there is no daemon 'expire_basket'"),
         (["expire_baskets", "--", "--every", "-1"], "--every"),
         (["expire_baskets", "--as", "nobody-at-all"], "there is no user 'nobody-at-all'"),
-        (["expire_baskets", "--as", "root", "--user"], "say --user or --as USER, not both"),
+        (["expire_baskets", "--as", "root", "--user"], "use --user or --as USER, not both"),
         (["expire_baskets", "--project", "a/b"], "--project takes letters, digits"),
     ],
 )
-def test_what_cannot_be_is_one_sentence_and_2(
+def test_bad_arguments_end_with_one_sentence_and_exit_code_2(
     manage: Manage, arguments: list[str], sentence: str
 ) -> None:
     done = manage("daemons", "unit", *arguments)
@@ -369,9 +371,7 @@ def test_what_cannot_be_is_one_sentence_and_2(
 
 
 @pytest.mark.parametrize("option", [[], ["--dry-run"]])
-def test_an_environment_file_that_is_not_there_is_not_installed(
-    manage: Manage, option: list[str]
-) -> None:
+def test_a_missing_environment_file_is_refused(manage: Manage, option: list[str]) -> None:
     arguments = ["expire_baskets", "--user", "--environment-file", "/no/such", *option]
     done = manage("daemons", "install", *arguments)
     assert done.wait(30) == 2

@@ -1,4 +1,4 @@
-"""fresh_connections through all its doors: classes, coroutines, signals. On real servers."""
+"""fresh_connections for classes, coroutines and pairs of signals, on real servers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.kit.sessions import is_gone, kill, kill_all, note, notes, session
 
 
 class Iface:
-    """What a Thrift compiler generates."""
+    """An interface as a Thrift compiler generates it."""
 
     def get(self, alias: str) -> int:
         raise NotImplementedError
@@ -79,7 +79,7 @@ def test_every_public_method_of_a_decorated_class_is_a_unit_of_work(
     assert isinstance(handler, Iface)
 
 
-def test_a_private_method_is_left_alone(server: Server, alias: MakeAlias) -> None:
+def test_a_private_method_is_not_wrapped(server: Server, alias: MakeAlias) -> None:
     probe = alias(server, CONN_MAX_AGE=0)
     Handler()._private(probe)
     assert connections[probe].connection is not None
@@ -100,7 +100,7 @@ def test_the_callers_row_its_on_commit_and_its_session_survive(
 
 
 class Empty:
-    """Nothing here is public."""
+    """A class without public methods."""
 
     def _hidden(self) -> None: ...
 
@@ -156,10 +156,10 @@ def test_a_coroutine_is_a_unit_of_work_on_the_thread_of_its_queries(
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_overlapping_coroutines_do_not_lose_their_connection_to_each_others_end(
+def test_the_end_of_a_coroutine_does_not_close_the_connection_of_another(
     server: Server, alias: MakeAlias, fails: bool
 ) -> None:
-    """One ends, well or not, while the other is between two of its queries."""
+    """One ends, with or without an error, while the other is between two queries."""
     probe = alias(server, CONN_MAX_AGE=0)
 
     async def both() -> tuple[int, int]:
@@ -189,7 +189,7 @@ def test_overlapping_coroutines_do_not_lose_their_connection_to_each_others_end(
 
     first, second = async_to_sync(both)()
     assert first == second
-    eventually(is_gone(server, first))  # the last of them cleaned
+    eventually(is_gone(server, first))  # the last one closed it
 
 
 def test_under_a_load_that_never_pauses_a_dead_connection_is_replaced(
@@ -236,7 +236,7 @@ def test_the_time_between_two_signals_is_a_unit_of_work(server: Server, alias: M
     assert not finished.has_listeners()
 
 
-def test_a_second_started_ends_the_first_and_a_lone_finished_is_nothing(
+def test_a_second_start_ends_the_first_and_an_unmatched_finish_is_ignored(
     server: Server, alias: MakeAlias
 ) -> None:
     probe = alias(server, CONN_MAX_AGE=0)
@@ -254,7 +254,7 @@ def test_a_second_started_ends_the_first_and_a_lone_finished_is_nothing(
     undo()
 
 
-def test_each_thread_is_between_signals_of_its_own(server: Server, alias: MakeAlias) -> None:
+def test_each_thread_is_between_its_own_signals(server: Server, alias: MakeAlias) -> None:
     probe = alias(server, CONN_MAX_AGE=0)
     started, finished = Signal(), Signal()
     undo = fresh_connections.between(started, finished)
@@ -274,31 +274,31 @@ def test_each_thread_is_between_signals_of_its_own(server: Server, alias: MakeAl
     undo()
 
 
-def test_between_takes_signals_only() -> None:
+def test_between_accepts_only_signals() -> None:
     with pytest.raises(TypeError, match=r"takes two django.dispatch.Signal, not 'started'"):
         fresh_connections.between("started", Signal())  # type: ignore[arg-type]
 
 
-# A pause that the server does not bear
+# A pause longer than the server's idle timeout
 
 
 @pytest.fixture
 def unwarned() -> Iterator[None]:
-    """Nobody has been warned within the hour, nor any server asked."""
+    """Reset the hourly warnings and the known idle timeouts."""
     forget_warnings()
     yield
     forget_warnings()
 
 
 def pause_too_long(server: Server, alias: str) -> None:
-    """Query, and do nothing until the server has hung up."""
+    """Query, and then wait until the server has closed the session."""
     eventually(is_gone(server, session(alias)), within=5)
-    threading.Event().wait(0.2)  # past the second, not only at it
+    threading.Event().wait(0.2)  # clearly later than the server's timeout
 
 
 @pytest.mark.usefixtures("unwarned")
 @pytest.mark.parametrize("queries_again", [True, False])
-def test_a_connection_held_unused_for_longer_than_the_server_bears_is_named_once_an_hour(
+def test_a_connection_idle_for_longer_than_the_server_allows_is_logged_once_an_hour(
     server: Server, alias: MakeAlias, caplog: pytest.LogCaptureFixture, queries_again: bool
 ) -> None:
     probe = alias(server, CONN_MAX_AGE=None)
@@ -315,7 +315,7 @@ def test_a_connection_held_unused_for_longer_than_the_server_bears_is_named_once
 
 
 @pytest.mark.usefixtures("unwarned")
-def test_a_pause_before_a_unit_is_not_laid_at_its_door(
+def test_a_pause_before_a_unit_is_not_logged(
     server: Server, alias: MakeAlias, caplog: pytest.LogCaptureFixture
 ) -> None:
     probe = alias(server, CONN_MAX_AGE=None)
@@ -329,7 +329,7 @@ def test_a_pause_before_a_unit_is_not_laid_at_its_door(
 
 
 @pytest.mark.usefixtures("unwarned")
-def test_a_connection_that_was_released_before_the_pause_is_not_named(
+def test_a_connection_that_was_released_before_the_pause_is_not_logged(
     server: Server, alias: MakeAlias, caplog: pytest.LogCaptureFixture
 ) -> None:
     probe = alias(server, CONN_MAX_AGE=None)

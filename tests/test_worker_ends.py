@@ -1,4 +1,4 @@
-"""How a worker ends: as any Python process does; and what is left of one that is ended by force."""
+"""The end of a worker: an ordinary one, like that of any Python process, and a forced one."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def test_a_worker_that_is_replaced_leaves_no_multiprocessing_children_behind(
     )
     daemon = project.manage("run_daemon", "recycled", "--workers", "2")
     daemon.wait_for(" started, pid ", within=40, count=8)
-    assert len(daemon.family()) <= 1 + 2 * 2 + 2  # and one that is just about to be reaped
+    assert len(daemon.family()) <= 1 + 2 * 2 + 2  # and one that is not reaped yet
     assert daemon.stop(within=20) == 0
     assert not daemon.family()
 
 
-def test_a_worker_runs_what_was_registered_to_run_at_its_end(project: Project) -> None:
-    """With atexit, also before the fork; and logging writes what it has buffered."""
+def test_a_worker_runs_atexit_functions_and_flushes_its_logs(project: Project) -> None:
+    """Functions that were registered before the fork run, too."""
     project.command(
         "registering",
         """
@@ -78,7 +78,7 @@ def test_a_worker_runs_what_was_registered_to_run_at_its_end(project: Project) -
         assert f"{label} | still in the buffer" in daemon.stderr
 
 
-def test_what_the_supervisor_holds_outlives_its_workers(project: Project) -> None:
+def test_resources_of_the_supervisor_outlive_its_workers(project: Project) -> None:
     project.command(
         "holding",
         """
@@ -101,7 +101,7 @@ def test_what_the_supervisor_holds_outlives_its_workers(project: Project) -> Non
     assert "the folder is gone" not in daemon.stdout
 
 
-def test_an_end_that_hangs_is_bounded_by_stop_timeout(project: Project) -> None:
+def test_a_shutdown_that_hangs_is_limited_by_stop_timeout(project: Project) -> None:
     project.command(
         "lingering",
         """
@@ -121,7 +121,7 @@ def test_an_end_that_hangs_is_bounded_by_stop_timeout(project: Project) -> None:
     assert daemon.stop(within=15) == 70
 
 
-# What is left
+# Child processes
 
 
 FORKING = """
@@ -143,7 +143,7 @@ class Command(BaseDaemonCommand):
 
 
 def children_of(daemon: Daemon, count: int = 1) -> list[psutil.Process]:
-    """Those that ``count`` ticks have started, all of them at work."""
+    """Return the child processes that ``count`` ticks have started, all of them running."""
     daemon.wait_for("ready", within=20, count=count)
     daemon.wait_for("children", within=20, count=count)
     found = re.findall(r"children (\d+) (\d+)", daemon.so_far)
@@ -152,10 +152,10 @@ def children_of(daemon: Daemon, count: int = 1) -> list[psutil.Process]:
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("after", ["os.kill(os.getpid(), 0)", "signal.pause()"])
-def test_the_children_of_a_process_that_is_forced_to_end_go_with_it(
+def test_the_children_of_a_process_that_is_forced_to_end_are_ended_too(
     project: Project, workers: str, after: str
 ) -> None:
-    """Whether its tick ends when its child does, or never; and whether they heed SIGTERM or not."""
+    """Whether or not the tick ends with its child, and whether or not the child obeys SIGTERM."""
     project.command("parental", FORKING.format(after=after))
     daemon = project.manage(
         "run_daemon", "parental", "--workers", workers, "--stop-timeout", "300ms"
@@ -165,7 +165,7 @@ def test_the_children_of_a_process_that_is_forced_to_end_go_with_it(
     eventually(lambda: not [child for child in children if is_alive(child)], 5)
 
 
-def test_the_children_of_a_worker_that_had_to_be_killed_go_with_it(project: Project) -> None:
+def test_the_children_of_a_killed_worker_are_ended_too(project: Project) -> None:
     project.command("parental", FORKING.format(after="pass"))
     daemon = project.manage("run_daemon", "parental", "--workers", "2", "--stop-timeout", "300ms")
     children = children_of(daemon, 2)
@@ -182,7 +182,7 @@ def test_the_children_of_a_worker_that_had_to_be_killed_go_with_it(project: Proj
 
 @pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_closed_standard_streams_keep_nobody_from_working(
+def test_daemons_work_with_closed_standard_streams(
     project: Project, tmp_path: Path, closed: str, workers: str
 ) -> None:
     told = tmp_path / "told"
@@ -214,7 +214,7 @@ def test_closed_standard_streams_keep_nobody_from_working(
         daemon.end()
 
 
-def test_threads_of_the_project_that_no_worker_will_have_are_named(project: Project) -> None:
+def test_threads_that_a_fork_does_not_copy_are_named_in_a_warning(project: Project) -> None:
     project.command(
         "threaded",
         """

@@ -1,4 +1,4 @@
-"""The lines between supervisor and worker, and whose turn it is: without a process."""
+"""The protocol between supervisor and worker, and the order of replacements, without processes."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from daemonkit.workers.worker import Worker
 
 
 @pytest.mark.parametrize("verb", Verb)
-def test_an_order_comes_back_as_it_was_sent(verb: Verb) -> None:
+def test_an_order_is_decoded_as_it_was_encoded(verb: Verb) -> None:
     order = Order(verb, "SIGTERM")
     assert Order.decode(order.encode()) == order
 
 
 @pytest.mark.parametrize("news", News)
-def test_a_report_comes_back_as_it_was_sent(news: News) -> None:
+def test_a_report_is_decoded_as_it_was_encoded(news: News) -> None:
     report = Report(news, 1207, 2, "41 of 90 files: “läuft” \x00", 0.25)
     assert Report.decode(report.encode()) == report
 
 
-def test_a_text_of_several_lines_is_sent_as_one() -> None:
+def test_a_text_of_several_lines_is_sent_as_one_line() -> None:
     assert Report.decode(Report(News.BEAT, text="one\ntwo\r\n").encode()).text == "one two"
 
 
-def test_a_line_is_written_to_a_pipe_in_one_piece_whatever_its_text() -> None:
+def test_a_line_fits_into_one_atomic_write_to_a_pipe() -> None:
     for text in ("x" * 100_000, "\U0001f600" * 100_000, "\udc80" * 100_000):
         assert len(Report(News.BEAT, 10**12, 10**12, text, 1e300).encode()) < select.PIPE_BUF
 
 
-def test_lines_that_come_in_pieces_are_put_together() -> None:
+def test_pieces_of_lines_are_joined() -> None:
     buffer = LineBuffer()
     whole = Report(News.READY).encode() + Report(News.IDLE).encode()
     lines = [line for byte in whole for line in buffer.lines(bytes([byte]))]
     assert [Report.decode(line).news for line in lines] == [News.READY, News.IDLE]
 
 
-def test_orders_are_followed_until_the_supervisor_is_gone() -> None:
+def test_orders_are_carried_out_until_the_supervisor_is_gone() -> None:
     reader, writer = os.pipe()
     followed: list[str] = []
     orders = Orders(reader)
@@ -64,7 +64,7 @@ def test_orders_are_followed_until_the_supervisor_is_gone() -> None:
     os.close(reader)
 
 
-# Whose turn it is to be replaced
+# Which worker is replaced next
 
 
 class Polling(BaseDaemonCommand):
@@ -77,7 +77,7 @@ class Polling(BaseDaemonCommand):
 
 @pytest.fixture
 def places() -> list[Place]:
-    """Three workers that are ready, all of which have reached a limit."""
+    """Three ready workers, each of which has reached a limit."""
     daemon = Polling()
     team = Team(daemon, Settings(daemon, {}), lambda: None)
     places = list(team.places())
@@ -92,7 +92,7 @@ def fill(place: Place) -> Worker:
     return worker
 
 
-def test_the_next_one_leaves_when_the_successor_of_the_last_one_is_ready(
+def test_the_next_worker_stops_when_the_successor_of_the_last_one_is_ready(
     places: list[Place],
 ) -> None:
     turns = Turns(places, now=100.0)
@@ -100,7 +100,7 @@ def test_the_next_one_leaves_when_the_successor_of_the_last_one_is_ready(
     assert first is places[0].worker
     assert first is not None
     first.is_leaving = True
-    assert turns.next(101.0) is None  # it is on its way
+    assert turns.next(101.0) is None  # it is stopping
     places[0].worker = None
     assert turns.next(102.0) is None
     fill(places[0]).is_ready = False
@@ -109,14 +109,14 @@ def test_the_next_one_leaves_when_the_successor_of_the_last_one_is_ready(
     assert turns.next(104.0) is places[1].worker
 
 
-def test_nobody_leaves_at_first_until_all_are_ready(places: list[Place]) -> None:
+def test_no_worker_is_replaced_before_all_are_ready(places: list[Place]) -> None:
     turns = Turns(places, now=100.0)
     fill(places[2]).is_ready = False
     assert turns.next(100.0) is None
     assert turns.deadline == 100.0 + LONGEST_TURN
 
 
-def test_a_successor_that_is_never_ready_does_not_hold_up_the_others_for_ever(
+def test_a_successor_that_is_never_ready_does_not_block_the_others_for_ever(
     places: list[Place],
 ) -> None:
     turns = Turns(places, now=100.0)
@@ -126,7 +126,7 @@ def test_a_successor_that_is_never_ready_does_not_hold_up_the_others_for_ever(
     assert turns.next(turns.deadline) is places[1].worker
 
 
-def test_there_is_no_turn_where_nobody_has_reached_a_limit(places: list[Place]) -> None:
+def test_no_worker_is_replaced_if_none_has_reached_a_limit(places: list[Place]) -> None:
     for place in places:
         fill(place)
     turns = Turns(places, now=100.0)

@@ -1,4 +1,4 @@
-"""Whether the user that systemd makes up may enter the folders that a daemon needs."""
+"""Whether the user that systemd creates can enter the folders that a daemon needs."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from daemonkit.deploying.deployment import Deployment
 
 
 class ClosedFolder(NamedTuple):
-    """A folder that only its owner may enter, and what is in it that a daemon needs."""
+    """A folder that other users cannot enter, although a daemon needs something in it."""
 
     folder: str
     needed: str
-    mend: str
+    how_to_fix: str
 
     def __str__(self) -> str:
         return (
-            f"{self.folder} may not be entered by the user that systemd makes up, and "
-            f"{self.needed} is in it: {self.mend}, or say --as USER"
+            f"the user that systemd creates cannot enter {self.folder}, and {self.needed} is in "
+            f"it: {self.how_to_fix}, or use --as USER"
         )
 
 
 class _Needed(NamedTuple):
     path: str
-    what: str
-    mend: str
+    name: str
+    how_to_fix: str
 
 
 def closed_folder(deployment: Deployment) -> ClosedFolder | None:
-    """The first folder in the way of a made-up user, if there is one."""
+    """Return the first folder that the user which systemd creates cannot enter, if any."""
     if deployment.user or deployment.user_manager:
         return None
     for needed in _needed(deployment):
         for folder in reversed(Path(os.path.realpath(needed.path)).parents):
             if not folder.stat().st_mode & 0o001:
-                return ClosedFolder(str(folder), needed.what, needed.mend)
+                return ClosedFolder(str(folder), needed.name, needed.how_to_fix)
     return None
 
 

@@ -1,4 +1,4 @@
-"""A deployment: where a project is on a machine, and as whom its daemons run."""
+"""A deployment: where a project is on a machine, and which user runs its daemons."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from daemonkit.deploying.systemctl import OLDEST_VERSION
 
 @dataclass(frozen=True)
 class Deployment:
-    """Where a project is on this machine, and as whom its daemons run.
+    """Where a project is on this machine, and which user runs its daemons.
 
     ``folder``
-        That of ``manage.py``, as somebody wrote it: it may lead through a link such as ``current``.
+        The folder of ``manage.py`` as it was given: it may contain a link such as ``current``.
     ``program``
-        What starts the project's commands there: an interpreter and its arguments.
+        The command that starts the project's commands there: an interpreter and its arguments.
     ``user``
-        A user of the machine, or "" for one that systemd makes up.
+        An existing user of the machine, or "" for one that systemd creates (``DynamicUser=``).
     ``environment_file``
         Its path, or "" for none.
     ``python_path``
-        Where the project's modules are besides, or "".
+        Further folders with modules of the project, or "".
     ``version``
-        Of systemd; what is rendered for an older one runs under a newer one, too.
+        The version of systemd. Units for an older version run under a newer one, too.
     """
 
     project: str
@@ -41,15 +41,15 @@ class Deployment:
         return f"{self.project}-daemons.target"
 
     def unit(self, daemon: str) -> str:
-        """The name of a daemon's unit; it says of which project."""
+        """Return the name of a daemon's unit, which begins with the project's name."""
         return f"{self.project}-{daemon}.service"
 
     @property
     def mark(self) -> str:
-        """The first line of the units that are ours to overwrite."""
+        """The first line of each unit that daemonkit may overwrite."""
         return f"# Written by daemonkit for the project in {one_line(self.folder)}"
 
     @property
     def account(self) -> str:
-        """The user that systemd makes up."""
+        """The name of the user that systemd creates."""
         return f"{self.project[:22].replace('.', '_')}-daemons"

@@ -1,4 +1,4 @@
-"""Putting a project's units where systemd reads them, and having it start them."""
+"""Install a project's units where systemd reads them, and start them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ START_TIME = 15.0
 
 
 class Installation:
-    """Units that are to be installed, by name. ``say`` is told what was done.
+    """Installs units, given as texts by name. Calls ``say`` with each thing that was done.
 
-    Raises ``CommandError`` with one sentence and exit code 1 for what may not or cannot be done.
+    Raises ``CommandError`` with one sentence and exit code 1 if that is not allowed or fails.
     """
 
     def __init__(
@@ -28,16 +28,16 @@ class Installation:
         self._systemctl = self._files.systemctl
 
     def rehearse(self) -> None:
-        """Say what would be done, and do nothing; or refuse what ``install`` would refuse."""
+        """Say what ``install()`` would do, without doing it. Refuses what it would refuse."""
         self._refuse()
         for name, text in self.units.items():
             there = self._files.read(name)
-            verb = {None: "would write", text: "would leave"}.get(there, "would overwrite")
+            verb = {None: "would write", text: "would keep"}.get(there, "would overwrite")
             self.say(f"{verb} {self._files.path(name)}\n\n{text}")
-        self.say(f"would have systemd enable and start {', '.join(self.units)}")
+        self.say(f"would enable and start {', '.join(self.units)}")
 
     def install(self) -> None:
-        """Write, enable and start what is not yet written, enabled and running."""
+        """Write, enable and start the units that are not yet written, enabled or running."""
         self._refuse()
         written = [name for name, text in self.units.items() if self._write(name, text)]
         if written:
@@ -53,13 +53,13 @@ class Installation:
         if missing := [name for name in self.units if name not in running]:
             self._start("start", missing)
         if not written and not disabled and not missing:
-            self.say("nothing to do: all is written, enabled and running")
+            self.say("nothing to do: everything is written, enabled and running")
 
     def _refuse(self) -> None:
-        """Find what is in the way before anything is written."""
+        """Raise ``CommandError`` before anything is written if the installation is impossible."""
         files = self._files
-        files.require_systemd("; `daemons unit NAME` prints the unit for one where it does")
-        files.refuse_foreign(self.units, "remove it, or say --project NAME")
+        files.require_systemd("; `daemons unit NAME` prints the unit for a machine where it does")
+        files.refuse_foreign(self.units, "remove it, or use --project NAME")
         for name in self.units:
             if files.read(name) is None:
                 self._refuse_unit_elsewhere(name)
@@ -67,7 +67,7 @@ class Installation:
 
     def _refuse_unit_elsewhere(self, name: str) -> None:
         if path := self._systemctl.show(name, "FragmentPath")["FragmentPath"]:
-            raise refused(f"there is a unit {name} already, {path}: say --project NAME")
+            raise refused(f"there is already a unit {name}, {path}: use --project NAME")
 
     def _write(self, name: str, text: str) -> bool:
         before = self._files.read(name)

@@ -1,4 +1,4 @@
-"""A project's daemons as units of systemd: what was said of them, checked and rendered."""
+"""The options of the actions that deploy daemons, checked, and the units that they ask for."""
 
 from __future__ import annotations
 
@@ -26,24 +26,28 @@ from daemonkit.settings.settings import Settings
 
 
 def add_names(parser: Any) -> None:
-    parser.add_argument("names", nargs="+", metavar="NAME", help="their options stand behind --")
+    parser.add_argument("names", nargs="+", metavar="NAME", help="put their options after --")
 
 
 def add_project_options(parser: Any) -> None:
-    """Which project's units these are, and whose manager runs them."""
-    parser.add_argument("--project", help="the first part of the units' names; the folder's name")
-    parser.add_argument("--user", action="store_true", help="for the user's own systemd")
+    """Add the options that name the project and choose the systemd manager."""
+    parser.add_argument(
+        "--project", help="the first part of the units' names (default: the folder's name)"
+    )
+    parser.add_argument("--user", action="store_true", help="use the user's own systemd")
 
 
 def add_deployment_options(parser: Any) -> None:
-    """How the daemons of a project are to run."""
+    """Add the options that say how the daemons of a project run."""
     add_project_options(parser)
-    parser.add_argument("--as", dest="account", metavar="USER", help="a user that there is")
-    parser.add_argument("--environment-file", metavar="PATH", help="/etc/PROJECT.env if it exists")
+    parser.add_argument("--as", dest="account", metavar="USER", help="run as this existing user")
+    parser.add_argument(
+        "--environment-file", metavar="PATH", help="default: /etc/PROJECT.env if it exists"
+    )
 
 
 def deployment_of(options: dict[str, Any]) -> Deployment:
-    """Where this project is, and what was said of how to run it. Raises ``CommandError`` (2)."""
+    """Return the deployment that the options describe. Raises ``CommandError`` (exit code 2)."""
     try:
         folder, program = project_folder(sys.argv[0], _module())
     except ValueError as error:
@@ -53,7 +57,7 @@ def deployment_of(options: dict[str, Any]) -> Deployment:
         raise usage(f"--project takes letters, digits, '-', '_' and '.', not {project!r}")
     user = options.get("account") or ""
     if user and options["user"]:
-        raise usage("say --user or --as USER, not both")
+        raise usage("use --user or --as USER, not both")
     try:
         pwd.getpwnam(user or "root")
     except KeyError:
@@ -74,21 +78,24 @@ def deployment_of(options: dict[str, Any]) -> Deployment:
 
 
 def unit_of(deployment: Deployment, name: str, options: Sequence[str] = ()) -> str:
-    """The unit of a daemon that is known to start under these options of its own; what stands
-    behind another ``--`` in them is for a command that is none. Raises ``CommandError`` (2)."""
+    """Return the unit of a daemon, after checking that the daemon starts with these options.
+
+    Arguments after another ``--`` are for a command that is not a daemon. Raises ``CommandError``
+    (exit code 2).
+    """
     own = list(options)
     cut = own.index("--") if "--" in own else len(own)
     daemon = find_daemon(name, own[cut + 1 :])
     try:
-        said = daemon.create_parser("manage.py", name).parse_args(own[:cut])
+        parsed = daemon.create_parser("manage.py", name).parse_args(own[:cut])
     except CommandError as error:
         raise usage(f"{name}: {str(error).removeprefix('Error: ')}") from error
     if not own and daemon.schedule is None and not jobs_of(type(daemon)):
         raise usage(
-            f"{name} {daemon.how_to_schedule}; options of a daemon stand behind --, as in "
+            f"{name} {daemon.how_to_schedule}; put a daemon's options after --, as in "
             f"`daemons install {name} -- --every 1h`"
         )
-    Settings(daemon, vars(said))
+    Settings(daemon, vars(parsed))
     return render_unit(deployment, name, daemon.help, own)
 
 
@@ -100,10 +107,10 @@ def install(
     *,
     dry_run: bool,
 ) -> None:
-    """Have systemd run these daemons, now and at each boot, and ``say`` what was done.
+    """Install these daemons as units that run now and after each boot.
 
-    ``dry_run`` says what would be done, and refuses the same. Raises ``CommandError``: 2 for what
-    was typed, 1 for what this machine does not allow.
+    Calls ``say`` with each thing that was done, or with ``dry_run`` would be done. Raises
+    ``CommandError`` with exit code 2 for bad options, and 1 for what this machine does not allow.
     """
     units = {deployment.unit(name): unit_of(deployment, name, options) for name in names}
     units[deployment.target] = render_target(deployment)
@@ -119,6 +126,6 @@ def install(
 
 
 def _module() -> str:
-    """The module that runs by ``python -m``, or "": a script runs."""
+    """Return the module that was started by ``python -m``; "" if a script was started."""
     spec = sys.modules["__main__"].__spec__
     return spec.name.removesuffix(".__main__") if spec is not None else ""

@@ -1,4 +1,4 @@
-"""Where a project is, and how its commands are started there."""
+"""Where a project is, and how its commands are started."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _GENERIC = {
     "app", "bin", "code", "current", "django", "htdocs", "project", "release", "repo", "scripts",
     "src",
 }  # fmt: skip
-"""Folders that say nothing about the project in them: the one above does."""
+"""Names that say nothing about the project: its name is that of a folder further up."""
 
 
 def project_folder(argv0: str, module: str = "") -> tuple[str, tuple[str, ...]]:
-    """The folder in which the project's commands are started, and how: by the same script, or the
-    same ``module`` if it runs by ``python -m``.
+    """Return the folder in which the project's commands are started, and the command.
 
-    Raises ``ValueError``, in one sentence, for a script that nobody knows how to start.
+    The command is the script that runs now, or the ``module`` that was started by ``python -m``.
+    Raises ``ValueError`` with one sentence for a script that Python cannot run.
     """
     base = working_folder() or os.getcwd()  # noqa: PTH109
     script = Path(argv0)
@@ -30,8 +30,8 @@ def project_folder(argv0: str, module: str = "") -> tuple[str, tuple[str, ...]]:
         return base, (_interpreter(base), "-m", module)
     if not _is_like_manage_py(script):
         raise ValueError(
-            f"{argv0} is no script that Python runs as it does manage.py: say it by "
-            f"`python manage.py daemons ...`, or in the project's folder by `python -m django`"
+            f"{argv0} is not a script that Python can run like manage.py: use "
+            f"`python manage.py daemons ...`, or `python -m django` in the project's folder"
         )
     folder = Path(base) / script.parent
     if ".." in script.parts:
@@ -40,21 +40,22 @@ def project_folder(argv0: str, module: str = "") -> tuple[str, tuple[str, ...]]:
 
 
 def _is_like_manage_py(script: Path) -> bool:
-    """Whether Python runs this file, whatever its name, to hand its arguments to Django."""
+    """Whether this file, whatever its name, is a Python script that calls Django's commands."""
     if not script.is_file():
         return False
     return script.suffix == ".py" or b"execute_from_command_line" in script.read_bytes()
 
 
-def python_path(said: str) -> str:
-    """$PYTHONPATH with the folders that it names written in full."""
+def python_path(value: str) -> str:
+    """Return $PYTHONPATH with absolute paths."""
     base = working_folder() or os.getcwd()  # noqa: PTH109
-    folders = [str(Path(base) / part) for part in said.split(os.pathsep)] if said else []
+    folders = [str(Path(base) / part) for part in value.split(os.pathsep)] if value else []
     return os.pathsep.join(folders)
 
 
 def _interpreter(folder: str) -> str:
-    """This Python, by way of the same links as the folder if it lies in there."""
+    """Return the path of this Python. If it is in the folder, the path begins as the folder was
+    given, with its links."""
     real = os.path.realpath(folder)
     if sys.executable.startswith(f"{real}/"):
         return folder + sys.executable[len(real) :]
@@ -62,8 +63,7 @@ def _interpreter(folder: str) -> str:
 
 
 def project_name(folder: str) -> str:
-    """A name for the project in a folder: the folder's, or that of the first above that says
-    something."""
+    """Return the project's name: the folder's, or that of the next one up if it is generic."""
     for part in reversed(Path(folder).parts[1:]):
         name = re.sub(r"[^A-Za-z0-9_.]+", "-", part).strip("-.")
         if name and part.lower() not in _GENERIC:

@@ -1,4 +1,4 @@
-"""Quoting, as systemd.unit(5), systemd.syntax(7) and systemd.service(5) have it."""
+"""Quoting by the rules of systemd.unit(5), systemd.syntax(7) and systemd.service(5)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ def escape_specifiers(text: str) -> str:
 
 
 def quoted_word(text: str) -> str:
-    """One word of a line that systemd splits into words."""
+    """Quote one word of a line that systemd splits into words."""
     escaped = escape_specifiers(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     plain = re.fullmatch(r"[\w%@:+=,./\\-]+", escaped) and escaped == escape_specifiers(text)
     return escaped if plain else f'"{escaped}"'
 
 
 def quoted_command(words: Sequence[str]) -> str:
-    """A command line: variables are expanded in its arguments, and not in the program's path."""
+    """Quote a command line. systemd expands variables in the arguments, not in the program's
+    path."""
     program, *arguments = words
     return " ".join(
         [quoted_word(program), *(quoted_word(each.replace("$", "$$")) for each in arguments)]

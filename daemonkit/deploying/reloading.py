@@ -1,4 +1,4 @@
-"""Having the daemons of a project take new code, and saying whether they did."""
+"""Reload the daemons of a project, and report whether they run the new code."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from daemonkit.deploying.systemctl import refused
 from daemonkit.deploying.unit_files import UnitFiles
 
 LOOK_INTERVAL = 0.1
-"""Seconds between two looks at what systemd knows of a unit."""
+"""Seconds between two looks at the state of a unit."""
 
 _PROPERTIES = ("ActiveState", "SubState", "StateChangeTimestampMonotonic", "StatusErrno")
 
 
 class Reload:
-    """A reload of daemons that were installed, by their names. ``say`` is told what was done.
+    """Reloads installed daemons. Calls ``say`` with each thing that was done.
 
-    Raises ``CommandError`` with one sentence and exit code 1 for what may not or cannot be done.
+    Raises ``CommandError`` with one sentence and exit code 1 if that is not allowed or fails.
     """
 
     def __init__(
@@ -31,12 +31,12 @@ class Reload:
         self._units = [self._unit(deployment, name) for name in names]
 
     def _unit(self, deployment: Deployment, name: str) -> str:
-        """The unit that `daemons install` wrote, or else the instance of the template."""
+        """Return the unit that `daemons install` wrote, or else the instance of the template."""
         unit = deployment.unit(name)
         return unit if self._files.read(unit) is not None else f"daemonkit@{name}.service"
 
     def reload(self) -> None:
-        """Tell all of them, and wait until each has begun anew, or goes on with its old code."""
+        """Signal all units, and wait until each has reloaded or continues with its old code."""
         self._files.require_systemd("; send SIGHUP to the process of the daemon")
         before = [self._state(unit) for unit in self._units]
         for unit, state in zip(self._units, before, strict=True):
@@ -54,9 +54,9 @@ class Reload:
             raise refused("; ".join(failures))
 
     def _failure(self, unit: str, since: str) -> str:
-        """Wait for a unit; in words what became of it, "" if it has begun anew."""
+        """Wait for a unit. Returns what went wrong; "" if it has reloaded."""
         state = self._state(unit)
-        while state["StateChangeTimestampMonotonic"] == since or _is_on_its_way(state):
+        while state["StateChangeTimestampMonotonic"] == since or _is_changing(state):
             time.sleep(LOOK_INTERVAL)
             state = self._state(unit)
         if state["ActiveState"] != "active":
@@ -71,7 +71,7 @@ class Reload:
         return self._systemctl.show(unit, *_PROPERTIES)
 
 
-def _is_on_its_way(state: dict[str, str]) -> bool:
+def _is_changing(state: dict[str, str]) -> bool:
     if state["SubState"].startswith("auto-restart"):
         return False
     return state["ActiveState"] in ("reloading", "activating", "deactivating")

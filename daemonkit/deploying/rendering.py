@@ -1,6 +1,6 @@
-"""A project's units, rendered from the templates.
+"""Render a project's units from the templates.
 
-What systemd expands is escaped: a path may hold spaces, quotes, "%" and "$".
+Paths are escaped, because they may contain spaces, quotes, "%" and "$".
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from daemonkit.deploying.deployment import Deployment
 from daemonkit.deploying.quoting import escape_specifiers, one_line, quoted_command, quoted_word
 from daemonkit.deploying.template import render
 
-_RELOAD_IN_PROTOCOL, _GROWING_PAUSE = 253, 254  # systemd's versions: notify-reload, RestartSteps
+_NOTIFY_RELOAD, _RESTART_STEPS = 253, 254  # the versions of systemd that introduced these
 
 _SYSTEM_ONLY = {
     "AmbientCapabilities",
@@ -38,13 +38,13 @@ _SYSTEM_ONLY = {
     "User",
     "Wants",
 }
-"""What a user's own manager has no right to do, or what is not there for it."""
+"""Settings that a user's own manager is not allowed to use, or that do not exist for it."""
 
 
 def render_unit(
     deployment: Deployment, daemon: str, description: str = "", options: Sequence[str] = ()
 ) -> str:
-    """The unit of one daemon, which is started with these options."""
+    """Return the unit of one daemon, which starts with these options."""
     ours = deployment
     what = f"{ours.project}: {description or daemon}"
     command = [*ours.program, "run_daemon", daemon, *options]
@@ -55,7 +55,7 @@ def render_unit(
         "WantedBy": [f"WantedBy={ours.target}"],
         "Environment=PROJECT": [
             f"WorkingDirectory={escape_specifiers(one_line(ours.folder))}",
-            "# The folder as it is written, so that a reload follows a link that was moved.",
+            "# The folder as it was given, so that a reload follows a link that was changed.",
             f"Environment={quoted_word(f'PWD={ours.folder}')}",
             f"Environment={quoted_word(f'DJANGO_SETTINGS_MODULE={ours.settings}')}",
             *_python_path(ours.python_path),
@@ -66,7 +66,7 @@ def render_unit(
         "StateDirectory": [f"StateDirectory={ours.project}"],
         "User": [f"User={escape_specifiers(ours.user or ours.account)}"],
     }
-    if ours.version >= _RELOAD_IN_PROTOCOL:
+    if ours.version >= _NOTIFY_RELOAD:
         changes |= {"Type": ["Type=notify-reload"], "ExecReload": []}
     if ours.user:
         changes["DynamicUser"] = []
@@ -79,7 +79,7 @@ def render_unit(
 
 
 def render_target(deployment: Deployment) -> str:
-    """The target of all the project's daemons."""
+    """Return the target that starts and stops all daemons of the project."""
     wanted = "default.target" if deployment.user_manager else "multi-user.target"
     changes = {
         "Description": [f"Description={deployment.project}: all daemons"],
@@ -92,7 +92,7 @@ def _head(deployment: Deployment, name: str) -> list[str]:
     return [
         deployment.mark,
         f"# as {name}.",
-        "# `manage.py daemons install` writes it anew; what you change belongs into a drop-in, by",
+        "# `manage.py daemons install` overwrites this file. Put your changes into a drop-in, with",
         "# `systemctl edit`.",
     ]
 
@@ -103,12 +103,12 @@ def _environment_file(path: str) -> list[str]:
     return [f"EnvironmentFile={escape_specifiers(one_line(path))}"]
 
 
-def _python_path(said: str) -> list[str]:
-    return [f"Environment={quoted_word(f'PYTHONPATH={said}')}"] if said else []
+def _python_path(value: str) -> list[str]:
+    return [f"Environment={quoted_word(f'PYTHONPATH={value}')}"] if value else []
 
 
 def _pause(version: int) -> list[str]:
-    growing = ["RestartSteps=6", "RestartMaxDelaySec=60"] if version >= _GROWING_PAUSE else []
+    growing = ["RestartSteps=6", "RestartMaxDelaySec=60"] if version >= _RESTART_STEPS else []
     return ["RestartSec=5", *growing]
 
 

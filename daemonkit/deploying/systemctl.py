@@ -1,4 +1,4 @@
-"""systemctl, for the system's manager or the user's own."""
+"""systemctl, for the system's manager or the user's own manager."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from django.core.management.base import CommandError
 from daemonkit.exits import Exit
 
 OLDEST_VERSION = 247
-"""The oldest systemd that the templates are written for."""
+"""The oldest version of systemd that the templates support."""
 
 
 def refused(sentence: str) -> CommandError:
-    """What this machine does not allow, or cannot do: exit code 1."""
+    """Return the error for what this machine does not allow or cannot do: exit code 1."""
     return CommandError(sentence, returncode=Exit.TICK_FAILED)
 
 
 def systemd_version() -> int:
-    """This machine's systemd; the oldest that we write for where there is none."""
+    """Return the version of this machine's systemd; the oldest supported one if it has none."""
     if systemctl := shutil.which("systemctl"):
         asked = subprocess.run(
             [systemctl, "--version"], capture_output=True, text=True, check=False
@@ -33,7 +33,7 @@ def systemd_version() -> int:
 
 
 class Systemctl:
-    """Runs systemctl. A command that fails raises ``CommandError`` with systemd's own words."""
+    """Runs systemctl. If it fails, raises ``CommandError`` with systemd's message."""
 
     def __init__(self, *, user_manager: bool) -> None:
         self._user_manager = user_manager
@@ -44,23 +44,23 @@ class Systemctl:
         return Path("/run/systemd/system").is_dir() and shutil.which("systemctl") is not None
 
     def __call__(self, *arguments: str, within: float | None = 60.0) -> None:
-        """Run a command. ``subprocess.TimeoutExpired`` if it takes longer, in seconds."""
+        """Run a command. Raises ``subprocess.TimeoutExpired`` after ``within`` seconds."""
         done = self.ask(*arguments, within=within)
         if done.returncode:
-            raise refused(f"systemctl {arguments[0]}: {words_of(done)}")
+            raise refused(f"systemctl {arguments[0]}: {error_text(done)}")
 
     def is_(self, question: str, unit: str) -> bool:
-        """The answer to "is-active" or "is-enabled"."""
+        """Return the answer to "is-active" or "is-enabled"."""
         return self.ask(question, "--quiet", unit).returncode == 0
 
     def show(self, unit: str, *properties: str) -> dict[str, str]:
-        """Properties of a unit; "" for what it does not have."""
+        """Return properties of a unit; "" for those that it does not have."""
         done = self.ask("show", f"--property={','.join(properties)}", unit)
         found = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
         return {name: found.get(name, "") for name in properties}
 
     def hint(self, verb: str, *units: str) -> str:
-        """The command as somebody would type it."""
+        """Return the command as a user would type it."""
         user = " --user" if self._user_manager else ""
         return f"systemctl{user} {verb} {' '.join(units)}"
 
@@ -80,6 +80,6 @@ class Systemctl:
         )
 
 
-def words_of(done: subprocess.CompletedProcess[str]) -> str:
-    """What a command that failed has said."""
+def error_text(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the error message of a command that failed."""
     return " ".join((done.stderr or done.stdout).split()) or f"code {done.returncode}"

@@ -1,4 +1,4 @@
-"""The templates that can also be deployed by hand, and the text of a unit made from one."""
+"""The unit templates, which can also be deployed by hand, and how a unit is made from one."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).parents[1]
 TEMPLATES = (_PACKAGE / "systemd" / "templates", _PACKAGE.parent / "systemd")
-"""Where the wheel has them, and where a checkout has."""
+"""The folders of the templates in the wheel and in a checkout."""
 
 
 def render(template: str, head: Sequence[str], changes: Mapping[str, Sequence[str]]) -> str:
-    """A template under another head, with the lines of some settings changed. A setting that has no
-    lines left goes with its comment."""
+    """Return a template with another head and other lines for some settings.
+
+    A setting whose new lines are empty is removed with its comment.
+    """
     body = read_template(template).partition("\n\n")[2]
     lines = [*head, ""]
     for comment, line in _settings(body):
@@ -27,7 +29,7 @@ def render(template: str, head: Sequence[str], changes: Mapping[str, Sequence[st
 
 
 def _settings(body: str) -> Iterator[tuple[list[str], str]]:
-    """Each line of a unit that is no comment, and the comment above it."""
+    """Yield each line of a unit that is not a comment, with the comment above it."""
     comment: list[str] = []
     for line in body.splitlines():
         if line.startswith("#"):

@@ -1,4 +1,4 @@
-"""Taking a project's units away again: stopped, disabled, removed."""
+"""Uninstall a project's units: stop, disable and remove them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from daemonkit.deploying.unit_files import UnitFiles
 
 
 class Removal:
-    """Units of daemons that are to be removed; without names, all of the project. The target goes
-    with the last one. ``say`` is told what was done.
+    """Removes the units of the named daemons, or all of the project if there are no names.
 
-    A daemon need not exist any more. Raises ``CommandError`` with one sentence and exit code 1 for
-    what may not or cannot be done.
+    The target is removed with the last unit. A daemon with a unit need not exist any more. Calls
+    ``say`` with each thing that was done. Raises ``CommandError`` with one sentence and exit code 1
+    if that is not allowed or fails.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class Removal:
         self._named = [deployment.unit(name) for name in names]
 
     def rehearse(self) -> None:
-        """Say what would be done, and do nothing; or refuse what ``remove`` would refuse."""
+        """Say what ``remove()`` would do, without doing it. Refuses what it would refuse."""
         units = self._refuse()
         for unit in units:
             self.say(f"would stop, disable and remove {self._files.path(unit)}")
@@ -35,7 +35,7 @@ class Removal:
             self.say("nothing to do: no daemon of this project is installed")
 
     def remove(self) -> None:
-        """Stop, disable and remove. Waits until the daemons have stopped."""
+        """Stop, disable and remove the units. Waits until the daemons have stopped."""
         units = self._refuse()
         if not units:
             self.say("nothing to do: no daemon of this project is installed")
@@ -46,17 +46,17 @@ class Removal:
             self._files.remove(unit)
             self.say(f"removed {self._files.path(unit)}")
         self._systemctl("daemon-reload")
-        self._systemctl.ask("reset-failed", *units)  # of those that had failed
+        self._systemctl.ask("reset-failed", *units)  # forget those that had failed
 
     def _refuse(self) -> list[str]:
-        """The units to be removed, with nothing in the way."""
+        """Return the units to remove. Raises ``CommandError`` if they cannot be removed."""
         files = self._files
         files.require_systemd()
         target = self._deployment.target
-        files.refuse_foreign([*self._named, target], "remove it by hand, or say --project NAME")
+        files.refuse_foreign([*self._named, target], "remove it by hand, or use --project NAME")
         for unit in self._named:
             if files.read(unit) is None:
-                raise refused(f"{files.path(unit)} is not there: no such daemon was installed")
+                raise refused(f"{files.path(unit)} does not exist: this daemon is not installed")
         ours = files.ours()
         units = self._named or ours
         if units:

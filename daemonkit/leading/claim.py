@@ -1,11 +1,11 @@
-"""A claim: a process's right to something that has a name, and by which rules it is kept and lost.
+"""A claim: a lock with a name and a deadline, which one process holds and renews.
 
-The rules are those of Kubernetes' client-go (``leaderelection.go``). A row names the holder, which
-renews it and so changes its counter. The others look on, each by a clock of its own, and may take
-it when they have seen no change for as long as the row says. The holder stops trusting itself
-earlier than that, counted from before it asked for its last renewal. So no two clocks are ever
-compared; they need only run equally fast. Each change is one statement that names the row as it
-was seen, so that of two who try one fails.
+The rules are those of Kubernetes' client-go (``leaderelection.go``). A row names the holder, and
+each renewal changes the row's counter. The other processes read the row, each with its own clock,
+and may acquire the claim when the row has not changed for the time that it states. The holder
+stops relying on the claim earlier: its time counts from before it sent its last renewal. So no two
+clocks are ever compared; they need only run equally fast. Each change is one statement that names
+the row as it was last read, so that of two concurrent attempts one fails.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from daemonkit.process.identity import parse_identity
 
 
 def boot_clock() -> float:
-    """Seconds on a clock that nobody sets and that goes on while the machine is suspended."""
+    """Seconds on a clock that cannot be set and that runs while the machine is suspended."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class Term(NamedTuple):
-    """A time of holding a claim. ``until`` is when its holder stops trusting itself, on the claim's
-    clock."""
+    """A time during which a process holds a claim.
+
+    ``until`` is when the holder stops relying on it, on the claim's clock.
+    """
 
     row: Row
     until: float
@@ -37,20 +39,20 @@ class Term(NamedTuple):
 
 
 class ClaimLost(Exception):
-    """The row says that somebody else holds the claim, or nobody."""
+    """This process no longer holds the claim, according to the row."""
 
 
 class Claim:
-    """A claim of one process: what it has seen of the row, and whether it holds it.
+    """One process's view of a claim: the row as it was last read, and whether it is held here.
 
-    ``holder`` is a name that nobody else has, not even another claim of this process. It has no
-    thread and waits for nothing: whoever has it calls ``renew()`` every ``terms.retry`` seconds.
-    Its methods raise what the database raises; what then became of a statement is unknown, and the
-    next one finds out.
+    ``holder`` is a unique name, which not even another claim of this process has. A claim has no
+    thread and never waits: its user calls ``renew()`` every ``terms.retry`` seconds. The methods
+    raise the errors of the database. The outcome of a failed statement is unknown, and the next
+    call finds it out.
     """
 
     noun = "claim"
-    """What an error calls it."""
+    """The word for it in error messages."""
 
     def __init__(
         self,
@@ -62,47 +64,52 @@ class Claim:
         self.terms, self.holder, self.clock = terms, holder, clock
         self.term: Term | None = None
         self.seen: Row | None = None
-        """The row as it was when this process last looked."""
+        """The row as this process last read it."""
         self._row = row
         self._seen_at = 0.0
-        self._doubted = False
+        self._is_uncertain = False
 
     @property
     def left(self) -> float:
-        """Seconds for which it may be relied on; none or less if it is not held."""
+        """Seconds for which the claim may still be relied on; 0 or less if it is not held."""
         term = self.term
         return term.until - self.clock() if term else 0.0
 
     @property
     def epoch(self) -> int | None:
-        """A number that grows by one each time that somebody takes the claim; None if it is not
-        held. ``guarded_by()`` refuses a transaction of an older one."""
+        """The number of this term, which grows by one each time the claim is acquired.
+
+        None if the claim is not held. ``guarded_by()`` refuses a transaction of an older epoch.
+        """
         return self.term.epoch if self.term else None
 
     @property
     def other_holder(self) -> str:
-        """Which other process holds it, as HOST:PID, as far as was seen; "" if none does."""
+        """The other process that holds it, as HOST:PID; "" if the last look showed none."""
         if self.seen is None or self.seen.holder == self.holder:
             return ""
         return _without_token(self.seen.holder)
 
     def take(self) -> bool:
-        """Look at the row, and take it if it is free: given back, or unchanged for as long as it
-        says. True if this process holds it now."""
+        """Read the row, and acquire the claim if it is free.
+
+        It is free if it was released, or not renewed for the time that the row states. Returns
+        True if this process holds it now.
+        """
         self.look()
         return self.is_free and self.take_as_seen()
 
     def look(self) -> None:
-        """Look at the row, and note when it has changed."""
+        """Read the row, and note the time if it has changed."""
         row = self._row.read()
         if row != self.seen:
             self.seen = row
-            self._seen_at = self.clock()  # after the answer: never older than it is
+            self._seen_at = self.clock()  # after the answer, so that the row never looks too old
 
     @property
     def is_free(self) -> bool:
-        """Whether the row, as it was seen, may be taken by now."""
-        # Its own name is that of a term which it lost, or never knew that it had won.
+        """Whether the claim may be acquired now, according to the row as last read."""
+        # This process's own name is left over from a term that it lost or never knew it had won.
         row = self.seen
         if row is None or row.holder in ("", self.holder):
             return True
@@ -110,55 +117,55 @@ class Claim:
 
     @property
     def free_at(self) -> float:
-        """When a row that does not change any more may be taken, on the claim's clock."""
+        """When the claim becomes free if it is not renewed again, on the claim's clock."""
         return self._seen_at + self.seen.seconds if self.seen else self._seen_at
 
     def take_as_seen(self) -> bool:
-        """Put itself into the row; False if the row is no more as it was seen."""
+        """Acquire the claim; False if the row has changed since it was last read."""
         old = self.seen
         epoch = old.epoch + 1 if old else self._row.first_epoch()
         renewals = old.renewals + 1 if old else 1
         return self._swap(old, Row(self.holder, epoch, renewals, self.terms.duration))
 
     def _swap(self, old: Row | None, new: Row) -> bool:
-        asked = self.clock()  # before: a renewal is never taken for newer than it is
+        asked = self.clock()  # before the statement, so that a renewal never counts for too long
         if not self._row.swap(old, new):
             return False
         self.seen, self._seen_at = new, self.clock()
         self.term = Term(new, asked + self.terms.renew_deadline)
-        self._doubted = False
+        self._is_uncertain = False
         return True
 
     def renew(self) -> None:
-        """Renew the claim. Raises ``ClaimLost`` if somebody else has it."""
+        """Renew the claim. Raises ``ClaimLost`` if another process has acquired it."""
         assert self.term is not None
         row: Row | None = self.term.row
-        if self._doubted:  # an attempt of which nobody knows whether it took effect
+        if self._is_uncertain:  # the outcome of the last renewal is unknown
             row = self._row.read()
         if row is None or row[:2] != self.term.row[:2]:
-            raise ClaimLost(self._by_whom(row))
-        self._doubted = True
+            raise ClaimLost(self._how_it_was_lost(row))
+        self._is_uncertain = True
         if not self._swap(row, row._replace(renewals=row.renewals + 1)):
             row = self._row.read()
             if row is None or row[:2] != self.term.row[:2]:
-                raise ClaimLost(self._by_whom(row))
+                raise ClaimLost(self._how_it_was_lost(row))
 
-    def _by_whom(self, row: Row | None) -> str:
+    def _how_it_was_lost(self, row: Row | None) -> str:
         if row is None:
             return "its row is gone"
         if not row.holder:
-            return f"the {self.noun} was freed"
+            return f"the {self.noun} was released"
         return f"{_without_token(row.holder)} took the {self.noun}"
 
     def forget(self) -> None:
-        """Hold it no more, without a word to the database: it runs out."""
+        """Give it up without telling the database, where it expires."""
         self.term = None
 
     def give_back(self) -> None:
-        """Give it back, for another to take it at once."""
+        """Release it, so that another process can acquire it at once."""
         term, self.term = self.term, None
         if term is not None:
-            row = self._row.read() if self._doubted else term.row
+            row = self._row.read() if self._is_uncertain else term.row
             if row is not None and row[:2] == term.row[:2]:
                 self._row.swap(row, row._replace(holder="", renewals=row.renewals + 1))
 

@@ -1,7 +1,7 @@
-"""Guarded writes: the database refuses what a former leader sends.
+"""Guarded writes: the database refuses writes of a former leader.
 
-A process can be stopped between any two of its instructions, and go on when another one leads. No
-check of its own helps against that: only the database can refuse what it then sends.
+A process can be frozen between any two instructions, and continue while another process leads. A
+check in that process cannot prevent its writes: only the database can refuse them.
 """
 
 from __future__ import annotations
@@ -16,27 +16,28 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from daemonkit import conf
 
 SHORTEST_LEASE = 1.0
-"""Seconds: a shorter lease would be lost to the next pause of a server or of the scheduler."""
+"""Seconds. A shorter lease would be lost in any short pause of the server or the machine."""
 
 
 class StaleEpoch(Exception):
-    """Another process may lead by now: nothing of the guarded block took effect."""
+    """Another process may lead now. The guarded block was rolled back."""
 
 
 @contextlib.contextmanager
 def guarded(
     daemon: str, epoch: int | None, *, seconds_left: Callable[[], float] = lambda: SHORTEST_LEASE
 ) -> Iterator[None]:
-    """A transaction that is committed only if this term of the daemon's leader is the newest.
+    """Open a transaction that is committed only if no newer leader exists.
 
-    An ``atomic()`` on the alias ``DAEMONKIT["database"]``, at whose end the lease's row is locked
-    and asked for its epoch: until the COMMIT nobody can take the lease. For code that was handed
-    an epoch; in a tick, ``self.guarded()`` does it. Raises ``StaleEpoch``, and rolls back, if the
-    epoch is an older one; ``RuntimeError`` inside another ``atomic()``, which could commit later.
-    An epoch of None, that of a daemon without a leader, is not guarded.
+    It is an ``atomic()`` on the alias ``DAEMONKIT["database"]``. At its end the row of the lease is
+    locked and its epoch is compared, so that no other process can acquire the lease before the
+    COMMIT. Use it in code that is given an epoch; in a tick, use ``self.guarded()``. Raises
+    ``StaleEpoch``, and rolls back, if there is a newer epoch. Raises ``RuntimeError`` inside
+    another ``atomic()``, which could commit later. An epoch of None, that of a daemon without a
+    leader, is not guarded.
 
-    ``seconds_left`` is asked at the end. If the process is stopped while it holds the lock, the
-    server drops its session after so many seconds.
+    ``seconds_left`` is called at the end. If the process freezes while it holds the row lock, the
+    server closes its session after so many seconds.
     """
     from daemonkit.models import Lease  # models cannot be loaded before the apps are
 
@@ -48,9 +49,9 @@ def guarded(
 def guarded_by(
     claim: str, epoch: int | None, *, seconds_left: Callable[[], float] = lambda: SHORTEST_LEASE
 ) -> Iterator[None]:
-    """A transaction that is committed only if nobody has taken this claim since.
+    """Open a transaction that is committed only if no other process has acquired this claim.
 
-    As ``guarded()``, for a claim: its name, and the epoch in which the work began.
+    The same as ``guarded()``, for the name of a claim and the epoch in which the work began.
     """
     from daemonkit.models import Claim
 
@@ -83,8 +84,10 @@ def _lock(
     seconds: float,
     afterwards: contextlib.ExitStack,
 ) -> int | None:
-    """Lock a row and read its epoch; and have the server drop this session if it falls silent for
-    so many seconds while it holds the lock, or nobody could take the row until it goes on.
+    """Lock a row and return its epoch.
+
+    Also sets a timeout: the server closes this session if it is idle for ``seconds`` while it holds
+    the lock. Otherwise a frozen process could keep the row locked for ever.
     """
     row = f"FROM {table} WHERE name = %s FOR UPDATE"
     with connection.cursor() as cursor:
@@ -94,7 +97,7 @@ def _lock(
                 f"SELECT epoch, set_config('{option}', '{max(100, milliseconds):d}', true) {row}",
                 (name,),
             )
-        elif connection.vendor == "sqlite":  # one writer at a time; and its file is of one host
+        elif connection.vendor == "sqlite":  # it has one writer at a time, and one host
             cursor.execute(f"UPDATE {table} SET epoch = epoch WHERE name = %s", (name,))
             cursor.execute(f"SELECT epoch FROM {table} WHERE name = %s", (name,))
         else:
@@ -109,7 +112,7 @@ def _lock(
 
 
 def _restore_wait_timeout(connection: BaseDatabaseWrapper, session: object) -> None:
-    """In that session, if it is still open. If not, the commit holds all the same."""
+    """Restore the timeout if that session is still open. If it is not, the commit still stands."""
     if connection.connection is session and not connection.errors_occurred:
         with contextlib.suppress(Error), connection.cursor() as cursor:
             cursor.execute("SET SESSION wait_timeout = @daemonkit_wait")

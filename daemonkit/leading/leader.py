@@ -1,6 +1,7 @@
-"""One leader among many: the thread that campaigns, renews, and takes the right to tick away.
+"""Leader election for one process: the thread that acquires, renews and releases the lease.
 
-Standing by is one more reason not to tick, not another life. The rules are in ``lease.py``.
+A standby runs the same life as a leader, with one more reason not to tick. The rules are in
+``claim.py``.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ logger = logging.getLogger("daemonkit")
 
 NOT_LEADER = "not leader"
 
-LISTENING_TIME = 0.5
-"""Seconds that the lease waits for listeners to hear of a change."""
+ANNOUNCE_TIMEOUT = 0.5
+"""Seconds to wait for the listeners of a change before the lease is renewed."""
 
 
 class Campaigner(Protocol):
@@ -55,7 +56,7 @@ class Campaigner(Protocol):
 class Leadership:
     """One process's part in the election, for one life.
 
-    Raises ``CommandError`` (exit code 2) where there cannot be one.
+    Raises ``CommandError`` (exit code 2) if the database does not support leases.
     """
 
     _life: Campaigner
@@ -76,26 +77,31 @@ class Leadership:
         row = LeaseRow(Lease._meta.db_table, self._name, self._execute)
         self._candidate = Candidate(row, terms, str(this_process()), clock)
         self._work = EntitledWork(self._name, self._present_epoch)
-        self._is_proclaimed = False
+        self._is_announced = False
         self._is_over = threading.Event()
-        self._trouble = ""
+        self._last_error = ""
         self._announced_leader = ""
 
-    # What the life asks
+    # Called by the life
 
     def reason_to_wait(self, now: Moment) -> str:
-        """Why no tick may start: "not leader"; "" if this process leads."""
+        """Return why no tick may start: "not leader"; "" if this process leads."""
         return self.hindrance
 
     @property
     def hindrance(self) -> str:
-        """Why it may not tick now; "" if it leads. Goes by the clock, not by what the thread has
-        noticed: a process that was stopped must know it when it goes on."""
-        return "" if self._is_proclaimed and self._candidate.left > 0 else NOT_LEADER
+        """Why it may not tick now; "" if it leads.
+
+        The clock decides, not the election's thread: after a freeze the thread may notice too late.
+        """
+        return "" if self._is_announced and self._candidate.left > 0 else NOT_LEADER
 
     @property
     def epoch(self) -> int | None:
-        """The epoch in which the work at hand began, or the present one; None while standing by."""
+        """The epoch in which the current work began, or else the current epoch.
+
+        None while standing by.
+        """
         began_in = epoch_of_this_work()
         if began_in is not None:
             return began_in
@@ -108,25 +114,28 @@ class Leadership:
 
     @property
     def is_deposed(self) -> bool:
-        """Whether the work that this thread is at, or was at last, has lost its right to go on:
-        then it is not to blame for its failure."""
+        """Whether this thread's current or last work ran while the leadership was lost.
+
+        If so, its failure does not count.
+        """
         return self._work.is_deposed
 
     def ask_for_the_table(self) -> None:
-        """Raise ``CommandError`` (exit code 78) if the lease's table is not there."""
+        """Raise ``CommandError`` (exit code 78) if the table of leases is missing."""
         require_table(self._name)
 
     def entitled(self, work: Callable[[], Any]) -> Callable[[], Any]:
-        """A unit of work that has a right to go on only while this process leads.
+        """Return a unit of work that may run only while this process leads.
 
-        When that is lost its thread's connections are cut, and it makes none until the work has
-        ended. It raises ``StaleEpoch`` if the right is lost before it begins.
+        When the leadership is lost, the connections of the work's thread are cut, and the thread
+        can open no other until the work has ended. The work raises ``StaleEpoch`` if the leadership
+        is lost before it begins.
         """
         return self._work.entitled(work)
 
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
-        """A transaction that is committed only in the epoch in which the work at hand began."""
+        """Open a transaction that is committed only in the epoch of the current work."""
         epoch = self.epoch
         if epoch is None or self.hindrance:
             raise StaleEpoch(f"{self._name} does not lead: nothing was sent")
@@ -135,7 +144,7 @@ class Leadership:
 
     @contextlib.contextmanager
     def campaigning(self, life: Campaigner) -> Iterator[None]:
-        """Take part in the election while the block runs, and then give the lease back."""
+        """Take part in the election while the block runs, and then release the lease."""
         self.enter(life)
         thread = threading.Thread(target=self._campaign, name="daemonkit-leader", daemon=True)
         thread.start()
@@ -143,13 +152,13 @@ class Leadership:
             yield
         finally:
             self._is_over.set()
-            # Without a lease to give back, do not wait for a server that does not answer.
-            thread.join(2 * self._terms.patience + 1 if self._candidate.term else 0.2)
+            # Without a lease to release, do not wait for a server that does not answer.
+            thread.join(2 * self._terms.statement_timeout + 1 if self._candidate.term else 0.2)
 
     # The campaign, step by step
 
     def enter(self, life: Campaigner) -> None:
-        """Take part in the election for this life, from the next ``step()`` on."""
+        """Take part in the election for this life, starting with the next ``step()``."""
         self._life = life
 
     def _campaign(self) -> None:
@@ -159,8 +168,7 @@ class Leadership:
         self.leave()
 
     def step(self) -> float:
-        """Look at the lease, take it, or renew it, as the rules say; the seconds until the next
-        step."""
+        """Read, acquire or renew the lease. Returns the seconds until the next step."""
         try:
             if self._candidate.term is None:
                 self._stand_by(self._candidate)
@@ -169,11 +177,11 @@ class Leadership:
         except Exception:
             logger.exception("%s: the election failed", self._name)
         pause = self._candidate.pause()
-        return min(pause, LOOK_INTERVAL) if self._trouble else pause
+        return min(pause, LOOK_INTERVAL) if self._last_error else pause
 
     def leave(self) -> None:
-        """Leave the election, and give the lease back if this process has it."""
-        # While something runs on, be it a statement on the server, the lease must run out.
+        """Leave the election, and release the lease if this process holds it."""
+        # While work, or a statement of it on the server, still runs, the lease must expire instead.
         if self._candidate.term and not self._work.is_under_way and not self._life.stop.forced:
             self._try(self._candidate.give_back)
         self._session.close()
@@ -181,12 +189,11 @@ class Leadership:
     def _stand_by(self, candidate: Candidate) -> None:
         if self._life.stop.asked:
             return
-        # A process that is still at the work of an earlier term, or tidies up after it, could not
-        # tick.
+        # A process that still runs, or cleans up, the work of an earlier term could not tick.
         is_busy = self._work.is_under_way or self._life.stop.ticks
         if self._try(candidate.look if is_busy else candidate.take):
             self._gained()
-        elif candidate.other_holder not in ("", self._announced_leader) and not self._trouble:
+        elif candidate.other_holder not in ("", self._announced_leader) and not self._last_error:
             self._announced_leader = candidate.other_holder
             self._announce(signals.standing_by, leader=candidate.other_holder)
         if self._life.once and candidate.sees_a_leader_at_work:
@@ -201,27 +208,28 @@ class Leadership:
                 self._lose(candidate, str(error))
                 return
         if candidate.left <= 0:
-            why = "a tick is past its tick_timeout" if overdue else self._trouble
-            self._lose(candidate, f"the lease was not renewed in time: {why or 'we stood still'}")
+            why = "a tick is past its tick_timeout" if overdue else self._last_error
+            reason = why or "the process was stopped"
+            self._lose(candidate, f"the lease was not renewed in time: {reason}")
 
     def _try(self, what: Callable[[], Any]) -> Any:
-        """The answer of the database; None if there is none, which is logged once."""
+        """Return the database's answer; None if it does not answer, which is logged once."""
         try:
             answer = what()
         except ClaimLost:
             raise
         except Exception as error:
-            if not self._trouble:
-                logger.warning("%s cannot ask for its lease: %s", self._name, one_line(error))
-            self._trouble = one_line(error)
+            if not self._last_error:
+                logger.warning("%s cannot reach its lease: %s", self._name, one_line(error))
+            self._last_error = one_line(error)
             return None
-        if self._trouble:
-            logger.info("%s can ask for its lease again", self._name)
-        self._trouble = ""
+        if self._last_error:
+            logger.info("%s can reach its lease again", self._name)
+        self._last_error = ""
         return answer
 
     def _overdue(self) -> bool:
-        """Whether a tick has gone on for longer than it may: it is not to keep the lease."""
+        """Whether a tick has exceeded its timeout, so that the lease must not be renewed."""
         now = time.monotonic()
         return any(
             tick.overdue_since is not None
@@ -233,26 +241,26 @@ class Leadership:
         self._announced_leader = ""
         self._life.bring_forward(anew=True)
         self._announce(signals.leadership_gained, epoch=self.epoch)
-        self._is_proclaimed = True
+        self._is_announced = True
         self._life.nudge()
 
     def _lose(self, candidate: Candidate, reason: str) -> None:
-        self._is_proclaimed = False
+        self._is_announced = False
         candidate.forget()
-        self._work.revoke(f"{self._name} leads no more: {reason}")
+        self._work.revoke(f"{self._name} no longer leads: {reason}")
         self._announce(signals.leadership_lost, reason=reason)
         self._life.nudge()
 
     def _announce(self, signal: Signal, **details: Any) -> None:
-        """Announce, and wait only a moment for those who hear it: the lease does not wait."""
+        """Send a signal, but do not let slow listeners delay the renewal of the lease."""
         arguments = (signal, self._daemon)
         listeners = threading.Thread(target=announce, args=arguments, kwargs=details, daemon=True)
         with contextlib.suppress(RuntimeError):  # the interpreter is ending
             listeners.start()
-            listeners.join(LISTENING_TIME)
+            listeners.join(ANNOUNCE_TIMEOUT)
 
     def _execute(self, sql: str, params: Sequence[Any]) -> Answer:
-        within = self._terms.patience
+        within = self._terms.statement_timeout
         if self._candidate.term is not None:
             within = min(within, self._candidate.left)
         return self._session.execute(sql, params, within, urgent=True)

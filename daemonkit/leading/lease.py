@@ -1,4 +1,4 @@
-"""The lease: a claim to lead, for which all processes of a daemon campaign."""
+"""The lease: the claim whose holder leads. All processes of a daemon compete for it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from daemonkit.leading.claim import Claim
 from daemonkit.leading.rows import Row
 
 LOOK_INTERVAL = 0.5
-"""The longest time between two looks of a standby, in seconds: so that a lease which is given back
-is taken within a second."""
+"""The longest time between two looks of a standby, in seconds. With it, a lease that is released
+is acquired within a second."""
 
 
 class Candidate(Claim):
-    """One process in the election: what it has seen, and whether it leads."""
+    """One process in the election: its view of the lease, and whether it leads."""
 
     noun = "lease"
     sees_a_leader_at_work = False
@@ -25,10 +25,10 @@ class Candidate(Claim):
             self.sees_a_leader_at_work = _is_renewed(before, self.seen)
 
     def pause(self) -> float:
-        """Seconds until it should look, or renew, again."""
+        """Return the seconds until the next look or renewal."""
         if self.term is not None:
             return max(0.0, min(self.terms.retry, self.left))
-        look = min(LOOK_INTERVAL, self.terms.retry) * random.uniform(0.8, 1.0)  # not all as one
+        look = min(LOOK_INTERVAL, self.terms.retry) * random.uniform(0.8, 1.0)  # spread them
         if self.seen is None or not self.seen.holder:
             return look
         return min(look, max(0.01, self.free_at - self.clock()))

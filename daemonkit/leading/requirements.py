@@ -1,4 +1,4 @@
-"""What an election needs: a database that can hold it, and daemonkit's table in it."""
+"""The requirements of an election: a database with row locks, and daemonkit's table in it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from daemonkit.exits import Exit
 
 
 def refuse_where_none_can_lead(name: str) -> None:
-    """Raise ``CommandError`` (exit code 2) if the database that has the lease cannot have one."""
+    """Raise ``CommandError`` (exit code 2) if daemonkit's database does not support leases."""
     vendor = connections[conf.database()].vendor
     if vendor not in ("mysql", "postgresql"):
         raise CommandError(_no_leader(name, vendor), returncode=Exit.USAGE)
 
 
 def require_table(name: str) -> None:
-    """Raise ``CommandError`` (exit code 78) if the table of leases is not there."""
+    """Raise ``CommandError`` (exit code 78) if the table of leases is missing."""
     from daemonkit.models import Lease  # models cannot be loaded before the apps are
 
     alias = conf.database()
@@ -36,7 +36,7 @@ def require_table(name: str) -> None:
 def _no_leader(name: str, vendor: str) -> str:
     if vendor == "sqlite":
         return (
-            f"{name} can have no leader on SQLite, which is for one host: let systemd be its "
-            f"leader (one unit runs once) and take leader off, or say --no-leader"
+            f"{name} cannot have a leader on SQLite, which serves one host: run one systemd unit, "
+            f"which starts it once, and remove leader = True or use --no-leader"
         )
     return f"{name} can have a leader on MySQL, MariaDB and PostgreSQL, not on {vendor}"

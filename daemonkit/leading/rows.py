@@ -1,4 +1,4 @@
-"""The rows of leases and claims: read, and swapped by one statement each."""
+"""The rows of leases and claims. One statement reads a row, and one replaces it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.db import IntegrityError
 
 
 class Row(NamedTuple):
-    """A lease or a claim as it stands in the database. ``holder`` is "" if it was given back."""
+    """A lease or a claim in the database. ``holder`` is "" if it was released."""
 
     holder: str
     epoch: int
@@ -18,7 +18,7 @@ class Row(NamedTuple):
 
 
 class Execute(Protocol):
-    """Run one statement, committed: the number of rows it found, and its rows."""
+    """Run and commit one statement. Returns the number of rows that it found, and the rows."""
 
     def __call__(
         self, sql: str, params: Sequence[object]
@@ -26,16 +26,16 @@ class Execute(Protocol):
 
 
 class OwnedRow:
-    """The row of one name. Raises what the database raises."""
+    """The row with one name. Its methods raise the errors of the database."""
 
     _now = ""
-    """SQL for the database's own time, if the row has a column for it."""
+    """SQL for the database's current time, if the row has a column for it."""
 
     def __init__(self, table: str, name: str, execute: Execute) -> None:
         self.table, self.name, self._execute = table, name, execute
 
     def first_epoch(self) -> int:
-        """The epoch of a row that is to be made."""
+        """Return the epoch for a new row."""
         return 1
 
     def read(self) -> Row | None:
@@ -46,7 +46,7 @@ class OwnedRow:
         return Row(*rows[0]) if rows else None  # type: ignore[arg-type]
 
     def swap(self, old: Row | None, new: Row) -> bool:
-        """Put ``new`` in the place of ``old``; False if something else stands there by now."""
+        """Replace ``old`` by ``new``; False if the row is no longer ``old``."""
         if old is None:
             return self._insert(new)
         touched = f", touched = {self._now}" if self._now else ""
@@ -66,13 +66,13 @@ class OwnedRow:
                 f"VALUES (%s, %s, %s, %s, %s{value})",
                 (*new, self.name),
             )
-        except IntegrityError:  # another was faster
+        except IntegrityError:  # another process was faster
             return False
         return True
 
 
 UNUSED_DAYS = 90
-"""A claim's row that nobody has touched for so long is deleted."""
+"""The row of a claim is deleted when it was not used for so many days."""
 
 _NOW = {
     "postgresql": "clock_timestamp()",
@@ -96,10 +96,10 @@ class LeaseRow(OwnedRow):
 
 
 class ClaimRow(OwnedRow):
-    """The row of one claim. It may be deleted when it is long unused, and made again.
+    """The row of one claim. It is deleted when it was not used for long, and inserted again later.
 
-    All times are the database's own. The epoch of a new row is the number of microseconds since
-    1970: more than any epoch that an earlier row of this name has had, so that it only grows.
+    All times are those of the database. The epoch of a new row is the number of microseconds since
+    1970. That is more than any epoch of an earlier row with this name, so the epoch only grows.
     """
 
     def __init__(self, table: str, name: str, execute: Execute, vendor: str) -> None:

@@ -1,4 +1,4 @@
-"""The times of a lease or a claim."""
+"""The time limits of a lease or a claim."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from dataclasses import dataclass
 from daemonkit.leading.fencing import SHORTEST_LEASE
 
 JITTER = 1.2
-"""How much longer than the pause between two renewals the renew deadline must be, as in client-go.
-"""
+"""The renew deadline must be longer than this multiple of ``retry``, as in client-go."""
 
 
 @dataclass(frozen=True)
 class Terms:
-    """The times of a lease, in seconds.
+    """The time limits of a lease, in seconds.
 
     ``duration``
-        For how long after its last renewal nobody else may take it.
+        The time after the last renewal during which no other process may acquire it.
     ``renew_deadline``
-        After how long without a renewal its holder stops. The difference between the two is for
-        cutting what runs, and for clocks that do not run equally fast.
+        The time without a renewal after which its holder stops. The difference between the two is
+        needed to cut what runs, and for clocks that do not run equally fast.
     ``retry``
-        From one renewal to the next.
+        The time from one renewal to the next.
     """
 
     duration: float = 15.0
@@ -32,14 +31,15 @@ class Terms:
     def of(
         cls, duration: float, renew_deadline: float | None = None, retry: float | None = None
     ) -> Terms:
-        """With what is not said in client-go's proportions: 15 to 10 to 2."""
+        """Fill in what is not given, in client-go's proportions of 15 to 10 to 2."""
         deadline = duration * 10 / 15 if renew_deadline is None else renew_deadline
         return cls(duration, deadline, deadline / 5 if retry is None else retry)
 
     def complaint(self) -> str:
-        """What is wrong with them, and the mend, in one sentence; "" if nothing is."""
+        """Return one sentence that says what is wrong and how to fix it; "" if nothing is."""
         if self.duration < SHORTEST_LEASE:
-            return f"a lease of {self.duration:g} s is too short: {SHORTEST_LEASE:g} s is the least"
+            minimum = f"the minimum is {SHORTEST_LEASE:g} s"
+            return f"a lease of {self.duration:g} s is too short: {minimum}"
         if self.duration <= self.renew_deadline:
             return (
                 f"a lease of {self.duration:g} s is not longer than its renew_deadline of "
@@ -54,6 +54,6 @@ class Terms:
         return ""
 
     @property
-    def patience(self) -> float:
-        """Seconds for one statement: so that a second one is possible, on a new connection."""
+    def statement_timeout(self) -> float:
+        """Seconds for one statement, short enough for a second try on a new connection."""
         return self.renew_deadline / 3

@@ -16,21 +16,21 @@ _epoch: contextvars.ContextVar[int | None] = contextvars.ContextVar("epoch", def
 
 
 def epoch_of_this_work() -> int | None:
-    """The epoch in which the unit of work at hand began; None outside of one."""
+    """Return the epoch in which the current unit of work began; None outside of one."""
     return _epoch.get()
 
 
 class EntitledWork:
-    """The threads that work by right of one leadership.
+    """The threads whose work may run only while this process leads.
 
-    ``present_epoch`` says in which epoch this process leads now; None if it does not.
+    ``present_epoch`` returns the epoch in which this process leads now; None if it does not lead.
     """
 
     def __init__(self, name: str, present_epoch: Callable[[], int | None]) -> None:
         self._name, self._present_epoch = name, present_epoch
         self._lock = threading.Lock()
         self._threads: set[int] = set()
-        self._deposed: set[int] = set()  # threads whose last work lost its right
+        self._deposed: set[int] = set()  # threads whose last work outlived the leadership
 
     @property
     def is_under_way(self) -> bool:
@@ -38,11 +38,11 @@ class EntitledWork:
 
     @property
     def is_deposed(self) -> bool:
-        """Whether the work that this thread is at, or was at last, has lost its right to go on."""
+        """Whether this thread's current or last work ran while the leadership was lost."""
         return threading.get_ident() in self._deposed
 
     def entitled(self, work: Callable[[], Any]) -> Callable[[], Any]:
-        """A unit of work that raises ``StaleEpoch`` if the right is lost before it begins."""
+        """Return a unit of work that raises ``StaleEpoch`` if this process does not lead."""
 
         @functools.wraps(work)
         def entitled() -> Any:
@@ -77,9 +77,10 @@ class EntitledWork:
             return epoch
 
     def revoke(self, reason: str) -> None:
-        """Cut the connections of all that work. They make none until their work has ended.
+        """Cut the connections of all working threads.
 
-        Call it when ``present_epoch`` already answers None.
+        These threads can open no connection until their work has ended. Call it only when
+        ``present_epoch`` already returns None.
         """
         with self._lock:
             self._deposed |= self._threads

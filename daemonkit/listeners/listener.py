@@ -1,4 +1,4 @@
-"""A listener: an object that hears the moments of one daemon's life."""
+"""A listener: an object that receives the signals of one daemon."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from daemonkit.signals import Announcer
 
 
 class Listener:
-    """Hears the moments of one daemon, or of one supervisor, and of no other of the same class.
+    """Receives the signals of one daemon or supervisor, but not those of others of its class.
 
-    A subclass writes ``moments()``. What it raises is logged by Django and changes nothing.
+    A subclass implements ``moments()``. Django logs the exceptions of a listener; they do not
+    affect the daemon.
     """
 
     def __init__(self, daemon: Announcer) -> None:
         self.daemon = daemon
 
     def moments(self) -> Mapping[Signal, Callable[..., None]]:
-        """Which method hears which signal. It gets the signal's details by name."""
+        """Return the method for each signal. It is called with the signal's details by name."""
         raise NotImplementedError
 
     @contextlib.contextmanager
@@ -39,7 +40,7 @@ class Listener:
                 signal.disconnect(receiver, sender=sender)
 
     def listen_until_stopped(self) -> None:
-        """Listen from now on until the life is over, and then ``close()``."""
+        """Listen from now until the life ends, and then call ``close()``."""
         life = contextlib.ExitStack()
         life.callback(self.close)
         life.enter_context(self.listening())
@@ -53,10 +54,10 @@ class Listener:
         signals.daemon_stopped.connect(stopped, sender=sender, weak=False)
 
     def close(self) -> None:
-        """Give up what the listener holds, after the life."""
+        """Release what the listener holds. Called after the life."""
 
     def _receiver(self, hear: Callable[..., None]) -> Callable[..., None]:
-        """Signals are sent by class: one for another instance is not for us."""
+        """Return a receiver that ignores other instances: the sender of a signal is a class."""
         ours = self.daemon
 
         def receive(signal: Signal, sender: type[Any], daemon: Announcer, **details: Any) -> None:

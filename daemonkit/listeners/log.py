@@ -1,4 +1,4 @@
-"""The log: a listener that writes a daemon's life in lines."""
+"""The log: a listener that writes a line for each event of a daemon's life."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("daemonkit")
 
 _SELF_EXPLAINING = (Problem.UNREACHABLE, Problem.MISCONFIGURED)
-"""What the server's own sentence says in full: no traceback adds to it."""
+"""Problems that the database's own message explains, so that no traceback is logged."""
 
 _LEVELS = {
     "down": logging.INFO,
@@ -35,8 +35,7 @@ _LEVELS = {
     "not leader": logging.INFO,
     "ledger": logging.ERROR,
 }
-"""The levels of skips that nobody has to mend, and of the one that somebody must mend. The others
-are warnings."""
+"""Log levels by the reason of a skip. Any other skip is a warning."""
 
 
 class Log(Listener):
@@ -48,7 +47,7 @@ class Log(Listener):
         super().__init__(daemon)
         self.name = daemon.name
         self.tick_level = logging.INFO if verbosity > 1 else logging.DEBUG
-        self._tells_ticks = logger.isEnabledFor(self.tick_level) or verbosity > 1
+        self._logs_ticks = logger.isEnabledFor(self.tick_level) or verbosity > 1
         self._tracebacks: Tracebacks | None = None
         self._skips: Counter[tuple[str, str]] = Counter()
 
@@ -69,29 +68,29 @@ class Log(Listener):
             signals.daemon_forced: self.forced,
             signals.daemon_stopped: self.stopped,
         }
-        if self._tells_ticks:
+        if self._logs_ticks:
             moments[signals.iteration_finished] = self.finished
         return moments
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Write the log of this daemon while the block runs, and name it in each record."""
-        logger.addFilter(self._sign)
+        """Write the log of this daemon while the block runs, with its name in each record."""
+        logger.addFilter(self._add_name)
         try:
             with super().listening():
                 yield
         finally:
-            logger.removeFilter(self._sign)
+            logger.removeFilter(self._add_name)
 
-    def _sign(self, record: logging.LogRecord) -> bool:
-        """Let a record say whose it is, for those who write it as JSON."""
+    def _add_name(self, record: logging.LogRecord) -> bool:
+        """Add the daemon's name to a record, for formatters such as ``AsJSON``."""
         record.__dict__.setdefault("daemon", self.name)
         return True
 
     def started(self, **_: Any) -> None:
         again = ""
         if "INVOCATION_ID" in os.environ and not self.daemon.is_supervised:
-            from daemonkit.listeners.starts import starts_text  # of interest under systemd alone
+            from daemonkit.listeners.starts import starts_text  # used only under systemd
 
             again = starts_text(self.name)
         schedule = self.daemon.life.schedule
@@ -111,7 +110,7 @@ class Log(Listener):
             logger.log(
                 self.tick_level,
                 "%s tick %d took %s%s",
-                self._whose(iteration.job),
+                self._subject(iteration.job),
                 iteration.number,
                 duration_text(iteration.seconds),
                 f": {text}" if text else "",
@@ -125,13 +124,13 @@ class Log(Listener):
         shown = 0 if iteration.problem in _SELF_EXPLAINING else self._shown_failures(iteration)
         logger.error(
             "%s tick %d failed after %s%s%s: %s%s",
-            self._whose(iteration.job),
+            self._subject(iteration.job),
             iteration.number,
             duration_text(iteration.seconds),
             meaning,
             "" if self.daemon.life.once else tries,
             one_line(iteration.error) if iteration.error else "",
-            f" (the traceback of {shown} such failures)" if shown > 1 else "",
+            f" (one traceback for {shown} such failures)" if shown > 1 else "",
             exc_info=iteration.error if shown else None,
             extra=_facts(iteration),
         )
@@ -146,22 +145,23 @@ class Log(Listener):
     def beat(self, message: str, job: str, **_: Any) -> None:
         if message:
             logger.log(
-                self.tick_level, "%s %s", self._whose(job), message, extra={"job": job or None}
+                self.tick_level, "%s %s", self._subject(job), message, extra={"job": job or None}
             )
 
     def overdue(self, seconds: float, stack: str, job: str, **_: Any) -> None:
         logger.error(
-            "%s is past its tick_timeout of %s; its database connections are cut. "
-            "It stands at:\n%s",
-            self._whose(job or "tick"),
+            "%s is past its tick_timeout of %s; its database connections are cut. Its stack:\n%s",
+            self._subject(job or "tick"),
             duration_text(seconds),
             stack,
             extra={"job": job or None},
         )
 
     def skipped(self, job: str, due: Moment, reason: str, **_: Any) -> None:
-        """Only the first, the tenth, the hundredth... skip for the same reason is logged: a standby
-        may skip one due time a second."""
+        """Log the first, the tenth, the hundredth... skip for the same reason.
+
+        A standby may skip a due time every second.
+        """
         self._skips[job, reason] += 1
         times = self._skips[job, reason]
         if 10 ** (len(str(times)) - 1) == times:
@@ -170,14 +170,14 @@ class Log(Listener):
             logger.log(
                 level,
                 "%s due %s did not run: %s%s",
-                self._whose(job),
+                self._subject(job),
                 _time(due),
                 reason,
                 how_often,
                 extra={"job": job},
             )
 
-    def _whose(self, job: str) -> str:
+    def _subject(self, job: str) -> str:
         return f"{self.name} {job}" if job else self.name
 
     def standing_by(self, leader: str, **_: Any) -> None:
@@ -187,13 +187,13 @@ class Log(Listener):
         logger.info("%s leads, epoch %d", self.name, epoch)
 
     def lost(self, reason: str, **_: Any) -> None:
-        logger.warning("%s leads no more: %s", self.name, reason)
+        logger.warning("%s no longer leads: %s", self.name, reason)
 
     def reload_failed(self, reason: str, **_: Any) -> None:
         logger.error("%s goes on with the old code: %s", self.name, reason)
 
     def reloading(self, reason: str, **_: Any) -> None:
-        logger.info("%s begins anew: %s", self.name, reason)
+        logger.info("%s reloads: %s", self.name, reason)
 
     def stopping(self, reason: str, **_: Any) -> None:
         logger.info("%s stops: %s", self.name, reason)
@@ -228,8 +228,11 @@ def _facts(iteration: Iteration) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def plain_logging(verbosity: int, log_format: str | None = None) -> Iterator[None]:
-    """Write daemonkit's log to stderr while the block runs, in a project that has configured none
-    for it, or if somebody says in which of the ``FORMATS``. ``verbosity`` 0 is warnings only."""
+    """Write daemonkit's log to stderr while the block runs.
+
+    Does nothing in a project that has configured logging for daemonkit, unless ``log_format``, one
+    of the ``FORMATS``, is given. ``verbosity`` 0 means warnings only.
+    """
     if logger.hasHandlers() and log_format is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""systemd's end of the line: the socket of sd_notify(3)."""
+"""The socket on which systemd receives messages: sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import socket
 
 
 class Channel:
-    """systemd's end of the line. Sending never raises and never blocks.
+    """Sends messages to systemd. Sending never raises and never blocks.
 
-    ``address`` is a path, or begins with "@": an abstract socket.
+    ``address`` is a path, or the name of an abstract socket, which begins with "@".
     """
 
     def __init__(self, address: str) -> None:
@@ -19,7 +19,10 @@ class Channel:
         self._socket.setblocking(False)
 
     def send(self, *lines: str) -> bool:
-        """Whether it was taken: not when the socket is gone or full, nor from a forked child."""
+        """Return whether the message was sent.
+
+        False if the socket is gone or full, and in a forked child.
+        """
         if os.getpid() != self._pid:
             return False
         try:

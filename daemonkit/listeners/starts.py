@@ -1,4 +1,4 @@
-"""How often systemd has started a daemon: a restart loop should be seen."""
+"""How often systemd has started a daemon, so that a restart loop is visible."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ HOUR = 3600.0
 
 
 def starts_within_the_hour(name: str) -> int:
-    """How often the daemon of this name was started within the last hour, this start included.
+    """Return how often this daemon was started within the last hour, including this start.
 
-    0 where nobody knows: not under systemd, or without a StateDirectory. A reload is no start: the
-    unit's $INVOCATION_ID stays the same.
+    0 if that is unknown: outside of systemd, or without a StateDirectory. A reload does not count
+    as a start: the unit's $INVOCATION_ID stays the same.
     """
     folder = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
     invocation = os.environ.get("INVOCATION_ID", "")
@@ -30,7 +30,7 @@ def starts_within_the_hour(name: str) -> int:
 
 
 def starts_text(name: str) -> str:
-    """The words for it, from the second start on; "" for the first, and where nobody knows."""
+    """Return the number of starts in words; "" for the first start, and if it is unknown."""
     starts = starts_within_the_hour(name)
     return f"started {starts} times within the hour" if starts > 1 else ""
 

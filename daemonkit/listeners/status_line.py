@@ -1,4 +1,4 @@
-"""The status line of a daemon: what it does, how its last tick went, when the next one is due."""
+"""The status line of a daemon: what it does, its last tick, and when the next one is due."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ LINE_LENGTH = 300
 
 
 class Running(NamedTuple):
-    """A tick that has begun: its number, and when by the wall clock."""
+    """A tick that runs: its number, and its start on the wall clock."""
 
     number: int
     since: float
 
 
 class Line:
-    """What is known of a daemon, noted as its moments pass and put into words by ``str()``.
+    """Collects the state of a daemon. ``str()`` puts it into words.
 
-    Noting costs next to nothing: a loop may tick ten thousand times a second, and hardly any of
-    those ticks is ever looked at.
+    Collecting must be cheap: a loop may tick ten thousand times a second, and few of those ticks
+    are ever shown.
     """
 
     def __init__(self) -> None:
@@ -77,8 +77,8 @@ class Line:
 
 
 def _running(job: str, tick: Running, message: str) -> str:
-    told = f": {message}" if message else ""
-    return f"{_named(job, tick.number)} runs since {_at(tick.since)}{told}"
+    progress = f": {message}" if message else ""
+    return f"{_named(job, tick.number)} runs since {_at(tick.since)}{progress}"
 
 
 def _outcome(iteration: Iteration) -> str:
@@ -92,7 +92,7 @@ def _outcome(iteration: Iteration) -> str:
 
 
 def _without_result(iteration: Iteration) -> Iteration:
-    """An iteration whose result is kept only if it is a short text or a number."""
+    """Return the iteration without its result, unless that is a short text or a number."""
     result = iteration.result
     kind = type(result)
     if kind in (bool, int, float) or (kind is str and len(result) <= LINE_LENGTH):
@@ -115,7 +115,7 @@ def _lasted(seconds: float) -> str:
 
 
 def _at(wall: float) -> str:
-    """A time of today as such, any other with its date; in Django's time zone, and saying so."""
+    """Format a time in Django's time zone, with the zone's name; with the date if not today."""
     then = time.localtime(wall)
     today = then[:3] == time.localtime()[:3]
     return time.strftime("%H:%M:%S %Z" if today else "%Y-%m-%d %H:%M:%S %Z", then)

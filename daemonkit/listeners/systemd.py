@@ -1,8 +1,8 @@
-"""What systemd hears of a daemon: the protocol of sd_notify(3), spoken by a listener.
+"""The protocol of sd_notify(3), as a listener. The loop does not depend on it.
 
-The loop knows nothing of it. The socket's address is taken out of the environment when a life
-begins, so that no child speaks in our name, and not earlier: a web server of the same project,
-which loads the same apps, has a use for it.
+The socket's address is removed from the environment when a life begins, so that no child process
+sends messages for the daemon. It is not removed earlier, because a web server of the same project,
+which loads the same apps, may need it.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from daemonkit.process.origin import NOT_FOR_CHILDREN
 from daemonkit.signals import Announcer
 
 MESSAGE_INTERVAL = 1.0
-"""Seconds between two messages that only repeat or refine: a fast loop would send thousands."""
+"""Seconds between two messages of the same kind: a fast loop would send thousands a second."""
 
 STATUS_BURST = 5.0
-"""Seconds' worth of new statuses that may be sent at once, after a time without."""
+"""After a quiet time, so many seconds' worth of statuses may be sent at once."""
 
 WATCHDOG_PULSES = 3
-"""How many pulses may be missing before systemd kills a daemon that does not tick."""
+"""systemd kills a waiting daemon that has missed so many pulses."""
 
 WATCHDOG_MARGIN = 5.0
-"""Seconds that systemd waits on top of a deadline of ours, which comes first."""
+"""Seconds that systemd waits beyond a deadline of the daemon, so that the daemon acts first."""
 
 OPENING_TIME = 90.0
-"""Seconds for one try to open the daemon, or for a new image to begin: systemd's own default."""
+"""Seconds for one try to open the daemon, or for a reloaded process to start. systemd's default."""
 
 STOP_MARGIN = 10.0
-"""Seconds beyond ``stop_timeout`` until systemd kills: we end by force in the first of them."""
+"""Seconds beyond ``stop_timeout`` after which systemd kills. The forced end comes earlier."""
 
 
 def begin(daemon: Announcer) -> None:
-    """Tell systemd of this life, which begins; called by ``apps.py`` where there is a socket."""
+    """Start to notify systemd of this life. Called by ``apps.py`` if systemd has given a socket."""
     taken = {name: os.environ.pop(name) for name in NOT_FOR_CHILDREN if name in os.environ}
     notifier = Notifier(daemon, Channel(taken["NOTIFY_SOCKET"]))
     notifier.line.starts = starts_text(daemon.name)
@@ -54,18 +54,18 @@ def begin(daemon: Announcer) -> None:
 
 
 class Notifier(Listener):
-    """The listener that tells systemd of one life."""
+    """The listener that notifies systemd of one life."""
 
     def __init__(self, daemon: Announcer, channel: Channel) -> None:
         super().__init__(daemon)
         self.channel = channel
         self.line = Line()
-        self._known_status = ""  # the one that systemd has
-        self._owed: list[str] = []  # lines that must arrive and have not yet
-        self._next_status = self._next_pulse = self._next_wait = 0.0  # not before, monotonic
+        self._sent_status = ""  # the last status that systemd has received
+        self._pending: list[str] = []  # lines that must arrive and have not yet
+        self._next_status = self._next_pulse = self._next_wait = 0.0  # earliest times, monotonic
         self._is_opening = True
         self._is_raised = self._is_stopping = self._is_reloading = False
-        self._has_said_ready = False
+        self._has_sent_ready = False
         self._overdue: set[str] = set()
 
     def moments(self) -> dict[Signal, Callable[..., None]]:
@@ -92,7 +92,7 @@ class Notifier(Listener):
         }
 
     def begin(self) -> None:
-        self._say()
+        self._send()
 
     def close(self) -> None:
         self.channel.close()
@@ -101,19 +101,19 @@ class Notifier(Listener):
 
     def awaited(self, error: Exception, seconds: float, **_: Any) -> None:
         self.line.awaits(error, seconds)
-        self._say_ready()
+        self._send_ready()
 
     def ready(self, **_: Any) -> None:
         self._is_opening = False
         self.line.doing = "is ready"
         self._next_pulse = time.monotonic() + MESSAGE_INTERVAL
-        self._say_ready()
+        self._send_ready()
 
-    def _say_ready(self) -> None:
-        """READY=1, once: a daemon that waits for its database holds up neither boot nor restart."""
-        ready = [] if self._has_said_ready else ["READY=1"]
-        self._has_said_ready = True
-        self._say("WATCHDOG=1", owed=[*ready, self._interval()])
+    def _send_ready(self) -> None:
+        """Send READY=1 once. A daemon that waits for its database must not delay a boot."""
+        ready = [] if self._has_sent_ready else ["READY=1"]
+        self._has_sent_ready = True
+        self._send("WATCHDOG=1", must_arrive=[*ready, self._interval()])
 
     # The loop
 
@@ -123,23 +123,23 @@ class Notifier(Listener):
             self._next_pulse = now + MESSAGE_INTERVAL
             if self._is_raised and not self.line.running:
                 self._is_raised = False
-                self._say(*self._signs_of_life(), owed=[self._interval()])
+                self._send(*self._signs_of_life(), must_arrive=[self._interval()])
             else:
-                self._say(*self._signs_of_life())
+                self._send(*self._signs_of_life())
 
     def waiting(self, due: Moment, **_: Any) -> None:
         self.line.doing, self.line.due = "waits", due
         now = time.monotonic()
         if now >= self._next_status:
-            self._say()
+            self._send()
         elif due.monotonic - now >= MESSAGE_INTERVAL and now >= self._next_wait:
             self._next_wait = now + MESSAGE_INTERVAL  # the last message before a long wait says so
-            self._say()
+            self._send()
 
     def started(self, number: int, job: str = "", **_: Any) -> None:
         self.line.begun(job, number)
         if time.monotonic() >= self._next_status:
-            self._say()
+            self._send()
 
     def finished(self, iteration: Iteration, **_: Any) -> None:
         self._overdue.discard(iteration.job)
@@ -152,38 +152,40 @@ class Notifier(Listener):
         if now >= self._next_pulse:
             self.pulse()
         elif message and now >= self._next_status:
-            self._say()
+            self._send()
 
     def prolonged(self, job: str = "", **_: Any) -> None:
-        """A tick has lasted one pulse: until it has ended, its own deadline holds. While a job
-        runs, the loop goes on giving its pulse."""
+        """A tick has lasted one pulse: until it ends, its own timeout sets the watchdog's interval.
+
+        A job changes nothing, because the loop sends its pulse while a job runs.
+        """
         if not job:
             self._is_raised = True
-            self._say(owed=[self._interval()])
+            self._send(must_arrive=[self._interval()])
 
     def overdue(self, seconds: float, job: str = "", **_: Any) -> None:
         self._overdue.add(job)
         self.line.messages[job] = f"past its tick_timeout of {seconds:g} s"
-        self._say()
+        self._send()
 
     # Many hosts, many processes
 
     def standing_by(self, leader: str, **_: Any) -> None:
         self.line.standing_by = f"stands by: {leader} leads"
-        self._say()
+        self._send()
 
     def leads(self, **_: Any) -> None:
         self.line.standing_by = ""
-        self._say()
+        self._send()
 
     def leads_no_more(self, reason: str, **_: Any) -> None:
-        self.line.standing_by = f"leads no more: {reason}"
-        self._say()
+        self.line.standing_by = f"no longer leads: {reason}"
+        self._send()
 
     def status(self, text: str, **_: Any) -> None:
         self.line.override = text
         if time.monotonic() >= self._next_status:
-            self._say()
+            self._send()
 
     # The end
 
@@ -192,63 +194,66 @@ class Notifier(Listener):
             self._is_reloading = True
             self.line.failed_reload = ""
             now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-            owed = ["RELOADING=1", f"MONOTONIC_USEC={now}", "ERRNO=0", self._interval()]
-            self._say(self._time_to_stop(OPENING_TIME), owed=owed)
+            must_arrive = ["RELOADING=1", f"MONOTONIC_USEC={now}", "ERRNO=0", self._interval()]
+            self._send(self._time_to_stop(OPENING_TIME), must_arrive=must_arrive)
 
     def reload_failed(self, reason: str, **_: Any) -> None:
-        """`daemons reload` asks systemd for the error number; the sentence is for people."""
+        """Report the failure: an error number for `daemons reload`, and a sentence for people."""
         self._is_reloading = False
         self.line.failed_reload = f"goes on with the old code: {reason}"
-        self._say(owed=["READY=1", f"ERRNO={errno.ENOEXEC}", self._interval()])
+        self._send(must_arrive=["READY=1", f"ERRNO={errno.ENOEXEC}", self._interval()])
 
     def reloading(self, reason: str, **_: Any) -> None:
-        self.line.ending = f"begins anew ({reason})"
+        self.line.ending = f"reloads ({reason})"
         if self._is_reloading:
-            self._say()
+            self._send()
         else:
             self.reload_requested()
 
     def stopping(self, reason: str, **_: Any) -> None:
         self._is_reloading, self._is_stopping = False, True
         self.line.ending = f"stops ({reason})"
-        self._say(self._time_to_stop(), owed=["STOPPING=1"])
+        self._send(self._time_to_stop(), must_arrive=["STOPPING=1"])
 
     def forced(self, reason: str, **_: Any) -> None:
         self._is_reloading = False
         self.line.ending = f"forced to end: {reason}"
-        self._say()
+        self._send()
 
     def stopped(self, reason: str, **_: Any) -> None:
         self.line.running.clear()
-        self.line.ending = "executes itself anew" if self._is_reloading else f"stopped: {reason}"
+        self.line.ending = "re-executes itself" if self._is_reloading else f"stopped: {reason}"
         if self._is_reloading:
-            self._say(self._interval(), "WATCHDOG=1")
+            self._send(self._interval(), "WATCHDOG=1")
         elif self._is_stopping:
-            self._say()
-        else:  # it ended by itself: nobody has announced it
-            self._say(owed=["STOPPING=1"])
+            self._send()
+        else:  # it ended by itself, so STOPPING=1 was not sent yet
+            self._send(must_arrive=["STOPPING=1"])
 
-    # Words
+    # Messages
 
-    def _say(self, *lines: str, owed: list[str] | None = None) -> None:
-        """Send the lines, the status if it is a new one, and what must arrive."""
-        self._owed += owed or []
+    def _send(self, *lines: str, must_arrive: list[str] | None = None) -> None:
+        """Send these lines and the status if it has changed.
+
+        Lines in ``must_arrive`` are kept for the next message if they cannot be sent now.
+        """
+        self._pending += must_arrive or []
         status = self._status()
-        news = [f"STATUS={status}"] if status != self._known_status else []
-        message = [*self._owed, *lines, *news]
+        news = [f"STATUS={status}"] if status != self._sent_status else []
+        message = [*self._pending, *lines, *news]
         if not message or not self.channel.send(*message):
             return
-        self._owed = [line for line in self._owed if line not in message]
+        self._pending = [line for line in self._pending if line not in message]
         if news:
-            self._known_status = status
+            self._sent_status = status
             earliest = time.monotonic() - STATUS_BURST
             self._next_status = max(self._next_status, earliest) + MESSAGE_INTERVAL
 
     def _status(self) -> str:
         try:
             return str(self.line)
-        except Exception:  # an error or a result whose own text fails: no reason to fall silent
-            return self._known_status
+        except Exception:  # the text of an error or a result fails: still send the other lines
+            return self._sent_status
 
     def _signs_of_life(self) -> list[str]:
         signs = [] if self._overdue else ["WATCHDOG=1"]
@@ -262,8 +267,11 @@ class Notifier(Listener):
         return _microseconds("EXTEND_TIMEOUT_USEC", self.daemon.life.stop_timeout + more)
 
     def _interval(self) -> str:
-        """How long systemd is to bear our silence: a few pulses. During a long tick, and while the
-        daemon opens or begins anew, there is no pulse, and what it may take counts; 0 for ever."""
+        """Return the line with the watchdog's interval.
+
+        It is a few pulses. There is no pulse during a long tick, nor while the daemon opens or
+        reloads, so the longest time of these counts then. 0 turns the watchdog off.
+        """
         life = self.daemon.life
         seconds = WATCHDOG_PULSES * life.pulse
         if self._is_reloading:
@@ -273,7 +281,7 @@ class Notifier(Listener):
         elif self._is_raised:
             if life.tick_timeout is None:
                 return _microseconds("WATCHDOG_USEC", 0.0)
-            # We come first: we cut the tick at its deadline, and end the process a pulse later.
+            # The daemon acts first: it cuts the tick at its deadline, and ends a pulse later.
             seconds = max(seconds, life.tick_timeout + 2 * life.pulse)
         return _microseconds("WATCHDOG_USEC", seconds + WATCHDOG_MARGIN)
 

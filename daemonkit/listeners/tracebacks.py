@@ -1,4 +1,4 @@
-"""Which failures are logged with their traceback: a long outage is not worth one for each tick."""
+"""Which failures are logged with a traceback: in a long outage, not every tick needs one."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ INTERVAL = 60.0
 """Seconds between two tracebacks of the same kind."""
 
 KINDS_KEPT = 100
-"""How many kinds of failure are remembered."""
+"""Beyond this number of kinds, all are forgotten."""
 
 
 class Tracebacks:
-    """Asked with each failure. Keeps no exception alive, and reads no clock."""
+    """Decides for each failure. It keeps no exception alive, and reads no clock."""
 
     def __init__(self) -> None:
         self._shown_at: dict[str, float] = {}
         self._failures: dict[str, int] = {}
 
     def failures_to_show(self, iteration: Iteration) -> int:
-        """For how many failures, this one included, its traceback is to be shown; 0 for none.
+        """Return how many failures a traceback stands for; 0 if none must be logged now.
 
-        It is shown for the first failure of its kind, and then once a minute. Failures of the same
-        job are of one kind if the same line has raised the same class.
+        A traceback is logged for the first failure of a kind, and then once a minute. Two failures
+        of a job are of one kind if the same line raised the same class.
         """
         kind, now = _kind(iteration), iteration.started.monotonic + iteration.seconds
         self._failures[kind] = failures = self._failures.get(kind, 0) + 1

@@ -1,4 +1,4 @@
-"""What a supervisor says while it runs: that its workers are ready, its pulse, its status."""
+"""What a supervisor announces while it runs: readiness, pulse and status."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from daemonkit.signals import Announcer, announce
 from daemonkit.workers.places import Place, Team
 
 STATUS_INTERVAL = 1.0
-"""Seconds from one look at what to say of the workers to the next."""
+"""Seconds between two checks whether the status has changed."""
 
 
 class Announcements:
-    """Announces in the supervisor's name, when it is asked to and something is due.
+    """Sends the supervisor's signals when they are due.
 
-    ``now`` is a moment of the monotonic clock.
+    ``now`` is a time of the monotonic clock.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Announcements:
         self._status = ""
 
     def announce_ready(self, now: float) -> None:
-        """Once, when every place has a worker that is ready."""
+        """Announce once that every place has a ready worker."""
         if not self.is_ready and all(each.worker and each.worker.is_ready for each in self._places):
             self.is_ready = True
             logger.info("supervisor is ready: %s", self.status())
@@ -37,7 +37,7 @@ class Announcements:
             self._next_status = now
 
     def announce_pulse(self, now: float) -> None:
-        """Every ``pulse`` seconds, unless a worker has been silent for too long."""
+        """Announce the pulse every ``pulse`` seconds, unless a worker has been silent too long."""
         if now >= self.next_pulse:
             self.next_pulse = now + self._supervisor.life.pulse
             workers = [place.worker for place in self._places]
@@ -45,7 +45,7 @@ class Announcements:
                 announce(signals.daemon_pulse, self._supervisor)
 
     def announce_status(self, now: float) -> None:
-        """When it has changed, but not more often than every ``STATUS_INTERVAL``."""
+        """Announce the status when it changes, at most once every ``STATUS_INTERVAL``."""
         if now >= self._next_status:
             self._next_status = now + STATUS_INTERVAL
             if (text := self.status()) != self._status:
@@ -53,7 +53,7 @@ class Announcements:
                 announce(signals.daemon_status, self._supervisor, text=text)
 
     def status(self) -> str:
-        """How all workers fare, in one line."""
+        """Return the state of all workers in one line."""
         return "; ".join(
             team.status([place for place in self._places if place.team is team])
             for team in self._teams

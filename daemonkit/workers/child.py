@@ -1,4 +1,4 @@
-"""What a forked child does around the life that it lives: it is a worker."""
+"""What a forked worker process does before and after it runs the daemon."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def work(
     orders: int,
     reports: int,
 ) -> NoReturn:
-    """Live in a child that was just forked, and end the process.
+    """Run the daemon in a child that was just forked, and end the process.
 
-    It never returns: the frames above belong to the parent. Exit codes are those of a process of
-    its own. ``orders`` and ``reports`` are the descriptors of two pipes.
+    It never returns: the frames above belong to the parent. The exit codes are the same as those
+    of a daemon without a supervisor. ``orders`` and ``reports`` are the descriptors of two pipes.
     """
     around_life = Unattended()
     around_life.stop_timeout = stop_timeout
@@ -63,8 +63,10 @@ def work(
 
 
 def _end_as_an_interpreter_does() -> None:
-    """Wait for threads and run what was registered with ``atexit``: the ends of ``logging`` and
-    ``multiprocessing`` are. The rest of the interpreter's end would close the parent's sessions.
+    """Wait for threads and run the ``atexit`` functions, as the interpreter does at its end.
+
+    ``logging`` and ``multiprocessing`` clean up in such functions. The interpreter's other shutdown
+    steps are left out: they would close the parent's sessions.
     """
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
@@ -72,12 +74,12 @@ def _end_as_an_interpreter_does() -> None:
 
 
 def _leave_the_parent(label: str) -> None:
-    """Give up what is the supervisor's alone, and write under a label."""
-    for name in NOT_FOR_CHILDREN:  # systemd hears the supervisor alone
+    """Drop what belongs only to the supervisor, and label the output."""
+    for name in NOT_FOR_CHILDREN:  # only the supervisor talks to systemd
         os.environ.pop(name, None)
     label_output(label)
     for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
-        finalizer.atexit = False  # the parent's temporary folders are removed by the parent alone
+        finalizer.atexit = False  # only the parent removes its temporary folders
     if multiprocessing := sys.modules.get("multiprocessing.process"):
         multiprocessing._children.clear()
     with contextlib.suppress(AttributeError, ValueError, OSError):

@@ -1,4 +1,4 @@
-"""Forking a worker into its place."""
+"""Fork the workers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from daemonkit.workers.worker import Worker
 
 
 def prepare() -> None:
-    """Load what every worker would load, and hold nothing that none may inherit."""
-    with contextlib.suppress(Exception, SystemExit):  # a worker's checks will say what is wrong
+    """Load what every worker needs, and close what no worker may inherit."""
+    with contextlib.suppress(Exception, SystemExit):  # a worker's checks report what is wrong
         importlib.import_module(settings.ROOT_URLCONF)
     for wrapper in connections.all(initialized_only=True):
         wrapper.close()
@@ -29,25 +29,26 @@ def prepare() -> None:
             close_pool()
     _warn_of_threads()
     gc.collect()
-    gc.freeze()  # the collector would write to the pages that are shared
+    gc.freeze()  # otherwise the collector would write to shared pages, and so copy them
 
 
 def _warn_of_threads() -> None:
     names = [each.name for each in threading.enumerate() if each is not threading.main_thread()]
     if names:
         logger.warning(
-            "the threads %s run in the supervisor, and in no worker: a fork takes only the thread "
-            "that forks. Start them in lifespan()",
+            "the threads %s run in the supervisor but in no worker: a fork copies only the thread "
+            "that calls it. Start them in lifespan()",
             ", ".join(sorted(names)),
         )
 
 
 def fork_worker(place: Place, siblings: Sequence[Worker]) -> Worker:
-    """Start a worker for this place. Raises ``OSError`` if there can be no further process.
+    """Start a worker for this place. Raises ``OSError`` if the process cannot be forked.
 
-    The child closes what belongs to its siblings: they must see it when their supervisor ends.
+    The child closes its copies of its siblings' pipes. Otherwise the siblings would not notice the
+    end of their supervisor.
     """
-    flush()  # or the child would write it once more
+    flush()  # otherwise the child would write the buffered output a second time
     with contextlib.ExitStack() as opened:
         orders, reports = _pipe(opened), _pipe(opened)
         pid = os.fork()
@@ -73,7 +74,8 @@ def fork_worker(place: Place, siblings: Sequence[Worker]) -> Worker:
 
 
 def _pipe(opened: contextlib.ExitStack) -> tuple[int, int]:
-    """A pipe of which neither end blocks: a process that does not read holds up no other."""
+    """Return a pipe with two non-blocking ends, so that a process that does not read blocks none
+    that writes."""
     ends = os.pipe()
     for descriptor in ends:
         opened.callback(os.close, descriptor)

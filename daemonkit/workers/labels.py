@@ -1,7 +1,7 @@
 """Labels: each line that a worker writes begins with its name.
 
-The worker writes the label itself, whole lines at a time. The supervisor has no part in it, and a
-file or a terminal that blocks one worker blocks no other.
+The worker itself writes the label, in whole lines. The supervisor is not involved, so a file or a
+terminal that blocks one worker does not block the others.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from collections.abc import Iterator
 from typing import Any
 
 LONGEST_LINE = 16384
-"""Bytes of a line that are kept until it ends. A longer one is written in pieces."""
+"""Bytes of an unfinished line that are buffered. A longer line is written in pieces."""
 
-_PRIORITY = re.compile(rb"<\d>")  # sd-daemon(3): the journal wants it first
-_OBJECT = re.compile(rb'\{"[^"]*":.*\}')  # a line of JSON: it gets one more member
+_PRIORITY = re.compile(rb"<\d>")  # sd-daemon(3): it must be at the start of the line
+_OBJECT = re.compile(rb'\{"[^"]*":.*\}')  # a line of JSON: the label is added as a member
 
 
 def label_output(label: str) -> None:
     """Put a label before each line that this process writes to ``sys.stdout`` and ``sys.stderr``.
 
-    The two objects stay the same, because log handlers and commands refer to them already.
+    The two stream objects stay the same, because log handlers and commands already refer to them.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -42,7 +42,7 @@ def label_output(label: str) -> None:
 
 
 def finish_lines() -> None:
-    """Write out lines that have not ended, before the process does."""
+    """Write unfinished lines before the process ends."""
     for stream in (sys.stdout, sys.stderr):
         raw = getattr(getattr(stream, "buffer", None), "raw", getattr(stream, "buffer", None))
         if isinstance(raw, Labelled):
@@ -51,7 +51,7 @@ def finish_lines() -> None:
 
 
 class Labelled(io.RawIOBase):
-    """A descriptor, and a label before each line that is written to it."""
+    """Writes to a descriptor, with a label before each line."""
 
     def __init__(self, descriptor: int, label: str, name: str) -> None:
         self.name = name
@@ -76,7 +76,7 @@ class Labelled(io.RawIOBase):
         return len(data)
 
     def finish(self) -> None:
-        """Write the line that has begun, as if it had ended."""
+        """Write the unfinished line as a whole line."""
         begun, self._begun = self._begun, b""
         if begun:
             self._write([begun])
@@ -94,7 +94,8 @@ class Labelled(io.RawIOBase):
 
 
 def _pieces(lines: list[bytes]) -> Iterator[bytes]:
-    """Lines put together, as many as a pipe takes in one piece: no other worker's come between."""
+    """Join as many lines as a pipe takes in one write, so that no other worker's lines come
+    between them."""
     piece = b""
     for line in lines:
         if piece and len(piece) + len(line) > select.PIPE_BUF:

@@ -1,4 +1,4 @@
-"""The orders of a supervisor, as its worker's watcher reads them."""
+"""A worker's end of the pipe on which its supervisor sends orders."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from daemonkit.workers.wire import LineBuffer, Order, Verb
 
 
 class Orders:
-    """The reading end of the pipe by which a supervisor tells its worker to stop."""
+    """The reading end of the pipe. The worker's watcher reads it."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self._buffer = LineBuffer()
 
     def follow(self, stop: Callable[[str], None], force: Callable[[str], None]) -> bool:
-        """Read what there is, and call ``stop`` or ``force`` with the reason of each order.
+        """Read the orders, and call ``stop`` or ``force`` with the reason of each.
 
-        False when the supervisor is gone: its end of the pipe is closed.
+        Returns False when the supervisor is gone, which closes its end of the pipe.
         """
         data = os.read(self.descriptor, 4096)
         for line in self._buffer.lines(data):

@@ -1,4 +1,4 @@
-"""Teams and places: which workers a supervisor is to have, and when one may be started."""
+"""Teams and places: which workers a supervisor runs, and when it may start each of them."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ from daemonkit.settings.settings import Settings
 from daemonkit.workers.worker import Worker
 
 EARLY_DEATH = 10.0
-"""Seconds: a worker that lived for a shorter time may die again as soon as it is started."""
+"""A worker that ends within so many seconds has died early: its successor may do the same."""
 
 SHORTEST_PAUSE = 0.1
-"""Seconds before a worker that was told to stop, and not by us, is replaced: we may be told next.
+"""Seconds to wait before replacing a worker that was stopped, but not by its supervisor.
+
+A signal to the whole process group may reach the supervisor a moment later.
 """
 
 
 class Fate(enum.Enum):
-    """What becomes of a place whose worker has ended."""
+    """What happens to a place whose worker has ended."""
 
     FILLED_AGAIN = enum.auto()
     GIVEN_UP = enum.auto()
-    """Its daemon has nothing more to do, and would have nothing in a new process either."""
-    HOPELESS = enum.auto()
-    """Starting again will not help: all workers are to end."""
+    """The daemon's schedule has no further due time, so a new worker would have nothing to do."""
+    FATAL = enum.auto()
+    """A restart would not help: all workers must end."""
 
 
 @dataclass(frozen=True)
 class Team:
-    """The workers of one daemon: how many, and the life that each of them lives."""
+    """The workers of one daemon. Each worker calls ``live``."""
 
     daemon: Daemon
     settings: Settings
@@ -49,7 +51,7 @@ class Team:
             yield Place(self, number, f"{self.name}.{number}" if workers > 1 else self.name)
 
     def status(self, places: Sequence[Place]) -> str:
-        """How it fares: "import_prices 4 of 4 ready, 1207 ticks, 2 failed, 41 of 90 files"."""
+        """Return its state: "import_prices 4 of 4 ready, 1207 ticks, 2 failed, 41 of 90 files"."""
         workers = [place.worker for place in places if place.worker is not None]
         ticks = sum(place.ticks for place in places)
         failed = sum(place.failed for place in places)
@@ -66,7 +68,7 @@ class Team:
 
 
 class Place:
-    """One worker's place: who fills it, and when it may be filled again."""
+    """The place of one worker: its present worker, and when the next one may start."""
 
     def __init__(self, team: Team, number: int, label: str) -> None:
         self.team = team
@@ -88,7 +90,7 @@ class Place:
         return self._ended_failed + (self.worker.failed if self.worker else 0)
 
     def clear(self, worker: Worker) -> None:
-        """Its worker has ended."""
+        """Remove the worker, which has ended, and keep its counts."""
         self.worker = None
         self._ended_ticks += worker.ticks
         self._ended_failed += worker.failed
@@ -96,24 +98,27 @@ class Place:
         self._had_success |= worker.has_succeeded
 
     def fate(self, worker: Worker, code: int) -> Fate:
-        """What an exit code of its last worker means for the place."""
+        """Return what the exit code of the last worker means for the place."""
         if worker.has_nothing_due and code == Exit.OK:
             return Fate.GIVEN_UP
         if code == Exit.MISCONFIGURED and not self._had_success:
-            return Fate.HOPELESS
+            return Fate.FATAL
         if code == Exit.USAGE and not self._was_ready:
-            return Fate.HOPELESS
+            return Fate.FATAL
         return Fate.FILLED_AGAIN
 
     def pause_after(self, worker: Worker, code: int) -> float:
-        """Seconds to leave the place empty: none after a good while or a good end; more and more
-        if one worker after the other dies early."""
+        """Return how many seconds to wait before the next worker starts.
+
+        0 after a worker that was asked to stop, or that ran for a while. The pause grows when
+        several workers in a row die early.
+        """
         if worker.is_leaving and code == Exit.OK:
             self.deaths = 0
             return 0.0
         if worker.age >= EARLY_DEATH:
             self.deaths = 0
         self.deaths += 1
-        free = 1 if worker.is_ready else 0  # the first death of one that did work costs nothing
+        free = 1 if worker.is_ready else 0  # no pause after the first death of a ready worker
         pause = self.team.daemon.backoff.pause(self.deaths - free) if self.deaths > free else 0.0
         return max(pause, SHORTEST_PAUSE) if code in (Exit.OK, -signal.SIGTERM) else pause

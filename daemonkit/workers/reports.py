@@ -1,4 +1,4 @@
-"""The listener that tells the supervisor how a worker fares."""
+"""The listener that reports a worker's state to its supervisor."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from daemonkit.signals import Announcer
 from daemonkit.workers.wire import News, Report
 
 SHORTEST_IDLE = 1.0
-"""Seconds: a shorter wait is not reported."""
+"""Seconds. A shorter wait is not reported."""
 
 
 class Reports(Listener):
@@ -51,7 +51,7 @@ class Reports(Listener):
 
     def report(self, news: News, text: str = "", seconds: float = 0.0) -> None:
         report = Report(news, self._ticks, self._failed, text, seconds)
-        # The supervisor may be stopped, and its pipe full, or it may be gone.
+        # The pipe is full if the supervisor is stopped, and broken if it is gone.
         with contextlib.suppress(BlockingIOError, BrokenPipeError):
             os.write(self._descriptor, report.encode())
 
@@ -65,7 +65,7 @@ class Reports(Listener):
         self._alive(News.BEAT, message)
 
     def _alive(self, news: News, text: str = "") -> None:
-        """Report a sign of life, but not thousands a second."""
+        """Report a sign of life, at most once a second."""
         now = time.monotonic()
         if now >= self._next_pulse:
             self._next_pulse = now + min(1.0, self.daemon.life.pulse / 2)

@@ -17,8 +17,8 @@ from daemonkit.workers.supervisor import supervise
 def supervise_all(prog_name: str, arguments: Sequence[str]) -> None:
     """Run every daemon of the project, as ``supervise_several`` does.
 
-    A command that does not import is only an error in the log, because it may be no daemon. Raises
-    ``CommandError`` (exit code 2) if there is no daemon.
+    A command that cannot be imported is only logged as an error, because it may not be a daemon.
+    Raises ``CommandError`` (exit code 2) if the project has no daemon.
     """
     found = list(find_daemons())
     names = [each.name for each in found if each.daemon is not None]
@@ -35,30 +35,30 @@ def supervise_all(prog_name: str, arguments: Sequence[str]) -> None:
 def supervise_several(
     prog_name: str, names: Sequence[str], arguments: Sequence[str], complaints: Sequence[str] = ()
 ) -> None:
-    """Run daemons under one supervisor, each in a process or ``workers`` of its own.
+    """Run daemons under one supervisor, each in its own process or in its own ``workers``.
 
-    ``arguments`` are options that every daemon has, and hold for all. Raises ``CommandError`` (exit
-    code 2) for any other, and for a daemon that is named twice.
+    ``arguments`` are options that every daemon has. They apply to all. Raises ``CommandError``
+    (exit code 2) for any other argument, and for a daemon that is named twice.
     """
     for name in names:
         if list(names).count(name) > 1:
             raise usage(f"{name} is named twice; several processes of it are --workers 2")
     shared = BaseDaemonCommand()
-    # A usage error is then no traceback.
-    shared._called_from_command_line = True
-    said, unknown = shared.create_parser(prog_name, "run_daemon").parse_known_args(list(arguments))
+    shared._called_from_command_line = True  # a usage error then prints no traceback
+    parser = shared.create_parser(prog_name, "run_daemon")
+    options, unknown = parser.parse_known_args(list(arguments))
     if unknown:
         raise usage(
-            f"{' '.join(unknown)}: of several daemons, all have the same options; one with "
-            f"arguments of its own is run alone"
+            f"{' '.join(unknown)}: several daemons share the same options; run a daemon that has "
+            f"its own arguments alone"
         )
     for option in ("once", "reload"):
-        if getattr(said, option):
+        if getattr(options, option):
             raise usage(f"--{option} is for one daemon, in one process")
     teams = [_team(prog_name, name, arguments) for name in names]
     if is_trial():
-        return  # the daemons have been imported, and their options read
-    supervise(teams, _logging(said.verbosity, said.log_format, complaints))
+        return  # the daemons have been imported, and their options parsed
+    supervise(teams, _logging(options.verbosity, options.log_format, complaints))
 
 
 @contextlib.contextmanager
@@ -72,5 +72,5 @@ def _logging(verbosity: int, log_format: str | None, complaints: Sequence[str]) 
 def _team(prog_name: str, name: str, arguments: Sequence[str]) -> Team:
     daemon = find_daemon(name)
     daemon._called_from_command_line = True  # as above
-    said = vars(daemon.create_parser(prog_name, name).parse_args(list(arguments)))
-    return daemon.as_team(daemon.execute, *said.pop("args", ()), **said)
+    options = vars(daemon.create_parser(prog_name, name).parse_args(list(arguments)))
+    return daemon.as_team(daemon.execute, *options.pop("args", ()), **options)

@@ -1,4 +1,4 @@
-"""The supervisor: several processes that live daemons' lives, forked and watched by one parent.
+"""The supervisor: a parent process that forks workers and watches them.
 
 It imports the project before it forks, so that the workers share that memory. It has no database
 connection and no thread, and never ticks.
@@ -40,25 +40,28 @@ from daemonkit.workers.worker import Worker
 
 
 def supervise(teams: Sequence[Team], logging: AbstractContextManager[None]) -> None:
-    """Run these teams until told to stop, with ``logging`` open around it, also for the workers.
+    """Run these teams until a stop is requested.
 
-    Ends as a daemon's process does: see ``Exit``.
+    ``logging`` is entered before the workers are forked, so that they log in the same way. The
+    exit codes are those of a daemon: see ``Exit``.
     """
     if threading.current_thread() is not threading.main_thread():
         raise CommandError(
-            "workers are forked by the main thread of a process, and by no other",
+            "workers can be forked only by the main thread of a process",
             returncode=Exit.USAGE,
         )
     supervisor = Supervisor(teams)
-    with on_signals():  # until the end, or until this process executes itself anew
+    with on_signals():  # until this process ends or re-executes itself
         with logging:
             supervisor.run()
         supervisor.conclude()
 
 
 class Supervisor:
-    """A parent that keeps every place filled. To listeners it announces its own moments, as a
-    daemon does, and systemd hears it alone."""
+    """A parent that keeps a worker in every place.
+
+    It sends the same signals as a daemon, and only the supervisor talks to systemd.
+    """
 
     def __init__(self, teams: Sequence[Team]) -> None:
         self.teams = teams
@@ -68,7 +71,7 @@ class Supervisor:
         ticks = [each.tick_timeout for each in limits]
         self.pulse = min(each.pulse for each in limits)
         self.tick_timeout = None if None in ticks else max(t for t in ticks if t is not None)
-        # A worker minds its own stop_timeout; we only see to it that it does.
+        # A worker keeps its own stop_timeout. This longer one is for a worker that does not.
         self.stop_timeout = max(each.stop_timeout for each in limits) + UNWINDING + 1.0
         self.stop = Stop()
         self._origin = Origin.of_this_process()
@@ -84,7 +87,7 @@ class Supervisor:
 
     @property
     def life(self) -> Supervisor:
-        """For listeners: the limits that hold for this run, in seconds."""
+        """The limits of this run in seconds, for listeners."""
         return self
 
     @property
@@ -92,23 +95,23 @@ class Supervisor:
         return [place.worker for place in self.places if place.worker is not None]
 
     def run(self) -> None:
-        """Keep the places filled until told to stop, and until the last worker has ended."""
+        """Keep the places filled until a stop is requested and the last worker has ended."""
         again = starts_text(self.name)
         teams = ", ".join(map(str, self.teams))
         logger.info("supervisor of %s started%s", teams, f" ({again})" if again else "")
         with on_signals(self) as watcher, watcher.by_hand(), self._announced():
             self.stop = watcher.stop
-            if self.stop.reason is not None:  # asked while the project was imported
+            if self.stop.reason is not None:  # requested while the project was imported
                 self.on_asked(self.stop.reason)
             prepare()
             while self.workers or not self.stop.asked:
                 self._fill_places(watcher)
-                self._reap()  # filling may have read the byte that a death wrote
+                self._reap()  # _fill_places() may have read the byte that SIGCHLD wrote
                 self._wait(watcher)
                 self._reap()
-                self._end_the_silent(time.monotonic())
+                self._end_silent_workers(time.monotonic())
                 self._take_turns(time.monotonic())
-                self._speak(time.monotonic())
+                self._announce(time.monotonic())
 
     @contextmanager
     def _announced(self) -> Iterator[None]:
@@ -128,19 +131,19 @@ class Supervisor:
         return Ending.TOLD if self.places else Ending.NOTHING_DUE
 
     def conclude(self) -> None:
-        """Raise what the process should end with, if that is not 0; or execute it anew."""
+        """Raise the error or exit code with which the process must end; or re-execute it."""
         if self._end is not None:
             raise self._end
         if self.stop.reloading:
-            last_look()  # it may be told to end, after all
+            last_look()  # a stop signal may have arrived in the meantime
         if self.stop.reloading:
             reexec.execute_anew(self.name, self._origin)
         if self.stop.forced or self._was_cut:
             raise SystemExit(Exit.FORCED)
 
     def _wait(self, watcher: Watcher) -> None:
-        """Wait for a signal, a report, or until something is due."""
-        descriptors = [worker.reports for worker in self.workers if not worker.is_mute]
+        """Wait for a signal or a report, or until something is due."""
+        descriptors = [worker.reports for worker in self.workers if not worker.has_closed_reports]
         ready = watcher.look(self._seconds_to_wait(time.monotonic()), descriptors)
         for worker in self.workers:
             if worker.reports in ready:
@@ -180,7 +183,7 @@ class Supervisor:
         else:
             logger.info("%s started, pid %d", place.label, worker.pid)
 
-    # What workers report, and how they end
+    # Reports and ends of workers
 
     def _hear(self, worker: Worker) -> None:
         for report in worker.hear():
@@ -209,16 +212,16 @@ class Supervisor:
         was_cut = code in (Exit.FORCED, -signal.SIGKILL, -signal.SIGABRT)
         self._was_cut |= was_cut
         level = ERROR if was_cut else INFO
-        logger.log(level, "%s (pid %d) %s", worker.label, worker.pid, _how(code))
+        logger.log(level, "%s (pid %d) %s", worker.label, worker.pid, _how_it_ended(code))
 
     def _note_ended(self, place: Place, worker: Worker, code: int) -> None:
         match place.fate(worker, code):
             case Fate.GIVEN_UP:
                 self._give_up(place)
-            case Fate.HOPELESS:
-                sentence = f"{place.label} cannot start: it {_how(code)}"
+            case Fate.FATAL:
+                sentence = f"{place.label} cannot start: it {_how_it_ended(code)}"
                 self._end = CommandError(sentence, returncode=code)
-                self.ask(f"{place.label} {_how(code)}")
+                self.ask(f"{place.label} {_how_it_ended(code)}")
             case Fate.FILLED_AGAIN:
                 self._fill_later(place, worker, code)
 
@@ -236,10 +239,10 @@ class Supervisor:
         logger.log(
             INFO if code == Exit.OK else ERROR,
             "%s (pid %d) %s after %d ticks%s; the next one starts %s",
-            *(place.label, worker.pid, _how(code), worker.ticks, because, after),
+            *(place.label, worker.pid, _how_it_ended(code), worker.ticks, because, after),
         )
 
-    def _end_the_silent(self, now: float) -> None:
+    def _end_silent_workers(self, now: float) -> None:
         if now >= self._kill_at:
             self._kill_at = math.inf
             for worker in self.workers:
@@ -256,22 +259,22 @@ class Supervisor:
         if (worker := self._turns.next(now)) is not None:
             worker.leave(worker.limit)
 
-    def _speak(self, now: float) -> None:
+    def _announce(self, now: float) -> None:
         self._announcements.announce_ready(now)
         self._announcements.announce_pulse(now)
         if not self.stop.asked:
             self._announcements.announce_status(now)
 
-    # What the watcher tells us, in our own thread
+    # Called by the watcher, in the supervisor's thread
 
     def ask(self, reason: str) -> None:
-        """End, as if a signal had asked for it."""
+        """Stop, as after a signal."""
         self.stop.ask(reason)
         self.on_asked(reason)
 
     def on_asked(self, reason: str) -> None:
         if self.stop.reloading:
-            logger.info("supervisor begins anew: %s", reason)
+            logger.info("supervisor reloads: %s", reason)
             announce(signals.daemon_reloading, self, reason=reason)
         else:
             logger.info("supervisor stops: %s", reason)
@@ -301,7 +304,7 @@ class Supervisor:
         logger.critical("supervisor forced to end: %s", reason)
 
     def on_handlers_replaced(self, handlers: object) -> None:
-        """Never: a supervisor runs no code of the project's."""
+        """Never called: a supervisor runs no code of the project."""
 
     def on_overdue(self, tick: Tick) -> None:
         """Never called: a supervisor does not tick."""
@@ -311,11 +314,11 @@ class Supervisor:
         return False
 
     def cut(self, threads: set[int], *, for_good: bool) -> None:
-        """Does nothing: a supervisor has no connection."""
+        """Do nothing: a supervisor has no connection."""
 
 
-def _how(code: int) -> str:
-    """How a process ended, in words."""
+def _how_it_ended(code: int) -> str:
+    """Describe the end of a process in words."""
     if code >= 0:
         return f"ended with exit code {code}"
     try:

@@ -1,4 +1,7 @@
-"""Turns: workers that have reached a limit are replaced one at a time, old out before new in."""
+"""Turns: workers that have reached a limit are replaced one at a time.
+
+The old worker ends before the new one starts.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,11 @@ from daemonkit.workers.places import Place
 from daemonkit.workers.worker import Worker
 
 LONGEST_TURN = 10.0
-"""Seconds for which the next one waits for a successor to be ready."""
+"""Seconds to wait for a successor to be ready before the next worker is replaced."""
 
 
 class Turns:
-    """Says whose turn it is. It signals nobody and reads no clock: it is asked with a moment."""
+    """Decides which worker is replaced next. It sends no signal and reads no clock."""
 
     def __init__(self, places: Sequence[Place], now: float) -> None:
         self._places = places
@@ -21,7 +24,7 @@ class Turns:
         self._until = now + LONGEST_TURN
 
     def next(self, now: float) -> Worker | None:
-        """The worker that is to leave now, if any."""
+        """Return the worker that must stop now, if any."""
         if now < self._until and not self._is_over():
             return None
         self._turn = next(iter(self._waiting()), None)
@@ -33,7 +36,7 @@ class Turns:
 
     @property
     def deadline(self) -> float:
-        """When the next turn begins at the latest."""
+        """The latest time at which the next turn begins."""
         return self._until if self._waiting() else math.inf
 
     def _waiting(self) -> list[tuple[Place, Worker]]:
@@ -41,8 +44,10 @@ class Turns:
         return [each for each in filled if each[1].limit and not each[1].is_leaving]
 
     def _is_over(self) -> bool:
-        """Whether the last one to leave has a successor that is ready; at first, whether all are
-        ready."""
+        """Whether the last worker that was replaced has a ready successor.
+
+        Before the first turn: whether all workers are ready.
+        """
         if self._turn is None:
             return all(place.worker and place.worker.is_ready for place in self._places)
         place, last = self._turn

@@ -1,7 +1,7 @@
-"""The lines between a supervisor and its workers, encoded and decoded without I/O.
+"""The protocol between a supervisor and its workers, encoded and decoded without I/O.
 
-A supervisor writes orders, a worker writes reports. Each is one line of JSON, short enough to be
-written to a pipe in one piece.
+A supervisor writes orders, a worker writes reports. Each is one line of JSON, short enough for a
+single atomic write to a pipe.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 TEXT_LENGTH = 200
-"""Characters of a text that are sent; the rest is cut off."""
+"""A longer text is cut off after so many characters."""
 
 
 class Verb(StrEnum):
@@ -27,19 +27,19 @@ class News(StrEnum):
     READY = "ready"
     PULSE = "pulse"
     IDLE = "idle"
-    """It waits for its next tick: from now on its pulse must come."""
+    """It waits for its next tick: from now on it must report its pulse."""
     BUSY = "busy"
     BEAT = "beat"
-    """A tick has made progress; the text says which."""
+    """A tick has made progress, which the text describes."""
     FIRST_SUCCESS = "first success"
     WAITS = "waits"
-    """It waits before it tries again to open; the text says for what, ``seconds`` for how long."""
+    """It could not open, for the reason in the text, and tries again after ``seconds``."""
     LEADERSHIP = "leadership"
-    """It leads or stands by, as the text says."""
+    """It leads or stands by. The text says which."""
     LIMIT = "limit"
-    """It has reached a limit, and waits to be replaced."""
+    """It has reached a limit, and waits for its replacement."""
     NOTHING_DUE = "nothing due"
-    """Its schedule has no further due time: a successor would have nothing to do either."""
+    """Its schedule has no further due time, so a successor would have nothing to do."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Report:
-    """``ticks`` and ``failed`` count all that the worker has done so far."""
+    """``ticks`` and ``failed`` count all ticks of the worker so far."""
 
     news: News
     ticks: int = 0
@@ -76,7 +76,7 @@ class Report:
 
 
 class LineBuffer:
-    """Turns what is read from a pipe, in pieces, into whole lines."""
+    """Joins the pieces that are read from a pipe into whole lines."""
 
     def __init__(self) -> None:
         self._begun = b""

@@ -16,16 +16,16 @@ from daemonkit.settings.settings import Settings
 from daemonkit.workers.wire import LineBuffer, News, Order, Report, Verb
 
 GRACE = 5.0
-"""Seconds that a sign of life may be late: a busy machine is no stuck worker."""
+"""Seconds by which a sign of life may be late on a busy machine."""
 
 ABORT_TIME = 2.0
-"""Seconds between SIGABRT, for the stacks, and SIGKILL."""
+"""Seconds between SIGABRT, which prints the stacks, and SIGKILL."""
 
 
 class Worker:
-    """A process that lives a daemon's life. Times are monotonic.
+    """A process that runs a daemon. Times are monotonic.
 
-    ``orders`` and ``reports`` are this side's ends of two pipes, neither of which blocks.
+    ``orders`` and ``reports`` are the supervisor's ends of two non-blocking pipes.
     """
 
     def __init__(self, label: str, settings: Settings, pid: int, orders: int, reports: int) -> None:
@@ -35,12 +35,12 @@ class Worker:
         self.reports = reports
         self.started_at = self.heard_at = time.monotonic()
         self.is_ready = self.is_waiting = self.is_idle = False
-        self.is_leaving = self.is_mute = False
+        self.is_leaving = self.has_closed_reports = False
         self.has_succeeded = self.has_nothing_due = False
         self.limit = self.leadership = self.progress = ""
         self.ticks = self.failed = 0
         self.children: Children | None = None
-        """What a worker that was killed has left behind."""
+        """The child processes of a worker that was killed."""
         self._orders = orders
         self._buffer = LineBuffer()
         self._aborted_at: float | None = None
@@ -51,13 +51,13 @@ class Worker:
 
     @property
     def has_begun(self) -> bool:
-        """Whether it is ready, or loaded and waiting for its database."""
+        """Whether it is ready, or waits for its database."""
         return self.is_ready or self.is_waiting
 
     # Orders
 
     def leave(self, reason: str) -> None:
-        """Ask it to end. From here it has its stop_timeout."""
+        """Ask it to stop. Its ``stop_timeout`` counts from now."""
         self.is_leaving, self.heard_at = True, time.monotonic()
         self._order(Verb.STOP, reason)
 
@@ -65,18 +65,21 @@ class Worker:
         self._order(Verb.FORCE, reason)
 
     def _order(self, verb: Verb, reason: str) -> None:
-        with suppress(OSError):  # it is gone, or stopped and its pipe full
+        with suppress(OSError):  # it is gone, or it is stopped and its pipe is full
             os.write(self._orders, Order(verb, reason).encode())
 
     def end_silence(self) -> bool:
-        """End a worker that has been silent for too long: by SIGABRT, for its stacks, and then by
-        SIGKILL. Returns whether this was the first step."""
+        """End a worker that has been silent for too long.
+
+        The first call sends SIGABRT, which prints its stacks, and returns True. The second sends
+        SIGKILL.
+        """
         is_first = self._aborted_at is None
         self._aborted_at = time.monotonic()
         if is_first:
             self._end_children()
             self.signal(signal.SIGABRT)
-            self.signal(signal.SIGCONT)  # it may have been stopped
+            self.signal(signal.SIGCONT)  # it may be stopped
         else:
             self.kill()
         return is_first
@@ -86,7 +89,7 @@ class Worker:
         self.signal(signal.SIGKILL)
 
     def _end_children(self) -> None:
-        """Send SIGTERM to what the worker has started: it cannot end its children itself."""
+        """Send SIGTERM to the worker's child processes: it can no longer do so itself."""
         if self.children is None:
             self.children = Children(self.pid)
             self.children.terminate()
@@ -98,13 +101,13 @@ class Worker:
     # Reports
 
     def hear(self) -> Iterator[Report]:
-        """Read what it has reported, and note it."""
+        """Read its reports, and update this object."""
         try:
             data = os.read(self.reports, 65536)
         except BlockingIOError:
             return
         if not data:
-            self.is_mute = True
+            self.has_closed_reports = True
         for line in self._buffer.lines(data):
             report = Report.decode(line)
             self._note(report)
@@ -135,7 +138,10 @@ class Worker:
 
     @property
     def silent_at(self) -> float:
-        """When its silence is too long. It is silent in a tick, and while it opens or closes."""
+        """When its silence has lasted too long.
+
+        A worker reports nothing during a tick, and while it opens or closes.
+        """
         if self.is_leaving:
             allowed: float | None = self.settings.stop_timeout + UNWINDING
         else:
@@ -153,13 +159,13 @@ class Worker:
             return self._aborted_at + ABORT_TIME
         return self.silent_at
 
-    # Its end
+    # End
 
     def exit_code(self) -> int | None:
-        """Its exit code, negative for a signal, once it has ended."""
+        """Return its exit code, negative for a signal; None while it runs."""
         try:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
-        except ChildProcessError:  # somebody else has reaped it
+        except ChildProcessError:  # other code has reaped it
             return int(Exit.FORCED)
         return os.waitstatus_to_exitcode(status) if pid else None
 

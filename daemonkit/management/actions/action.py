@@ -12,13 +12,13 @@ from django.core.management.base import OutputWrapper
 
 @dataclass(frozen=True)
 class Request:
-    """What somebody typed, and where the answer goes."""
+    """The options that were typed, and the streams for the result."""
 
     options: dict[str, Any]
     stdout: OutputWrapper
     stderr: OutputWrapper
     daemon_options: Sequence[str] = field(default=())
-    """What stands behind ``--``: the options of daemons."""
+    """The arguments after ``--``: the options of daemons."""
 
     @property
     def wants_json(self) -> bool:
@@ -38,7 +38,7 @@ class Request:
 
 
 class Action:
-    """What stands behind ``manage.py daemons`` as its first word."""
+    """A sub-command of ``manage.py daemons``."""
 
     name: ClassVar[str]
     help: ClassVar[str]
@@ -49,5 +49,5 @@ class Action:
         """Add its own arguments."""
 
     def run(self, request: Request) -> None:
-        """Do it, and print the result. Raises ``CommandError``."""
+        """Run the action, and print the result. Raises ``CommandError``."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""``daemons check``: ask every database, and say what is missing."""
+"""``daemons check``: connect to every database, and say what is missing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from daemonkit.management.actions.action import Action, Request
 
 class CheckDatabases(Action):
     name = "check"
-    help = "ask every database, and say what is missing"
+    help = "connect to every database, and say what is missing"
     has_format = True
 
     def run(self, request: Request) -> None:
@@ -26,7 +26,7 @@ class CheckDatabases(Action):
             for answer in answers:
                 request.print(f"{answer.alias}: {answer.text}")
                 for advice in answer.advice:
-                    request.print(f"  {advice}: it bounds a half-open link")
+                    request.print(f"  {advice}: it limits the wait on a half-open link")
         _refuse_bad([answer for answer in answers if not answer.ok])
 
 

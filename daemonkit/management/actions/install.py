@@ -1,4 +1,4 @@
-"""``daemons install NAME``: have systemd run daemons, now and at boot."""
+"""``daemons install NAME``: run daemons under systemd, now and at boot."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from daemonkit.management.actions.action import Action, Request
 
 class Install(Action):
     name = "install"
-    help = "have systemd run daemons, now and at boot"
+    help = "run daemons under systemd, now and at boot"
 
     def add_arguments(self, parser: Any) -> None:
         options.add_names(parser)
         options.add_deployment_options(parser)
-        parser.add_argument("--dry-run", action="store_true", help="say it, and do nothing")
+        parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
 
     def run(self, request: Request) -> None:
         options.install(

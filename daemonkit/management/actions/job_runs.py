@@ -1,4 +1,4 @@
-"""``daemons runs``: what became of the due times of jobs."""
+"""``daemons runs``: the due times of jobs, and whether each was run."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from daemonkit.settings.parsing import usage
 
 class JobRuns(Action):
     name = "runs"
-    help = "what became of the due times of jobs"
+    help = "the due times of jobs, and whether each was run"
     has_format = True
 
     def add_arguments(self, parser: Any) -> None:
-        parser.add_argument("name", nargs="?", help="of this daemon alone")
+        parser.add_argument("name", nargs="?", help="only those of this daemon")
 
     def run(self, request: Request) -> None:
         name = request.options["name"]
@@ -45,11 +45,11 @@ class JobRuns(Action):
             return
         request.print_table([_as_row(run) for run in runs])
         if not runs:
-            request.print("No runs: the ledger is of daemons with jobs, and none has run yet.")
+            request.print("No runs: the ledger is for daemons with jobs, and no job has run yet.")
 
 
 def _require_ledger(name: str) -> None:
-    """Raise ``CommandError`` (exit code 2) for a daemon that has no rows."""
+    """Raise ``CommandError`` (exit code 2) for a daemon without a ledger."""
     daemon = find_daemon(name)
     if not jobs_of(type(daemon)):
         raise usage(f"{name} has no jobs, and a loop has no runs: what its ticks did is in the log")
@@ -67,13 +67,13 @@ def _as_row(run: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _unread(error: django.db.Error | ImproperlyConfigured) -> CommandError:
-    """Why the ledger cannot be read, and what would mend it."""
+    """Return the error that says why the ledger cannot be read, and how to fix it."""
     if isinstance(error, ImproperlyConfigured):
         return CommandError(one_line(error), returncode=Exit.MISCONFIGURED)
     is_refused, alias = classify(error) is Problem.MISCONFIGURED, conf.database()
     is_missing = not is_refused and is_table_missing(alias, Run._meta.db_table)
-    mend = f": {how_to_migrate(alias)}" if is_missing else ""
+    how_to_fix = f": {how_to_migrate(alias)}" if is_missing else ""
     return CommandError(
-        f"the ledger cannot be read: {one_line(error)}{mend}",
+        f"the ledger cannot be read: {one_line(error)}{how_to_fix}",
         returncode=Exit.MISCONFIGURED if is_refused or is_missing else Exit.TICK_FAILED,
     )

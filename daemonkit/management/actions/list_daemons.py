@@ -1,4 +1,4 @@
-"""``daemons list``: the daemons there are."""
+"""``daemons list``: the daemons of the project."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from daemonkit.management.actions.action import Action, Request
 
 class ListDaemons(Action):
     name = "list"
-    help = "the daemons there are (the default)"
+    help = "the daemons of the project (the default)"
     has_format = True
 
     def run(self, request: Request) -> None:
@@ -45,7 +45,7 @@ def _as_json(found: Found) -> dict[str, Any]:
 
 
 def _schedule(found: Found) -> tuple[str, str]:
-    """A daemon's schedule, and what is wrong with it: the others are to be listed all the same."""
+    """Return a daemon's schedule, and what is wrong with it. An error must not stop the list."""
     if found.daemon is None:
         return "", found.trouble
     try:

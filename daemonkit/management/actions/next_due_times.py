@@ -1,4 +1,4 @@
-"""``daemons next NAME``: the due times to come of one daemon."""
+"""``daemons next NAME``: the next due times of one daemon."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from daemonkit.schedules.poll import Poll
 from daemonkit.settings.schedule import schedule_of
 
 LONGEST_LIST = 200
-"""How many due times are printed before it says "and so on"."""
+"""How many due times are printed at most; "and so on" stands for the others."""
 
 
 class NextDueTimes(Action):
     name = "next"
-    help = "the due times to come of one daemon"
+    help = "the next due times of one daemon"
     has_format = True
 
     def add_arguments(self, parser: Any) -> None:
@@ -53,7 +53,7 @@ class NextDueTimes(Action):
 
 
 def _due_times(schedule: Schedule, hours: float) -> Iterator[tuple[datetime, str]]:
-    """Each due time within so many hours, and its job: "" for a loop's tick."""
+    """Return the due times within so many hours, each with its job: "" for a loop's tick."""
     now = Clock().moment()
     until = now.wall + hours * 3600
     return itertools.takewhile(

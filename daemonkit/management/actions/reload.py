@@ -1,4 +1,4 @@
-"""``daemons reload NAME``: have daemons that systemd runs take new code."""
+"""``daemons reload NAME``: load new code into daemons that run under systemd."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from daemonkit.management.actions.action import Action, Request
 
 class ReloadDaemons(Action):
     name = "reload"
-    help = "have daemons that systemd runs take new code, and say whether they did"
+    help = "load new code into daemons that run under systemd, and say whether it worked"
 
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument("names", nargs="+", metavar="NAME")

@@ -1,4 +1,4 @@
-"""``daemons uninstall NAME``: have systemd run daemons no more."""
+"""``daemons uninstall NAME``: stop daemons that were installed, and remove their units."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Uninstall(Action):
         parser.add_argument("names", nargs="*", metavar="NAME")
         parser.add_argument("--all", action="store_true", help="every daemon of the project")
         options.add_project_options(parser)
-        parser.add_argument("--dry-run", action="store_true", help="say it, and do nothing")
+        parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
 
     def run(self, request: Request) -> None:
         names = request.options["names"]
         if bool(names) == request.options["all"]:
-            raise usage("say which: the names of daemons, or --all")
+            raise usage("name the daemons, or use --all")
         removal = Removal(options.deployment_of(request.options), names, request.print)
         if request.options["dry_run"]:
             removal.rehearse()

@@ -1,4 +1,4 @@
-"""``manage.py daemons``: the door to what daemons there are and how they fare."""
+"""``manage.py daemons``: list, check and deploy the project's daemons."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Command(BaseCommand):
                 _add_format(own, default=argparse.SUPPRESS)
 
     def run_from_argv(self, argv: list[str]) -> None:
-        """What stands behind ``--`` are the options of daemons; argparse would swallow it."""
+        """Keep the arguments after ``--``, which are for daemons, away from argparse."""
         cut = argv.index("--") if "--" in argv else len(argv)
         self.daemon_options = argv[cut + 1 :]
         super().run_from_argv(argv[:cut])
@@ -69,8 +69,10 @@ def _add_format(parser: Any, *, default: str) -> None:
 
 
 def _django_options() -> CommandParser:
-    """The options that every command has, to be typed after the action as well. Without defaults,
-    which would undo what was typed before it."""
+    """Return a parser with the options of every command, which may also follow the action.
+
+    They have no defaults, which would override what was typed before the action.
+    """
     plain = BaseCommand()
     plain.requires_system_checks = Command.requires_system_checks
     parser = plain.create_parser("manage.py", "daemons", add_help=False)

@@ -1,4 +1,4 @@
-"""``manage.py run_daemon NAME``: the door to a daemon's life."""
+"""``manage.py run_daemon NAME``: run one daemon, or several under a supervisor."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from daemonkit.process.signal_handlers import on_signals
 from daemonkit.settings.parsing import usage
 
 _ALL = "\0all"
-"""``--all`` as argparse sees it: in the place of a name."""
+"""``--all`` is replaced by this for argparse, which requires a name."""
 
 
 class Command(BaseCommand):
     help = (
         "Run a daemon: one of the project's, any command or any callable (with --every, --cron); "
-        "or several, a process each."
+        "or several, each in its own process."
     )
     requires_system_checks = ()
 
@@ -33,12 +33,12 @@ class Command(BaseCommand):
         parser.add_argument(
             "options",
             nargs=argparse.REMAINDER,
-            help="the daemon's own options (run_daemon NAME --help shows them); those of a plain "
-            "command stand behind --. Or the names of further daemons, and options for all",
+            help="the daemon's own options (run_daemon NAME --help shows them); put the arguments "
+            "of a plain command after --. Or the names of further daemons, and options for all",
         )
 
     def run_from_argv(self, argv: list[str]) -> None:
-        self._called_from_command_line = True  # a usage error is then no traceback
+        self._called_from_command_line = True  # a usage error then prints no traceback
         if os.getpid() == 1:
             from daemonkit.process.init import leave_process_1
 
@@ -47,17 +47,17 @@ class Command(BaseCommand):
         own[2:] = [_ALL if word == "--all" else word for word in own[2:]]
         parser = self.create_parser(own[0], own[1])
         if not own[2:]:
-            parser.error("say which: the name of a daemon, several names, or --all")
-        said = parser.parse_args(own[2:])
-        before = own[2 : len(own) - len(said.options) - 1]
-        options = ["--all" if word == _ALL else word for word in said.options]
+            parser.error("name a daemon or several, or use --all")
+        parsed = parser.parse_args(own[2:])
+        before = own[2 : len(own) - len(parsed.options) - 1]
+        options = ["--all" if word == _ALL else word for word in parsed.options]
         log_format = format_in([*before, *options])
-        # Before the daemon's module is imported: PID 1 can be stopped from here on. The reloader
-        # has handlers of its own.
+        # The handlers are installed before the daemon's module is imported, so that PID 1 can be
+        # stopped during the import. The reloader has its own handlers.
         own_handlers = "--reload" in options
         handlers = contextlib.nullcontext() if own_handlers else on_signals(to_the_end=True)
-        with ends_in_a_sentence(self.stderr, log_format, traceback=said.traceback), handlers:
-            self._run(own[0], said.name, before, options, arguments)
+        with ends_in_a_sentence(self.stderr, log_format, traceback=parsed.traceback), handlers:
+            self._run(own[0], parsed.name, before, options, arguments)
 
     def _run(
         self, prog: str, name: str, before: list[str], options: list[str], arguments: list[str]
@@ -67,13 +67,13 @@ class Command(BaseCommand):
             from daemonkit.workers.several import supervise_all  # a plain loop loads no supervisor
 
             if words or arguments:
-                raise usage("say --all, or names, not both")
+                raise usage("use --all or names, not both")
             return supervise_all(prog, [*before, *options])
         daemon = find_daemon(name, arguments)
         if not words or _takes_words(daemon):
             return daemon.run_from_argv([prog, name, *before, *options])
         if arguments:
-            raise usage("what stands behind -- is for one command; run it alone")
+            raise usage("arguments after -- are for a single command; run it alone")
         return _supervise(prog, [name, *words], [*before, *options[len(words) :]])
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -86,7 +86,7 @@ class Command(BaseCommand):
 
 
 def _words(options: list[str]) -> list[str]:
-    """What stands before the first option: names of further daemons, or a daemon's arguments."""
+    """Return the words before the first option: further daemons, or a daemon's arguments."""
     return list(takewhile(lambda word: not word.startswith("-"), options))
 
 
@@ -102,7 +102,7 @@ def _supervise(prog: str, names: list[str], options: list[str]) -> None:
 
 
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:
-    """What stands before the first ``--`` and what behind it; argparse would swallow it."""
+    """Split at the first ``--``, which argparse would remove."""
     if "--" not in argv:
         return list(argv), []
     cut = argv.index("--")
