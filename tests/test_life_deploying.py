@@ -79,10 +79,10 @@ def _clean(machine: Machine) -> Iterator[None]:
 
 def test_install_writes_enables_and_starts_and_a_second_run_does_nothing(shop: Project) -> None:
     """In a folder whose name has a space and a per cent sign."""
-    said = shop.install("expire_baskets", "daily_report", "--environment-file", "/etc/shop/env")
+    output = shop.install("expire_baskets", "daily_report", "--environment-file", "/etc/shop/env")
     names = ["my-shop-100-expire_baskets.service", "my-shop-100-daemons.target"]
     for name in names:
-        assert f"wrote {UNITS}/{name}" in said
+        assert f"wrote {UNITS}/{name}" in output
         assert shop.machine.show(name, "ActiveState") == "active"
         assert shop.machine.show(name, "UnitFileState") == "enabled"
     again = shop.install("expire_baskets", "daily_report", "--environment-file", "/etc/shop/env")
@@ -93,16 +93,16 @@ def test_changed_units_are_overwritten_and_restarted(shop: Project) -> None:
     shop.install("expire_baskets")
     unit = "my-shop-100-expire_baskets.service"
     pid = shop.machine.pid(unit)
-    said = shop.install("expire_baskets", "--environment-file", "/etc/shop/env")
-    assert f"overwrote {UNITS}/{unit}\nrestarted {unit}\n" in said
+    output = shop.install("expire_baskets", "--environment-file", "/etc/shop/env")
+    assert f"overwrote {UNITS}/{unit}\nrestarted {unit}\n" in output
     assert shop.machine.pid(unit) not in (0, pid)
 
 
 def test_a_dry_run_prints_everything_and_does_nothing(shop: Project) -> None:
-    said = shop.install("expire_baskets", "--dry-run")
-    assert f"would write {UNITS}/my-shop-100-expire_baskets.service" in said
-    assert "WorkingDirectory=/srv/my shop 100%%" in said
-    assert "would enable and start my-shop-100-expire_baskets.service" in said
+    output = shop.install("expire_baskets", "--dry-run")
+    assert f"would write {UNITS}/my-shop-100-expire_baskets.service" in output
+    assert "WorkingDirectory=/srv/my shop 100%%" in output
+    assert "would enable and start my-shop-100-expire_baskets.service" in output
     assert not shop.machine.sh(f"ls {UNITS} | grep shop", check=False).stdout
 
 
@@ -121,9 +121,9 @@ def test_the_rendered_unit_verifies_clean_and_is_hardened(shop: Project) -> None
 def test_a_unit_that_daemonkit_did_not_write_stays_unchanged(shop: Project) -> None:
     path = f"{UNITS}/my-shop-100-expire_baskets.service"
     shop.machine.write(path, "[Service]\nExecStart=/bin/true\n")
-    code, said = shop.refusal("expire_baskets")
+    code, output = shop.refusal("expire_baskets")
     assert code == 1
-    assert f"{path} was not written by daemonkit, and stays unchanged" in said
+    assert f"{path} was not written by daemonkit, and stays unchanged" in output
     assert shop.machine.run("cat", path).stdout == "[Service]\nExecStart=/bin/true\n"
     assert not shop.machine.sh(f"ls {UNITS} | grep target$ | grep shop", check=False).stdout
 
@@ -132,9 +132,9 @@ def test_two_projects_with_one_name_do_not_overwrite_each_others_units(
     shop: Project, other: Project
 ) -> None:
     other.install("expire_baskets")
-    code, said = shop.refusal("expire_baskets", "--project", "shop")
+    code, output = shop.refusal("expire_baskets", "--project", "shop")
     assert code == 1
-    assert "is of another project, and stays unchanged" in said
+    assert "is of another project, and stays unchanged" in output
     shop.install("expire_baskets")
     folders = {
         unit: shop.machine.show(unit, "WorkingDirectory")
@@ -177,9 +177,9 @@ def test_it_runs_as_an_existing_user(shop: Project) -> None:
 def test_a_folder_that_the_dynamic_user_cannot_enter_is_named(shop: Project) -> None:
     shop.machine.run("chmod", "700", shop.folder)
     try:
-        code, said = shop.refusal("expire_baskets")
+        code, output = shop.refusal("expire_baskets")
         assert code == 1
-        assert f"the user that systemd creates cannot enter {shop.folder}, and" in said
+        assert f"the user that systemd creates cannot enter {shop.folder}, and" in output
     finally:
         shop.machine.run("chmod", "755", shop.folder)
 
@@ -213,13 +213,13 @@ def test_install_reports_that_a_daemon_waits_for_its_database(shop: Project) -> 
 
 @pytest.mark.parametrize("user", ["root", "nobody"])
 def test_a_user_without_a_manager_is_refused_in_one_sentence(shop: Project, user: str) -> None:
-    code, said = shop.refusal("expire_baskets", "--user", user=user)
+    code, output = shop.refusal("expire_baskets", "--user", user=user)
     assert code == 1
-    assert said.startswith(f"CommandError: the systemd of the user {user} does not answer (")
-    assert said.endswith(
+    assert output.startswith(f"CommandError: the systemd of the user {user} does not answer (")
+    assert output.endswith(
         f"): log in as {user}, or keep it running with `loginctl enable-linger {user}`\n"
     )
-    assert len(said.splitlines()) == 1
+    assert len(output.splitlines()) == 1
     assert not shop.machine.sh("ls -d ~/.config/systemd/user", check=False).stdout
 
 
@@ -246,8 +246,8 @@ def test_a_user_installs_for_its_own_manager(shop: Project) -> None:
         "CommandError: no permission to write to /etc: set HOME or XDG_CONFIG_HOME to a folder of "
         "your own\n"
     )
-    said = shop.install(*arguments, "--", "--every", "1h", user="keeper")
-    assert "wrote /home/keeper/.config/systemd/user/my-shop-100-visit_shop.service" in said
+    output = shop.install(*arguments, "--", "--every", "1h", user="keeper")
+    assert "wrote /home/keeper/.config/systemd/user/my-shop-100-visit_shop.service" in output
     assert systemctl("is-active my-shop-100-visit_shop") == "active"
     assert systemctl("is-enabled my-shop-100-daemons.target") == "enabled"
     again = shop.install(*arguments, "--", "--every", "1h", user="keeper")
@@ -329,12 +329,12 @@ def test_uninstall_removes_units_and_with_the_last_one_the_target(
     first, last = "my-shop-100-expire_baskets.service", "my-shop-100-daily_report.service"
     would = shop.manage("daemons", "uninstall", "expire_baskets", "--dry-run").stdout
     assert would == f"would stop, disable and remove {UNITS}/{first}\n"
-    said = shop.manage("daemons", "uninstall", "expire_baskets").stdout
-    assert said == f"stopped and disabled {first}\nremoved {UNITS}/{first}\n"
+    output = shop.manage("daemons", "uninstall", "expire_baskets").stdout
+    assert output == f"stopped and disabled {first}\nremoved {UNITS}/{first}\n"
     assert shop.machine.show(first, "LoadState") == "not-found"
     assert shop.machine.show(last, "ActiveState") == "active"
-    said = shop.manage("daemons", "uninstall", "daily_report").stdout
-    assert f"removed {UNITS}/my-shop-100-daemons.target" in said
+    output = shop.manage("daemons", "uninstall", "daily_report").stdout
+    assert f"removed {UNITS}/my-shop-100-daemons.target" in output
     assert units_of(shop) == ""
     assert not shop.machine.sh("find /etc/systemd -name 'my-shop*'").stdout
 

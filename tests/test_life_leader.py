@@ -319,7 +319,7 @@ def test_a_stopped_server_ends_no_process_and_one_leads_when_it_is_back(
     server.stop()
     first.wait_for("no longer leads", within=PATIENT)
     server.start()
-    eventually(lambda: epoch(server) > 1, within=PATIENT, what="somebody leads")
+    eventually(lambda: epoch(server) > 1, within=PATIENT, what="another process leads")
     eventually(lambda: [each for each in writes(server) if each[0] > 1], within=PATIENT)
     assert first.stop() == 0
     assert second.stop() == 0

@@ -129,10 +129,10 @@ def test_children_do_not_inherit_the_socket(shop: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tick_timeout", "said"), [(1, "Timeout (0:00:01"), (3600, "Watchdog timeout")]
+    ("tick_timeout", "expected"), [(1, "Timeout (0:00:01"), (3600, "Watchdog timeout")]
 )
 def test_a_tick_that_holds_pythons_lock_is_killed_and_restarted(
-    shop: Site, tick_timeout: int, said: str
+    shop: Site, tick_timeout: int, expected: str
 ) -> None:
     """No Python code can run: faulthandler ends it at ``tick_timeout``, or the watchdog earlier."""
     unit = shop.command(
@@ -151,7 +151,7 @@ def test_a_tick_that_holds_pythons_lock_is_killed_and_restarted(
     )
     shop.start(unit)
     eventually(lambda: shop.restarts(unit) >= 1, 60, "it was started again", every=0.2)
-    shop.machine.wait_for(unit, said)
+    shop.machine.wait_for(unit, expected)
 
 
 def test_a_daemon_that_is_frozen_while_it_waits_is_killed_within_seconds(shop: Site) -> None:

@@ -47,7 +47,10 @@ def settings(request: pytest.FixtureRequest) -> dict[str, Server | str | None]:
 @pytest.fixture(autouse=True)
 def no_zombies() -> Iterator[None]:
     yield
-    eventually(lambda: not list(zombies()), what="the servers' own are buried soon, ours never")
+    eventually(
+        lambda: not list(zombies()),
+        what="the servers' zombies are reaped soon, a daemon's must not exist",
+    )
 
 
 def zombies() -> Iterator[psutil.Process]:

@@ -123,13 +123,15 @@ def test_starts_are_not_counted_without_a_state_directory(
 def test_the_first_line_and_the_status_say_how_often_it_was_started(
     service: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    said: list[Any] = []
+    messages: list[Any] = []
     with caplog.at_level(logging.INFO, logger="daemonkit"):
         for _ in range(2):
             service.setenv("INVOCATION_ID", uuid.uuid4().hex)
             call_command(Failing(), max_ticks=1)
-        said = [each.getMessage() for each in caplog.records if " started: " in each.getMessage()]
-    assert said == [
+        messages = [
+            each.getMessage() for each in caplog.records if " started: " in each.getMessage()
+        ]
+    assert messages == [
         "test_log started: every 1s",
         "test_log started: every 1s (started 2 times within the hour)",
     ]

@@ -161,9 +161,9 @@ def test_the_last_status_of_a_fast_loop_is_that_it_waits(systemd: NotifySocket) 
             return self.left > 0
 
     call_command(Emptied(), max_seconds=1.5)
-    said = systemd.statuses()
-    assert said[-2].startswith("waits; next at ")
-    assert "tick 3000 took" in said[-2]
+    statuses = systemd.statuses()
+    assert statuses[-2].startswith("waits; next at ")
+    assert "tick 3000 took" in statuses[-2]
 
 
 def test_a_loop_that_is_woken_often_does_not_send_each_wait(

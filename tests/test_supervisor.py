@@ -268,8 +268,8 @@ class Config(AppConfig):
     def connect(self, name, moment, sender):
         def hear(daemon, **details):
             assert daemon.life.stop_timeout > 0
-            said = details.get("text", details.get("reason", ""))
-            print("HEARD", name, daemon.name, os.getpid(), said, flush=True)
+            text = details.get("text", details.get("reason", ""))
+            print("HEARD", name, daemon.name, os.getpid(), text, flush=True)
         moment.connect(hear, sender=sender, weak=False)
 """
 
@@ -430,12 +430,12 @@ def test_all_output_of_a_worker_is_labelled(project: Project) -> None:
         daemon.wait_for("json", within=20, count=20)
         assert daemon.stop(within=20) == 0
         for line in daemon.stdout.splitlines():
-            label, _, said = line.rpartition(" | ")
+            label, _, message = line.rpartition(" | ")
             if not re.fullmatch(r"polling\.\d", label):
                 assert re.fullmatch(r'\{"worker": "polling\.\d", "json": true\}', line), line[:80]
-            assert re.fullmatch(r"tick of .*|by the command|as bytes|x{5000}|\{.*\}", said)
-        for what in ("by hand", "by a handler"):
-            assert re.search(rf"^polling\.\d \| .*{what}$", daemon.stderr, re.MULTILINE)
+            assert re.fullmatch(r"tick of .*|by the command|as bytes|x{5000}|\{.*\}", message)
+        for ending in ("by hand", "by a handler"):
+            assert re.search(rf"^polling\.\d \| .*{ending}$", daemon.stderr, re.MULTILINE)
 
 
 # Labels, sizes and pauses, without a process

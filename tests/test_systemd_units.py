@@ -265,7 +265,7 @@ def test_no_folder_is_reported_if_the_user_can_enter_all(shut: Path) -> None:
 def test_a_closed_folder_is_named_with_its_content_and_the_fix(
     shut: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    in_the_way = {
+    closed_folders = {
         f"the project, {shut}": (replace(OPEN, folder=str(shut)), "move the project"),
         f"the interpreter, {shut}/venv/bin/python": (
             replace(OPEN, program=(f"{shut}/venv/bin/python", "manage.py")),
@@ -273,12 +273,12 @@ def test_a_closed_folder_is_named_with_its_content_and_the_fix(
         ),
         f"{shut}, of $PYTHONPATH": (replace(OPEN, python_path=f"/usr/lib:{shut}"), "move it"),
     }
-    for what, (deployment, mend) in in_the_way.items():
+    for content, (deployment, fix) in closed_folders.items():
         closed = closed_folder(deployment)
         assert closed is not None
         assert shut.is_relative_to(closed.folder)  # folders of pytest may be closed, too
-        assert f"{what}, is in it" in str(closed)
-        assert mend in str(closed)
+        assert f"{content}, is in it" in str(closed)
+        assert fix in str(closed)
     monkeypatch.setattr(sys, "base_prefix", f"{shut}/python")
     assert f"Python, {shut}/python, is in it: install Python for all users" in str(
         closed_folder(OPEN)
@@ -309,14 +309,14 @@ def test_units_made_from_outside_the_project_start(manage_by: ManageBy, tmp_path
     for how in ([str(script)], ["-m", "django"]):
         done = manage_by(how, "daemons", "unit", "expire_baskets")
         assert done.returncode == 0, done.stderr
-        said = dict(re.findall(r"^(?:Environment=)?\"?(\w+)=(.*?)\"?$", done.stdout, re.M))
-        command = shlex.split(said["ExecStart"])
+        unit = dict(re.findall(r"^(?:Environment=)?\"?(\w+)=(.*?)\"?$", done.stdout, re.M))
+        command = shlex.split(unit["ExecStart"])
         command[command.index("run_daemon") :] = ["daemons", "list"]
         ours = ("PYTHONPATH", "PWD", "DJANGO_SETTINGS_MODULE")
         started = subprocess.run(
             command,
-            cwd=said["WorkingDirectory"],
-            env={name: said[name] for name in ours},
+            cwd=unit["WorkingDirectory"],
+            env={name: unit[name] for name in ours},
             capture_output=True,
             text=True,
             check=False,

@@ -185,7 +185,7 @@ def test_the_children_of_a_killed_worker_are_ended_too(project: Project) -> None
 def test_daemons_work_with_closed_standard_streams(
     project: Project, tmp_path: Path, closed: str, workers: str
 ) -> None:
-    told = tmp_path / "told"
+    log = tmp_path / "log"
     project.command(
         "silent",
         f"""
@@ -197,7 +197,7 @@ def test_daemons_work_with_closed_standard_streams(
 
             def tick(self):
                 os.system("echo from a program")
-                with open({str(told)!r}, "a") as file:
+                with open({str(log)!r}, "a") as file:
                     file.write(f"{{os.getppid()}} ticked\\n")
         """,
     )
@@ -206,9 +206,9 @@ def test_daemons_work_with_closed_standard_streams(
     daemon = Daemon(shell, env=child_environment(project.environment))
     try:
         ticks = int(workers)
-        eventually(lambda: told.exists() and told.read_text().count("ticked") == ticks, 20)
+        eventually(lambda: log.exists() and log.read_text().count("ticked") == ticks, 20)
         daemon.signal(signal.SIGHUP)
-        eventually(lambda: told.read_text().count("ticked") == 2 * ticks, 20)
+        eventually(lambda: log.read_text().count("ticked") == 2 * ticks, 20)
         assert daemon.stop(within=20) == 0
     finally:
         daemon.end()

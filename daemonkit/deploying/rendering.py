@@ -45,37 +45,41 @@ def render_unit(
     deployment: Deployment, daemon: str, description: str = "", options: Sequence[str] = ()
 ) -> str:
     """Return the unit of one daemon, which starts with these options."""
-    ours = deployment
-    what = f"{ours.project}: {description or daemon}"
-    command = [*ours.program, "run_daemon", daemon, *options]
+    title = f"{deployment.project}: {description or daemon}"
+    command = [*deployment.program, "run_daemon", daemon, *options]
     changes: dict[str, Sequence[str]] = {
-        "Description": [f"Description={escape_specifiers(one_line(what))}"],
-        "PartOf": [f"PartOf={ours.target}"],
-        "ReloadPropagatedFrom": [f"ReloadPropagatedFrom={ours.target}"],
-        "WantedBy": [f"WantedBy={ours.target}"],
+        "Description": [f"Description={escape_specifiers(one_line(title))}"],
+        "PartOf": [f"PartOf={deployment.target}"],
+        "ReloadPropagatedFrom": [f"ReloadPropagatedFrom={deployment.target}"],
+        "WantedBy": [f"WantedBy={deployment.target}"],
         "Environment=PROJECT": [
-            f"WorkingDirectory={escape_specifiers(one_line(ours.folder))}",
+            f"WorkingDirectory={escape_specifiers(one_line(deployment.folder))}",
             "# The folder as it was given, so that a reload follows a link that was changed.",
-            f"Environment={quoted_word(f'PWD={ours.folder}')}",
-            f"Environment={quoted_word(f'DJANGO_SETTINGS_MODULE={ours.settings}')}",
-            *_python_path(ours.python_path),
+            f"Environment={quoted_word(f'PWD={deployment.folder}')}",
+            f"Environment={quoted_word(f'DJANGO_SETTINGS_MODULE={deployment.settings}')}",
+            *_python_path(deployment.python_path),
         ],
         "ExecStart": [f"ExecStart={quoted_command(command)}"],
-        "EnvironmentFile": _environment_file(ours.environment_file),
-        "RestartSec": _pause(ours.version),
-        "StateDirectory": [f"StateDirectory={ours.project}"],
-        "User": [f"User={escape_specifiers(ours.user or ours.account)}"],
+        "EnvironmentFile": _environment_file(deployment.environment_file),
+        "RestartSec": _pause(deployment.version),
+        "StateDirectory": [f"StateDirectory={deployment.project}"],
+        "User": [f"User={escape_specifiers(deployment.user or deployment.account)}"],
     }
-    if ours.version >= _NOTIFY_RELOAD:
+    if deployment.version >= _NOTIFY_RELOAD:
         changes |= {"Type": ["Type=notify-reload"], "ExecReload": []}
-    if ours.user:
+    if deployment.user:
         changes["DynamicUser"] = []
-    used = [ours.folder, ours.program[0], sys.base_prefix, *ours.python_path.split(os.pathsep)]
+    used = [
+        deployment.folder,
+        deployment.program[0],
+        sys.base_prefix,
+        *deployment.python_path.split(os.pathsep),
+    ]
     if any(_is_in_a_home(path) for path in used if path):
         changes["ProtectHome"] = ["ProtectHome=read-only"]
-    if ours.user_manager:
+    if deployment.user_manager:
         changes |= dict.fromkeys(_SYSTEM_ONLY, ())
-    return render("daemonkit@.service", _head(ours, ours.unit(daemon)), changes)
+    return render("daemonkit@.service", _head(deployment, deployment.unit(daemon)), changes)
 
 
 def render_target(deployment: Deployment) -> str:

@@ -212,10 +212,10 @@ class Leadership:
             reason = why or "the process was stopped"
             self._lose(candidate, f"the lease was not renewed in time: {reason}")
 
-    def _try(self, what: Callable[[], Any]) -> Any:
+    def _try(self, query: Callable[[], Any]) -> Any:
         """Return the database's answer; None if it does not answer, which is logged once."""
         try:
-            answer = what()
+            answer = query()
         except ClaimLost:
             raise
         except Exception as error:

@@ -269,8 +269,8 @@ class Notifier(Listener):
     def _interval(self) -> str:
         """Return the line with the watchdog's interval.
 
-        It is a few pulses. There is no pulse during a long tick, nor while the daemon opens or
-        reloads, so the longest time of these counts then. 0 turns the watchdog off.
+        It is a few pulses, and longer when there is no pulse: during a long tick, and while the
+        daemon opens or reloads. 0 turns the watchdog off.
         """
         life = self.daemon.life
         seconds = WATCHDOG_PULSES * life.pulse
