@@ -394,7 +394,7 @@ def test_a_daemon_that_has_a_leader_runs_without_one_in_a_test_and_on_sqlite() -
                 ticked.append(self.epoch)
 
     ticked: list[int | None] = []
-    with pytest.raises(CommandError, match="let systemd be its leader"):
+    with pytest.raises(CommandError, match="cannot have a leader on SQLite"):
         call_command(Command(), max_ticks=1)
     call_command(Command(), max_ticks=1, leader=False)
     call_command(Command(), "--no-leader", "--once")

@@ -393,7 +393,7 @@ def test_once_ticks_without_a_leader_and_ends_with_1_if_there_is_one(
 def test_a_leader_on_sqlite_is_refused_with_the_reason(manage: Manage) -> None:
     daemon = manage("run_daemon", "steady", "--every", "1s", "--leader", manage_py=LIVES)
     assert daemon.wait(PATIENT) == 2
-    assert "let systemd be its leader" in daemon.output
+    assert "cannot have a leader on SQLite" in daemon.output
     assert "Traceback" not in daemon.output
 
 
