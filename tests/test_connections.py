@@ -1,4 +1,4 @@
-"""What is promised about connections, on real servers: sessions by their ids, rows by reading."""
+"""The promises about connections, on real servers. Sessions are identified by the server's ids."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_connection_is_validated_when_it_is_used_not_when_the_unit_begins(
         assert session(probe) != first
 
 
-def test_every_alias_is_cleaned_though_one_raises(server: Server, alias: MakeAlias) -> None:
+def test_every_alias_is_cleaned_even_if_one_raises(server: Server, alias: MakeAlias) -> None:
     one, two = alias(server, "one", CONN_MAX_AGE=None), alias(server, "two", CONN_MAX_AGE=None)
     with fresh_connections:
         first = session(one)
@@ -100,7 +100,7 @@ def test_every_alias_is_cleaned_though_one_raises(server: Server, alias: MakeAli
         assert session(two) != second
 
 
-# A healthy one is kept, and asked as little as can be
+# A healthy connection is kept, and validated with as few round trips as possible
 
 
 @pytest.mark.parametrize("max_age", [300, None])
@@ -120,7 +120,7 @@ def test_outside_a_loop_conn_max_age_0_closes_at_the_end_of_each_unit(setup: Set
     with fresh_connections:
         first = session(alias)
     if connections[alias].settings_dict["OPTIONS"].get("pool"):
-        assert connections[alias].connection is None  # lent no more; the pool keeps it open
+        assert connections[alias].connection is None  # returned to the pool, which keeps it open
     else:
         eventually(is_gone(server, first))
 
@@ -263,7 +263,7 @@ def test_a_decorated_function_keeps_its_name_and_its_result() -> None:
     assert (double.__name__, double.__doc__, double(21)) == ("double", "Twice as much.", 42)
 
 
-def test_nothing_is_said_of_a_unit_that_ended_well(
+def test_a_unit_that_ended_well_logs_nothing(
     server: Server, alias: MakeAlias, caplog: pytest.LogCaptureFixture
 ) -> None:
     probe = alias(server)

@@ -1,4 +1,4 @@
-"""Cutting a thread's sessions from outside."""
+"""Cutting a thread's sessions from another thread."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.kit.sessions import run, session
 
 
 def busy(alias: str, started: list[int], ended: list[object]) -> None:
-    """A query of a minute, in a unit of work."""
+    """A query that takes a minute, in a unit of work."""
     try:
         with fresh_connections:
             started.append(session(alias))
@@ -80,7 +80,7 @@ def test_cut_ends_a_statement_of_sqlite(alias: MakeAlias) -> None:
     assert "interrupted" in str(ended[0])
 
 
-def test_cutting_a_thread_whose_connection_is_closed_cuts_nobody_elses_file(
+def test_cutting_a_thread_whose_connection_is_closed_cuts_no_other_file(
     server: Server, alias: MakeAlias
 ) -> None:
     probe = alias(server, CONN_MAX_AGE=None)
@@ -107,7 +107,7 @@ def test_cutting_a_thread_whose_connection_is_closed_cuts_nobody_elses_file(
     assert ids[0] == ids[1]
 
 
-# A unit of work that was cut connects no more
+# A unit of work that was cut cannot connect again
 
 
 def in_a_thread(work: Callable[[], None]) -> tuple[threading.Thread, list[BaseException]]:
@@ -129,7 +129,7 @@ def in_a_thread(work: Callable[[], None]) -> tuple[threading.Thread, list[BaseEx
 def test_a_unit_that_was_cut_on_a_half_open_link_does_not_connect_and_hang_again(
     server: Server, alias: MakeAlias, proxy: MakeProxy, where: str
 ) -> None:
-    """Nothing bounds its connect(), which the proxy takes and never answers."""
+    """Its connect() has no time limit: the proxy accepts it and never answers."""
     between = proxy(server)
     probe = alias(server, port=between.port, CONN_MAX_AGE=None, CONN_HEALTH_CHECKS=True)
     reached, broken, healed = threading.Event(), threading.Event(), threading.Event()
@@ -207,7 +207,7 @@ def test_a_new_alias_is_refused_too_after_the_cut(server: Server, alias: MakeAli
 
 
 def silent_listener(stack: contextlib.ExitStack) -> int:
-    """The port of a server whose queue is full: no attempt to connect to it is answered."""
+    """The port of a server whose backlog is full: it answers no attempt to connect."""
     server = stack.enter_context(socket.socket())
     server.bind(("127.0.0.1", 0))
     server.listen(0)
@@ -222,7 +222,7 @@ def silent_listener(stack: contextlib.ExitStack) -> int:
 def test_a_cut_ends_an_attempt_to_connect(
     server: Server, alias: MakeAlias, proxy: MakeProxy, silence: str
 ) -> None:
-    """No driver tells its socket by then. The connection of another thread is left alone."""
+    """No driver exposes its socket by then. The connection of another thread is left alone."""
     cutting.install()
     with contextlib.ExitStack() as stack:
         if silence == "of the host":

@@ -1,4 +1,4 @@
-"""What a unit of work leaves in doubt is dropped, and nothing else. On real servers."""
+"""Only connections that may be broken are dropped after a unit of work. On real servers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_unit_that_ends_in_a_database_error_costs_its_connection_and_only_that
         assert session(alias) != first
 
 
-def test_an_error_of_the_users_that_hides_a_database_error_counts_too(
+def test_a_database_error_behind_a_projects_own_error_counts_too(
     server: Server, alias: MakeAlias
 ) -> None:
     probe = alias(server, CONN_MAX_AGE=None)
@@ -101,7 +101,7 @@ def test_a_server_that_became_read_only_is_left_for_a_new_connection(
         assert session(probe) != first
 
 
-# It closes itself, by its own close()
+# A wrapper is closed by its own close()
 
 ENGINES = {
     "mariadb": "tests.kit.engines.tenants_mysql",
@@ -112,10 +112,10 @@ TENANT = {"mariadb": "SELECT @tenant", "postgres": "SHOW application_name"}
 
 @pytest.mark.parametrize("kind", ["mariadb", "postgres"])
 @pytest.mark.usefixtures("between")
-def test_an_engine_that_keeps_state_of_its_own_gets_it_right_after_each_failure(
+def test_an_engine_with_its_own_state_resets_it_after_each_failure(
     kind: str, request: pytest.FixtureRequest, alias: MakeAlias
 ) -> None:
-    """As often as its pool has seats, and more often."""
+    """More often than its pool has connections."""
     probe = alias(request.getfixturevalue(kind), ENGINE=ENGINES[kind], CONN_MAX_AGE=None)
 
     def tenant() -> object:
@@ -135,7 +135,7 @@ def test_an_engine_that_keeps_state_of_its_own_gets_it_right_after_each_failure(
     connections[probe].close()
 
 
-def test_what_psycopgs_pool_has_lent_is_never_lent_again_after_a_cut(
+def test_psycopgs_pool_never_lends_a_connection_again_after_a_cut(
     postgres: PostgreSQL, alias: MakeAlias
 ) -> None:
     probe = alias(postgres, OPTIONS={"pool": {"min_size": 1, "max_size": 2}})
@@ -147,10 +147,10 @@ def test_what_psycopgs_pool_has_lent_is_never_lent_again_after_a_cut(
     assert connections[probe].pool.get_stats()["pool_size"] <= 2
 
 
-def test_what_a_failed_unit_held_is_free_without_the_garbage_collector(
+def test_objects_of_a_failed_unit_are_freed_without_the_garbage_collector(
     server: Server, alias: MakeAlias
 ) -> None:
-    """The connection, too: a pool may count those that are still there."""
+    """Also the connection: a pool may count the connections that still exist."""
     probe = alias(server, CONN_MAX_AGE=None)
     gc.collect()
     gc.disable()
@@ -172,7 +172,7 @@ def test_what_a_failed_unit_held_is_free_without_the_garbage_collector(
 
 @pytest.fixture(params=["a block", "a function", "between signals"])
 def unit(request: pytest.FixtureRequest) -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Return ``unit(work)``, which runs the work as a unit of work, by several doors."""
+    """Return ``unit(work)``, which runs the work as a unit of work of one of several forms."""
     started, finished = Signal(), Signal()
     undo = fresh_connections.between(started, finished)
 
@@ -196,7 +196,7 @@ READ_ONLY = {
 }
 
 
-def test_a_session_that_was_found_read_only_is_dropped_though_the_error_was_caught(
+def test_a_read_only_session_is_dropped_even_if_the_error_was_caught(
     setup: Setup, unit: Callable[[Callable[[], None]], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     server, alias = setup(CONN_MAX_AGE=None)
@@ -228,7 +228,7 @@ def test_the_log_says_that_a_session_was_lost_not_that_its_transaction_was_left_
     assert "left a transaction open" not in caplog.text
 
 
-def test_a_loss_that_no_query_met_is_named_too(
+def test_a_loss_that_no_query_noticed_is_logged_too(
     setup: Setup, caplog: pytest.LogCaptureFixture
 ) -> None:
     server, alias = setup(CONN_MAX_AGE=None)
@@ -238,7 +238,7 @@ def test_a_loss_that_no_query_met_is_named_too(
     assert f"connection {alias!r} dropped: the unit of work lost it" in caplog.text
 
 
-# The error of one connection says nothing about another
+# The error of one connection does not affect another
 
 
 def test_a_healthy_connection_is_not_blamed_for_the_error_of_another(
@@ -256,7 +256,7 @@ def test_a_healthy_connection_is_not_blamed_for_the_error_of_another(
 
 @pytest.fixture
 def unwarned() -> Iterator[None]:
-    """The hint about what is kept has not been given within the hour."""
+    """Forget the warning about a kept connection, which is given once an hour."""
     forget_warning()
     yield
     forget_warning()
@@ -264,10 +264,10 @@ def unwarned() -> Iterator[None]:
 
 @pytest.mark.usefixtures("unwarned")
 @pytest.mark.parametrize("kept", ["a cursor", "the driver's connection"])
-def test_what_was_kept_from_a_lost_connection_is_named_and_costs_no_healthy_one(
+def test_a_kept_cursor_of_a_lost_connection_is_warned_of_and_costs_no_healthy_one(
     server: Server, alias: MakeAlias, caplog: pytest.LogCaptureFixture, kept: str
 ) -> None:
-    """As something that a daemon opened in lifespan() and uses in each tick."""
+    """Such as one that a daemon opened in lifespan() and uses in each tick."""
     probe = alias(server, CONN_MAX_AGE=None)
     with fresh_connections:
         first = session(probe)
@@ -287,7 +287,7 @@ def test_what_was_kept_from_a_lost_connection_is_named_and_costs_no_healthy_one(
     assert len(hints) == 1
 
 
-# Errors that say nothing against the session keep it
+# The session is kept after errors that do not concern it
 
 DUPLICATE = "INSERT INTO entry (id, note) VALUES (1, 'twice')"
 TOO_LONG = f"INSERT INTO entry (note) VALUES ('{'x' * 300}')"
@@ -296,7 +296,7 @@ TOO_LONG = f"INSERT INTO entry (note) VALUES ('{'x' * 300}')"
 @pytest.mark.parametrize("sql", [DUPLICATE, TOO_LONG], ids=["IntegrityError", "DataError"])
 @pytest.mark.parametrize("within", ["autocommit", "atomic()", "BEGIN"])
 @pytest.mark.usefixtures("between")
-def test_an_integrity_or_data_error_keeps_the_session_rolled_back_and_without_a_word(
+def test_after_an_integrity_or_data_error_the_session_is_rolled_back_and_kept_without_a_warning(
     setup: Setup, caplog: pytest.LogCaptureFixture, sql: str, within: str
 ) -> None:
     server, alias = setup(CONN_MAX_AGE=None)
@@ -349,7 +349,7 @@ def test_an_operational_error_before_the_integrity_error_still_costs_the_connect
     eventually(is_gone(server, first))
 
 
-# What a driver's connection may be found in
+# Unusual states of a driver's connection
 
 
 @pytest.mark.parametrize("rows", [5, 20000])
@@ -397,7 +397,7 @@ def test_a_handle_that_was_closed_behind_djangos_back_fails_no_later_unit(
         session(alias)
 
 
-def test_a_closed_handle_whose_descriptor_is_taken_by_another_is_not_trusted(
+def test_a_closed_handle_whose_descriptor_was_reused_is_not_trusted(
     server: Server, alias: MakeAlias
 ) -> None:
     probe = alias(server, CONN_MAX_AGE=None)
@@ -408,10 +408,10 @@ def test_a_closed_handle_whose_descriptor_is_taken_by_another_is_not_trusted(
         session(probe)
 
 
-def test_a_session_that_the_driver_exchanged_in_silence_is_not_used(
+def test_a_session_that_the_driver_has_silently_replaced_is_not_used(
     mariadb: MariaDB, alias: MakeAlias
 ) -> None:
-    """What connection_created prepared would be missing in it."""
+    """It would lack what a receiver of connection_created has set."""
 
     def prepare(connection: Any, **_: Any) -> None:
         with connection.cursor() as cursor:

@@ -1,6 +1,6 @@
-"""What errors mean: real ones, of real servers, through every driver.
+"""How errors are classified: real errors of real servers, through every driver.
 
-Nine clients meet the same trouble: mysqlclient, PyMySQL, psycopg 3 and psycopg2 alone, each of them
+Nine clients get the same errors: mysqlclient, PyMySQL, psycopg 3 and psycopg2 alone, each of them
 under Django, and psycopg's pool under Django.
 """
 
@@ -31,7 +31,7 @@ READ_ONLY, RETRY = Problem.READ_ONLY, Problem.RETRY
 
 
 class Talk:
-    """One session, over a bare connection of a driver or one of Django's."""
+    """One session, over a driver's connection or one of Django's."""
 
     def __init__(self, server: Server, connection: Any) -> None:
         self.server = server
@@ -41,7 +41,7 @@ class Talk:
         )
 
     def ask(self, sql: str) -> Any:
-        """Run one statement; the first value of its answer, if it has one."""
+        """Run one statement. Return the first value of its result, if it has one."""
         with contextlib.closing(self.connection.cursor()) as cursor:
             cursor.execute(sql)
             return cursor.fetchone()[0] if cursor.description else None
@@ -61,7 +61,7 @@ class Client:
         self._patience = 10.0
 
     def talk(self, *, init: str = "", **settings: Any) -> Talk:
-        """Begin a session. ``init`` is said first; settings are those of DATABASES."""
+        """Begin a session. ``init`` is sent first; settings are those of DATABASES."""
         if self.driver == "PyMySQL":  # it does not close a unix socket that it cannot connect
             settings = {"socket": False, **settings}
         connection = self._django(settings) if self.under else self._driver(settings)
@@ -71,7 +71,7 @@ class Client:
         return talk
 
     def failing(self, **settings: Any) -> Exception:
-        """Begin a session that cannot be had."""
+        """Try to begin a session, and return the error."""
         self._patience = 0.2
         try:
             return failure(lambda: self.talk(**settings))
@@ -140,7 +140,7 @@ def client(request: pytest.FixtureRequest, alias: MakeAlias) -> Iterator[Client]
 
 @pytest.fixture
 def clients(server: Server, alias: MakeAlias) -> Iterator[list[Client]]:
-    """All clients of one server, for trouble that takes long to make."""
+    """All clients of one server, for errors that take long to provoke."""
     names = by_vendor(server, ON_MARIADB, ON_POSTGRESQL)
     yield (found := [Client(name, server, alias) for name in names])
     for each in found:
@@ -148,7 +148,7 @@ def clients(server: Server, alias: MakeAlias) -> Iterator[list[Client]]:
 
 
 def meant(errors: list[Exception]) -> dict[str, Problem | None]:
-    """What errors mean, by their words, so that a failing test tells which one is misjudged."""
+    """The meaning of each error, by its text, so that a failing test shows the wrong one."""
     return {one_line(error): classify(error) for error in errors}
 
 
@@ -156,7 +156,7 @@ def meant(errors: list[Exception]) -> dict[str, Problem | None]:
 
 
 def while_it_runs(talk: Talk, trouble: Callable[[], Any]) -> Exception:
-    """The error of a long query in whose middle something happens."""
+    """The error of a long query that is disturbed while it runs."""
     sleep = by_vendor(talk.server, "SELECT SLEEP(20)", "SELECT pg_sleep(20)")
 
     def make() -> None:
@@ -221,7 +221,7 @@ def sqlstate(error: Exception) -> str | None:
     return next(filter(None, codes), None)
 
 
-def test_a_server_that_stops_and_is_away_is_lost_first_and_unreachable_then(
+def test_a_server_that_stops_is_first_lost_and_then_unreachable(
     clients: list[Client], server: Server
 ) -> None:
     talks = [client.talk() for client in clients]
@@ -277,7 +277,7 @@ def test_a_loss_inside_atomic_is_lost_although_the_block_ends_in_unreachable(
         assert 2013 in codes
 
 
-def test_what_is_raised_while_a_loss_is_handled_still_tells_of_it(client: Client) -> None:
+def test_an_error_raised_while_a_loss_is_handled_still_means_the_loss(client: Client) -> None:
     talk = client.talk()
     client.server.kill_session(talk.id)
 
@@ -358,7 +358,7 @@ Connect = Callable[[BaseDatabaseWrapper], None]
 
 
 def patiently(connect: Connect) -> Connect:
-    """A retry helper that is no ``functools.wraps``."""
+    """A retry helper without ``functools.wraps``."""
 
     def patient_connect(wrapper: BaseDatabaseWrapper) -> None:
         for _ in range(2):
@@ -383,7 +383,7 @@ def traced(connect: Connect) -> Connect:
 
 @under_django
 @pytest.mark.parametrize("wrap", [patiently, traced])
-def test_somebody_elses_wrapper_around_connect_changes_no_meaning(
+def test_another_packages_wrapper_around_connect_changes_no_meaning(
     client: Client,
     proxy: MakeProxy,
     wrap: Callable[[Connect], Connect],
@@ -402,7 +402,7 @@ def test_somebody_elses_wrapper_around_connect_changes_no_meaning(
 
 
 @pytest.mark.parametrize("wrapping", ["functools.wraps", "no functools.wraps"])
-def test_daemonkit_starts_where_somebody_has_wrapped_connect_before(wrapping: str) -> None:
+def test_daemonkit_starts_after_another_package_has_wrapped_connect(wrapping: str) -> None:
     script = f"""
         import functools
         from django.db.backends.base.base import BaseDatabaseWrapper
@@ -443,11 +443,11 @@ def test_daemonkit_starts_where_somebody_has_wrapped_connect_before(wrapping: st
 
 
 @under_django
-def test_a_server_that_hangs_up_in_the_handshake_is_unreachable_for_nothing_was_sent(
+def test_a_server_that_closes_the_socket_in_the_handshake_is_unreachable(
     client: Client, proxy: MakeProxy
 ) -> None:
     network = proxy(client.server)
-    network.target = ("127.0.0.1", free_port())  # nobody: it accepts, and hangs up
+    network.target = ("127.0.0.1", free_port())  # no server: the proxy accepts, and closes
     error = client.failing(port=network.port)
     assert classify(error) is UNREACHABLE, one_line(error)
 
@@ -457,7 +457,7 @@ def test_a_server_that_hangs_up_in_the_handshake_is_unreachable_for_nothing_was_
     [("mysqlclient under Django", 1), ("psycopg under Django", 2)],
     indirect=["client"],
 )
-def test_a_server_that_says_nothing_in_the_handshake_is_unreachable(
+def test_a_server_that_does_not_answer_in_the_handshake_is_unreachable(
     client: Client, timeout: int, proxy: MakeProxy
 ) -> None:
     network = proxy(client.server)
@@ -539,7 +539,7 @@ def test_psycopg_has_no_code_for_a_refused_login_so_it_is_unreachable(client: Cl
     assert [classify(error) for error in errors] == [UNREACHABLE] * 3, meant(errors)
 
 
-# Read-only: the session is alive, and useless
+# Read-only: the session is alive, but useless
 
 
 @on_mariadb
@@ -576,10 +576,10 @@ def test_1290_of_another_option_is_no_failover(mariadb: Server) -> None:
     assert classify(error) is None
 
 
-# Retry: the transaction is to be tried again, the connection is fine
+# Retry: the transaction must be retried, the connection is healthy
 
 
-def test_a_lock_that_takes_too_long_is_to_be_tried_again(client: Client) -> None:
+def test_a_lock_wait_timeout_means_retry(client: Client) -> None:
     limit = "SET {} = {}".format(
         *by_vendor(client.server, ("innodb_lock_wait_timeout", 0), ("lock_timeout", "'50ms'"))
     )
@@ -595,7 +595,7 @@ def test_a_lock_that_takes_too_long_is_to_be_tried_again(client: Client) -> None
 
 
 @pytest.mark.parametrize("client", ["mysqlclient", "PyMySQL", "psycopg"], indirect=True)
-def test_a_deadlock_is_to_be_tried_again(client: Client) -> None:
+def test_a_deadlock_means_retry(client: Client) -> None:
     client.server.execute("INSERT INTO entry (note) VALUES ('first'), ('second')")
     if client.server.vendor == "postgresql":
         client.server.configure("deadlock_timeout", "50ms")
@@ -621,7 +621,7 @@ def test_a_deadlock_is_to_be_tried_again(client: Client) -> None:
 
 
 @on_postgresql
-def test_a_serialization_failure_is_to_be_tried_again_40001(client: Client) -> None:
+def test_a_serialization_failure_means_retry_40001(client: Client) -> None:
     client.server.execute("INSERT INTO entry (note) VALUES ('counted')")
     late, early = client.talk(), client.talk()
     late.ask("BEGIN ISOLATION LEVEL REPEATABLE READ")
@@ -634,7 +634,7 @@ def test_a_serialization_failure_is_to_be_tried_again_40001(client: Client) -> N
 
 
 @on_mariadb
-def test_a_row_that_has_changed_since_it_was_read_is_to_be_tried_again_1020(client: Client) -> None:
+def test_a_row_that_has_changed_since_it_was_read_means_retry_1020(client: Client) -> None:
     client.server.execute("INSERT INTO entry (note) VALUES ('counted')")
     late, early = client.talk(init="SET innodb_snapshot_isolation = ON"), client.talk()
     late.ask("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -646,7 +646,7 @@ def test_a_row_that_has_changed_since_it_was_read_is_to_be_tried_again_1020(clie
     assert classify(error) is RETRY
 
 
-# Nothing of all this
+# None of these
 
 
 BUGS = [
@@ -666,7 +666,7 @@ def test_a_bug_is_no_problem_of_the_database(client: Client) -> None:
     assert talk.ask("SELECT 1") == 1
 
 
-def test_nor_is_it_one_of_sqlite(alias: MakeAlias) -> None:
+def test_a_bug_is_no_problem_of_sqlite(alias: MakeAlias) -> None:
     with connections[alias(None)].cursor() as cursor:
         cursor.execute("INSERT INTO entry (id, note) VALUES (1, 'there')")
         for sql in BUGS:
@@ -685,13 +685,13 @@ def test_a_locked_sqlite_file_has_no_connection_that_could_be_lost(alias: MakeAl
     assert classify(error) is None
 
 
-def test_a_sqlite_file_that_is_not_there_is_no_server_that_will_come_back(alias: MakeAlias) -> None:
+def test_a_missing_sqlite_file_is_not_unreachable(alias: MakeAlias) -> None:
     name = alias(None)
     connections[name].settings_dict["NAME"] = "/nowhere/shop.sqlite3"
     assert classify(failure(connections[name].ensure_connection)) is None
 
 
-def test_a_statement_that_is_cut_short_leaves_the_connection_fine(client: Client) -> None:
+def test_a_statement_timeout_leaves_the_connection_healthy(client: Client) -> None:
     limit, code = by_vendor(
         client.server,
         ("SET SESSION max_statement_time = 0.05", 1969),
@@ -705,7 +705,7 @@ def test_a_statement_that_is_cut_short_leaves_the_connection_fine(client: Client
 
 
 @on_mariadb
-def test_a_query_that_somebody_killed_leaves_the_connection_fine_1317(client: Client) -> None:
+def test_a_killed_query_leaves_the_connection_healthy_1317(client: Client) -> None:
     talk = client.talk()
     kill = f"KILL QUERY {talk.id}"
     error = while_it_runs(talk, lambda: client.server.execute(kill, (), None))
@@ -742,7 +742,7 @@ def test_4031_is_a_session_dropped_for_idleness_on_mysql(mariadb: Server, alias:
         Error("text"),
     ],
 )
-def test_what_no_server_said_means_nothing(error: Exception | None) -> None:
+def test_an_error_of_no_database_means_nothing(error: Exception | None) -> None:
     assert classify(error) is None
 
 

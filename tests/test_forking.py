@@ -1,4 +1,4 @@
-"""Forks, with real servers: each parent is a process of its own, ``tests/kit/forks.py``."""
+"""Forks, with real servers. Each parent is a separate process, ``tests/kit/forks.py``."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ DEEDS = {
     "exception": ["nothing", "collect"],
     "SIGKILL": ["nothing", "close"],
 }
-"""What a child may do to its parent's connections, by how it ends. Interpreters that end in an
-orderly way take their time, and are the same in what they do to connections."""
+"""How a child ends, which decides what happens to its parent's connections. A normal end of the
+interpreter takes long, and does the same to connections."""
 UNWINDING = ("sys.exit", "exception", "goes on")
 CODES = {**ENDINGS, "goes on": 0}
 
 
 class Parent:
-    """The process that forks. It answers one request after the other."""
+    """The process that forks. It answers requests one after the other."""
 
     def __init__(self, complaints: Path, env: dict[str, str], forks: dict[str, Any]) -> None:
         self.complaints = complaints
@@ -56,7 +56,7 @@ class Parent:
             )
 
     def ask(self, case: str, *, says: str = "", **arguments: Any) -> Any:
-        """What came of a case. Anything else than that on stderr, the child's too, is a failure."""
+        """Run a case and return its result. Any output on stderr, also a child's, is a failure."""
         assert self.process.stdin
         assert self.process.stdout
         before = self.complaints.stat().st_size
@@ -86,7 +86,7 @@ Family = Callable[..., Parent]
 
 @pytest.fixture(scope="module")
 def parents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parents]:
-    """Return ``parents(default, ...)``: a parent, kept for all tests that want the same."""
+    """Return ``parents(default, ...)``: a parent, shared by all tests with the same arguments."""
     made: dict[str, Parent] = {}
 
     def make(default: dict[str, Any], env: dict[str, str] | None = None, **forks: Any) -> Parent:
@@ -118,7 +118,7 @@ def server_used(driver: str, request: pytest.FixtureRequest) -> Server:
 
 @pytest.fixture
 def family(driver: str, server_used: Server, parents: Parents) -> Family:
-    """Return ``family(CONN_MAX_AGE=None)``: a parent on a server by way of this driver."""
+    """Return ``family(CONN_MAX_AGE=None)``: a parent that uses a server through this driver."""
 
     def make(*, late: bool = False, **settings: Any) -> Parent:
         if driver == "psycopg pool":
@@ -137,7 +137,7 @@ def family(driver: str, server_used: Server, parents: Parents) -> Family:
     [(driver, 0) for driver in DRIVERS] + [(driver, None) for driver in DRIVERS[:-1]],
     indirect=["driver"],
 )
-def test_the_parents_session_outlives_its_child_whatever_that_does(
+def test_the_parents_session_outlives_its_child_whatever_the_child_does(
     family: Family, age: int | None, ending: str
 ) -> None:
     parent = family(CONN_MAX_AGE=age)
@@ -194,7 +194,7 @@ def test_a_child_that_leaves_its_parents_atomic_sends_nothing_and_can_go_on(
     assert facts["code"] == CODES[ending]
 
 
-def test_nobody_in_a_family_reads_a_row_that_another_asked_for(
+def test_no_process_reads_a_row_that_another_process_queried(
     family: Family,
 ) -> None:
     facts = family(CONN_MAX_AGE=0).ask("tagged_rows", children=3, queries=200)
@@ -209,7 +209,7 @@ def test_a_childs_session_outlives_its_own_child(family: Family) -> None:
     assert (own, facts["before"], code) == (then, facts["after"], 0)
 
 
-def test_what_a_child_has_in_its_hands_of_its_parents_answers_nothing(
+def test_a_cursor_or_connection_of_the_parent_does_not_work_in_the_child(
     family: Family,
 ) -> None:
     facts = family().ask("held_by_hand")
@@ -220,7 +220,7 @@ def test_what_a_child_has_in_its_hands_of_its_parents_answers_nothing(
 
 
 @pytest.mark.parametrize("parent", ["is killed", "executes another program"])
-def test_the_server_sees_a_session_end_though_its_process_has_living_children(
+def test_the_server_sees_a_session_end_even_if_its_process_has_living_children(
     family: Family, server_used: Server, parent: str
 ) -> None:
     facts = family().ask("ended", by=parent)
@@ -261,7 +261,7 @@ def test_a_fork_inside_a_unit_of_work_gives_the_child_a_unit_of_its_own(
 ) -> None:
     parent = family(CONN_MAX_AGE=0 if driver == "psycopg pool" else 60)
     for asks in (True, False):
-        # That it asked something before it was interrupted is what anybody's unit would say.
+        # Any unit of work that was interrupted after a query logs this.
         interrupted = asks and ending == "sys.exit"
         says = "the unit of work was interrupted by SystemExit" if interrupted else ""
         facts = parent.ask("inside_a_unit_of_work", says=says, ending=ending, asks=asks)
@@ -369,14 +369,14 @@ def test_a_child_that_asks_itself_to_stop_does_not_stop_its_parent(
     assert facts["stops"]
 
 
-def test_a_signal_to_a_newborn_child_is_not_taken_for_its_parents(
+def test_a_signal_to_a_new_child_is_not_taken_for_its_parents(
     alone: Callable[..., Parent],
 ) -> None:
     facts = alone(FORKS_SIGNAL_AT_BIRTH="yes").ask("signalled_at_birth")
     assert facts == {"reports": [], "code": -signal.SIGTERM, "asked": False}
 
 
-def test_a_child_is_not_born_in_the_middle_of_what_the_watcher_says(alone: Family) -> None:
+def test_a_fork_waits_until_the_watcher_has_written_its_log_line(alone: Family) -> None:
     facts = alone().ask("while_the_watcher_speaks")
     assert facts == {"reports": [True], "asked": True}
 

@@ -1,4 +1,4 @@
-"""A unit of work that is interrupted at any point, by a signal handler that raises or cancelled."""
+"""A unit of work that is interrupted at any point, by a cancellation or a signal handler."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SEED = 20261126
 
 KINDS = ["mariadb", "postgres", "postgres pool"]
 
-# psycopg complains of a connection that was interrupted before anybody could hold it.
+# psycopg complains of a connection that was interrupted before a wrapper held it.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
@@ -75,7 +75,7 @@ WORK: list[Work] = [block, nested, decorated, careless]
 def interrupt(
     work: Work, alias: str, number: int, *folders: str, steps: Steps = Steps.LINES
 ) -> str:
-    """Do the work, interrupted at one step; return where that was."""
+    """Do the work, interrupted at one step. Return the place of the step."""
     interrupter = Interrupter(*folders, steps=steps, number=number)
     with contextlib.suppress(Interruption, Error):  # in atomic() it may end in an error of Django's
         interrupter.run(lambda: work(alias, "interrupted"))
@@ -83,7 +83,7 @@ def interrupt(
 
 
 def sample(steps: int, most: int) -> list[int]:
-    """All steps, or so many of them, chosen at random; DAEMONKIT_ALL_STEPS asks for all."""
+    """A random sample of the steps. With the variable DAEMONKIT_ALL_STEPS, all of them."""
     if "DAEMONKIT_ALL_STEPS" in os.environ:
         most = steps
     return sorted(random.Random(SEED).sample(range(steps), min(steps, most)))
@@ -166,7 +166,7 @@ def test_an_interruption_of_a_unit_inside_a_callers_transaction_loses_no_row_of_
 # Coroutines
 
 names = (f"probe{number}" for number in itertools.count())
-"""One for each test: the thread that serves coroutines keeps its wrappers from test to test."""
+"""A new alias for each test: the thread that serves coroutines keeps its wrappers."""
 
 
 @fresh_connections
@@ -216,7 +216,7 @@ def test_a_coroutine_that_is_cancelled_at_any_await_leaves_the_thread_healthy(
     asyncio.run(main())
 
 
-def test_a_coroutine_whose_loop_was_closed_in_its_middle_holds_nothing(
+def test_a_coroutine_whose_loop_was_closed_while_it_ran_holds_nothing(
     server: Server, alias: MakeAlias
 ) -> None:
     probe = alias(server, next(names), CONN_MAX_AGE=0)
@@ -261,7 +261,7 @@ def test_release_connections_is_awaited_in_a_coroutine(server: Server, alias: Ma
     asyncio.run(job())
 
 
-def test_release_connections_that_nobody_awaits_in_a_coroutine_is_warned_of(
+def test_release_connections_without_await_in_a_coroutine_is_warned_of(
     alias: MakeAlias,
 ) -> None:
     def forget() -> None:

@@ -1,4 +1,4 @@
-"""Units of work beside other people's engines, pools, wrappers, receivers and caches."""
+"""Units of work together with third-party engines, pools, wrappers, receivers and caches."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lab.waiting import eventually
 from tests.kit.aliases import MakeAlias
 from tests.kit.sessions import is_gone, kill, kill_all, note, notes, run, session
 
-# An engine that pools by itself
+# An engine with its own pool
 
 
 @pytest.fixture
@@ -36,9 +36,7 @@ def pooling(server: Server, alias: MakeAlias) -> Iterator[str]:
         raw.close()
 
 
-def test_a_pool_that_is_not_psycopgs_lends_and_takes_back_as_without_daemonkit(
-    pooling: str, server: Server
-) -> None:
+def test_another_packages_pool_works_as_without_daemonkit(pooling: str, server: Server) -> None:
     seen = set()
     for number in range(5):
         with fresh_connections:
@@ -64,7 +62,7 @@ def test_a_session_of_its_pool_that_was_killed_while_it_is_kept_fails_no_unit(
 
 @pytest.fixture
 def earlier_receiver() -> Iterator[Callable[[Callable[..., None]], None]]:
-    """Return a function that connects a receiver which hears of a connection before daemonkit."""
+    """Return a function that connects a receiver which is called before daemonkit's."""
     connected: list[Callable[..., None]] = []
 
     def connect(receiver: Callable[..., None]) -> None:
@@ -85,7 +83,7 @@ def test_each_receiver_sees_the_connection_that_is_kept(
     earlier_receiver: Callable[[Callable[..., None]], None],
     health_checks: bool,
 ) -> None:
-    """One that sets a tenant's name, which comes before ours: its name is there in every unit."""
+    """A receiver before ours sets a tenant's name. The name is set in every unit."""
 
     def prepare(connection: BaseDatabaseWrapper, **_: Any) -> None:
         run(connection.alias, "SET application_name = 'tenant-7'")
@@ -101,7 +99,7 @@ def test_each_receiver_sees_the_connection_that_is_kept(
         kill_all(postgres)
 
 
-def test_a_pool_that_was_opened_before_daemonkit_knew_it_is_tested_too(
+def test_a_pool_that_was_opened_before_daemonkit_was_installed_is_tested_too(
     postgres: Server, alias: MakeAlias
 ) -> None:
     probe = alias(postgres, OPTIONS={"pool": {"min_size": 1, "max_size": 2}})
@@ -129,11 +127,11 @@ def test_a_pool_gets_back_a_connection_whose_test_was_interrupted(
         session(probe)
 
 
-# A wrapper of somebody's own
+# A project's own wrapper
 
 
 def keeps_lock(server: Server, wrapper: BaseDatabaseWrapper) -> bool:
-    """Whether the session still holds what it took: a lock, or that it listens."""
+    """Whether the session still has its state: a lock, or a LISTEN."""
     with wrapper.cursor() as cursor:
         if server.vendor == "mysql":
             cursor.execute("SELECT IS_USED_LOCK('import') = CONNECTION_ID()")
@@ -153,7 +151,7 @@ def own_wrapper(server: Server, alias: MakeAlias) -> Iterator[BaseDatabaseWrappe
     wrapper.close()
 
 
-def test_a_wrapper_of_ones_own_keeps_its_session_over_units_that_fail_and_units_that_do_not(
+def test_a_projects_own_wrapper_keeps_its_session_over_failing_and_successful_units(
     server: Server, own_wrapper: BaseDatabaseWrapper
 ) -> None:
     alias = own_wrapper.alias
@@ -170,10 +168,10 @@ def test_a_wrapper_of_ones_own_keeps_its_session_over_units_that_fail_and_units_
 
 
 @pytest.mark.leaves_sessions  # a server goes on with a query whose client has gone
-def test_a_cut_from_outside_reaches_a_wrapper_of_ones_own(
+def test_a_cut_also_ends_a_query_of_a_projects_own_wrapper(
     server: Server, own_wrapper: BaseDatabaseWrapper
 ) -> None:
-    """A query of it that hangs must not escape ``tick_timeout``."""
+    """``tick_timeout`` must also end a query of such a wrapper."""
     here = {threading.get_ident()}
     sleep = "SELECT SLEEP(20)" if server.vendor == "mysql" else "SELECT pg_sleep(20)"
 
@@ -188,10 +186,10 @@ def test_a_cut_from_outside_reaches_a_wrapper_of_ones_own(
     cutter.join()
 
 
-def test_a_wrapper_that_left_connections_after_it_connected_is_cared_for_until_it_is_closed(
+def test_a_wrapper_that_was_removed_from_connections_is_still_cleaned_until_it_is_closed(
     server: Server, alias: MakeAlias
 ) -> None:
-    """A tenant's alias that is forgotten after each unit leaves no session behind."""
+    """A tenant's alias that is deleted after each unit leaves no session behind."""
     probe = alias(server, CONN_MAX_AGE=0)
     forgotten = []
     for _ in range(3):
@@ -202,7 +200,7 @@ def test_a_wrapper_that_left_connections_after_it_connected_is_cared_for_until_i
         eventually(is_gone(server, seen))
 
 
-def test_a_wrapper_that_somebody_puts_into_connections_is_cared_for(
+def test_a_wrapper_that_a_project_puts_into_connections_is_cleaned(
     server: Server, alias: MakeAlias
 ) -> None:
     probe = alias(server, CONN_MAX_AGE=None)
@@ -218,7 +216,7 @@ def test_a_wrapper_that_somebody_puts_into_connections_is_cared_for(
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray])
-def test_a_statement_of_bytes_passes_as_without_daemonkit(
+def test_a_statement_in_bytes_works_as_without_daemonkit(
     mariadb: Server, alias: MakeAlias, kind: type
 ) -> None:
     probe = alias(mariadb, CONN_MAX_AGE=None)
@@ -270,7 +268,7 @@ def flaky_caches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         monkeypatch.undo()
 
 
-def test_a_cache_that_cannot_be_closed_takes_no_answer_away_and_stops_no_other_cache(
+def test_a_cache_that_cannot_be_closed_changes_no_result_and_the_others_are_closed(
     flaky_caches: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     @fresh_connections

@@ -1,4 +1,4 @@
-"""What is promised about the pool: its threads' connections, counted on real servers."""
+"""The promises about the pool: its threads' connections, counted on real servers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def pool() -> Iterator[Pool]:
 
 
 def together(pool: Pool, threads: int, work: object = None) -> list[int]:
-    """Have so many threads at work at the same time."""
+    """Keep this many threads busy at the same time."""
     barrier = threading.Barrier(threads, timeout=20)
 
     def meet() -> int:
@@ -65,7 +65,7 @@ def test_what_ends_a_process_is_kept_in_the_future_and_the_thread_goes_on(
     assert pool.submit(len, "abc").result(20) == 3
 
 
-def test_threads_start_when_they_are_needed_and_no_more_than_said(pool: Pool) -> None:
+def test_threads_start_when_needed_up_to_the_limit(pool: Pool) -> None:
     assert not threads_of("tested")
     pool.submit(len, "").result(20)
     assert len(threads_of("tested")) == 1
@@ -118,7 +118,7 @@ def test_a_kept_session_that_was_killed_costs_no_work(
 def test_a_future_is_done_when_its_unit_of_work_has_ended(
     pool: Pool, server: Server, alias: MakeAlias
 ) -> None:
-    """A callback sees no transaction of the work, and no connection that it broke."""
+    """A callback does not see the work's transaction, nor a connection that the work broke."""
     name = alias(server, CONN_MAX_AGE=None)
     seen: list[bool] = []
 
@@ -160,7 +160,7 @@ def test_close_does_what_was_submitted_and_takes_nothing_more() -> None:
     assert pool.close()
 
 
-def test_close_can_cancel_what_nobody_began_and_gives_up_waiting_in_time() -> None:
+def test_close_can_cancel_tasks_that_have_not_started_and_stops_waiting_in_time() -> None:
     pool, go_on, begun = Pool(threads=1), threading.Event(), threading.Event()
     running = pool.submit(lambda: begun.set() or go_on.wait(20))
     waiting = pool.submit(len, "")
@@ -173,7 +173,7 @@ def test_close_can_cancel_what_nobody_began_and_gives_up_waiting_in_time() -> No
     assert running.result(0)
 
 
-def test_a_cancelled_future_is_not_worked_on(pool: Pool) -> None:
+def test_the_task_of_a_cancelled_future_does_not_run(pool: Pool) -> None:
     go_on, done = threading.Event(), []
     blocking = [pool.submit(go_on.wait, 20) for _ in range(4)]
     unwanted = pool.submit(done.append, 1)

@@ -1,4 +1,4 @@
-"""A transaction is whose who began it: the caller's is never touched, a unit's own ends with it."""
+"""A caller's transaction is never touched. One that a unit of work began ends with the unit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ AGES = [0, 300, None]
 BEGINS = ["BEGIN", "START TRANSACTION", "/* mine */ BEGIN", "-- mine\nbegin"]
 
 
-# A caller's transaction is the caller's
+# A caller's transaction is left alone
 
 
 @fresh_connections
@@ -116,7 +116,7 @@ def test_a_users_testcase_may_call_a_unit_of_work(
     connections[probe].close()
 
 
-# ... also if it was begun in SQL
+# It is also left alone if it was begun in SQL
 
 Handle = Callable[[str], None]
 
@@ -129,7 +129,7 @@ class Service:
 
 @pytest.fixture(params=["block", "function", "method", "coroutine", "signals", "nested", "loop"])
 def handle(request: pytest.FixtureRequest) -> Iterator[Handle]:
-    """A unit of work that notes "handler's", by each door."""
+    """A unit of work that writes the note "handler's", in each of its forms."""
     started, finished = Signal(), Signal()
     undo = fresh_connections.between(started, finished)
 
@@ -184,7 +184,7 @@ def test_a_transaction_that_the_caller_began_in_sql_survives_a_unit_of_work(
 
 
 @pytest.mark.parametrize("statement", [*BEGINS, "SET autocommit = 0", b"BEGIN", "XA START 'x'"])
-def test_however_a_caller_of_mariadb_began_it(
+def test_a_callers_transaction_on_mariadb_survives_however_it_was_begun(
     mariadb: MariaDB, alias: MakeAlias, statement: str
 ) -> None:
     probe = alias(mariadb)
@@ -216,10 +216,10 @@ def test_a_transaction_that_a_caller_began_in_sqlite_survives_a_unit_of_work(
     connections[probe].close()
 
 
-def test_a_transaction_that_was_begun_before_anybody_listened_is_the_callers(
+def test_a_transaction_that_was_begun_before_daemonkit_observed_it_belongs_to_the_caller(
     mariadb: MariaDB, alias: MakeAlias
 ) -> None:
-    """Where daemonkit is not in INSTALLED_APPS it listens from a thread's first unit of work on."""
+    """If daemonkit is not in INSTALLED_APPS, it observes a thread from its first unit on."""
     probe = alias(mariadb)
     connection_created.disconnect(dispatch_uid="daemonkit.connections.units")
 
@@ -236,8 +236,8 @@ def test_a_transaction_that_was_begun_before_anybody_listened_is_the_callers(
     assert notes(mariadb) == ["caller's", "handler's"]
 
 
-def test_a_caller_whose_transaction_is_lost_hears_of_it(setup: Setup) -> None:
-    """It would commit the rest of its work otherwise, without its beginning."""
+def test_a_caller_whose_transaction_is_lost_gets_an_error(setup: Setup) -> None:
+    """Otherwise it would commit only the second half of its work."""
     server, alias = setup(CONN_MAX_AGE=None)
     run(alias, "BEGIN")
     note(alias, "caller's")
@@ -257,7 +257,7 @@ def test_a_session_that_is_lost_after_a_harmless_statement_is_replaced(setup: Se
     connections[alias].close()
 
 
-# What a unit of work began in SQL ends with it
+# A transaction that a unit of work began in SQL ends with the unit
 
 
 @pytest.mark.parametrize("statement", BEGINS)
@@ -301,7 +301,7 @@ def test_a_transaction_that_was_ended_in_sql_costs_no_connection(
 
 
 @pytest.mark.usefixtures("between")
-def test_an_atomic_block_that_was_never_left_does_not_poison_later_units(
+def test_an_atomic_block_that_was_never_left_does_not_break_later_units(
     setup: Setup, caplog: pytest.LogCaptureFixture
 ) -> None:
     server, alias = setup(CONN_MAX_AGE=None)
@@ -360,7 +360,7 @@ def test_a_transaction_that_a_stored_procedure_left_open_is_never_committed(
     assert "left a transaction open" in caplog.text
 
 
-def test_a_stored_procedure_called_by_a_caller_makes_its_transaction_the_callers(
+def test_a_transaction_that_a_callers_stored_procedure_began_belongs_to_the_caller(
     mariadb: MariaDB, alias: MakeAlias, half: str
 ) -> None:
     probe = alias(mariadb)
@@ -384,7 +384,7 @@ def test_a_stored_procedure_called_by_a_caller_makes_its_transaction_the_callers
     ],
 )
 @pytest.mark.usefixtures("between")
-def test_statements_that_leave_nothing_open_cost_no_connection_and_no_word(
+def test_statements_that_leave_nothing_open_cost_no_connection_and_log_nothing(
     mariadb: MariaDB, alias: MakeAlias, sql: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     probe = alias(mariadb, CONN_MAX_AGE=None)
@@ -412,7 +412,7 @@ def test_statements_that_leave_nothing_open_cost_no_connection_and_no_word(
 def test_both_ways_to_ask_for_a_transaction_agree(
     mariadb: MariaDB, statements: list[str], is_open: bool
 ) -> None:
-    """MySQL has no variable that says so; its savepoints do, and MariaDB's, too."""
+    """MySQL has no variable for this. A savepoint tells it, on MariaDB as well."""
     with contextlib.closing(mariadb.connect()) as raw:
         for sql in statements:
             raw.query(sql)
@@ -426,7 +426,7 @@ def test_both_ways_to_ask_for_a_transaction_agree(
 
 @pytest.mark.parametrize("kind", ["mariadb", "postgres", None])
 @pytest.mark.usefixtures("between")
-def test_without_autocommit_what_a_unit_did_not_commit_is_rolled_back_without_a_word(
+def test_without_autocommit_uncommitted_rows_of_a_unit_are_rolled_back_without_a_warning(
     kind: str | None,
     request: pytest.FixtureRequest,
     alias: MakeAlias,
@@ -450,7 +450,7 @@ def test_without_autocommit_what_a_unit_did_not_commit_is_rolled_back_without_a_
     connections[probe].close()
 
 
-def test_without_autocommit_a_callers_uncommitted_row_is_the_callers(
+def test_without_autocommit_a_callers_uncommitted_row_is_left_alone(
     server: Server, alias: MakeAlias
 ) -> None:
     probe = alias(server, AUTOCOMMIT=False, CONN_MAX_AGE=0)

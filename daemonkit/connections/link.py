@@ -25,7 +25,7 @@ from daemonkit.connections.wrappers import (
 
 
 class Holder(Protocol):
-    """The thread that holds a link: whether it is in a unit of work, and since when."""
+    """The thread that holds a link: whether it is in a unit of work, and when that began."""
 
     began: float
 
@@ -141,7 +141,7 @@ class Link:
         """
         wrapper = self.wrapper()
         assert wrapper is not None
-        if not self._holder.in_unit or self._is_dropping:  # engines ask while they close
+        if not self._holder.in_unit or self._is_dropping:  # some engines call this in close()
             return bool(type(wrapper).is_usable(wrapper))
         if (not wrapper.errors_occurred and self.raw.answered_lately()) or self.answers():
             return True

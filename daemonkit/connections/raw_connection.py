@@ -19,7 +19,7 @@ HikariCP calls this the alive bypass window, and has the same default."""
 def pool_of(handle: Any) -> Any:
     """The ``psycopg_pool.ConnectionPool`` that has lent a driver's connection, or None.
 
-    It is known by its class: others pool connections, too, and call an attribute ``_pool``.
+    Its class is checked, because other packages also pool connections and use ``_pool``.
     """
     pool_class = getattr(sys.modules.get("psycopg_pool"), "ConnectionPool", None)
     pool = getattr(handle, "_pool", None)

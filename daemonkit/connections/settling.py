@@ -40,7 +40,7 @@ def drop_if_unhealthy(
 
 
 def drop_unknown(link: Link, wrapper: Wrapper, error: Exception) -> None:
-    """Drop a connection whose state cannot be found out."""
+    """Drop a connection whose state cannot be determined."""
     link.drop()
     logger.warning("connection %r dropped: %s", wrapper.alias, one_line(error))
 

@@ -130,7 +130,7 @@ class ThreadConnections:
         link.update_needs_check()
 
     def _drop_unknown(self, link: Link, wrapper: Wrapper, error: Exception) -> None:
-        """Drop a connection that cannot even be looked at, and let the others have their turn."""
+        """Drop a connection whose inspection failed, so that the others are still handled."""
         from daemonkit.connections import settling
 
         if not link.belongs_to_caller:
@@ -186,7 +186,7 @@ class ThreadConnections:
         return not any(link.wrapper() is wrapper for link in self.links)
 
     def _link(self, wrapper: Wrapper) -> Link:
-        self.lent = None  # the wrapper has it, and gives it back
+        self.lent = None  # now the wrapper returns it
         self.links = [link for link in self.links if link.wrapper() is not None]
         self.links.append(link := Link(wrapper, self))
         return link
@@ -215,14 +215,14 @@ class ThreadConnections:
             cut_socket(descriptor, inode)
 
     def drop_own(self) -> None:
-        """Drop all connections, but those of a caller's transaction."""
+        """Drop all connections except those with a caller's transaction."""
         self.give_back_lent()
         for link in self.links:
             if not link.belongs_to_caller:
                 link.drop()
 
     def is_test_due(self, raw: Any) -> bool:
-        """Whether to test what a pool has lent: in a unit of work. A cut reaches the test, too."""
+        """Whether to test a connection that a pool lends: in a unit of work. A cut ends it."""
         if not self.in_unit:
             return False
         self.register_socket(raw)
@@ -230,7 +230,7 @@ class ThreadConnections:
         return True
 
     def give_back_lent(self) -> None:
-        """Give a connection back to its pool that was interrupted on its way to its wrapper."""
+        """Return a connection to its pool, if an interruption kept it from its wrapper."""
         if self.lent is not None:
             from daemonkit.connections.lending import take_back
 
@@ -249,7 +249,7 @@ class ThreadConnections:
                 wrapper.close()  # the pool, not Django, validates a connection: when it lends it
         except Exception:
             link.drop()
-        except BaseException:  # a signal handler raised in the middle of it
+        except BaseException:  # such as an exception from a signal handler
             link.drop()
             raise
 
@@ -318,4 +318,4 @@ def _on_connection_created(connection: Wrapper, **_: Any) -> None:
 
         if not lending.is_lent_alive(connection, pool, this_thread):
             thread.drop(connection)
-            connection.connect()  # which is announced to all
+            connection.connect()  # this sends connection_created again

@@ -35,7 +35,7 @@ class Contestant:
 
     def start(self, database: Mapping[str, Any], *options: str) -> ContestantProcess:
         """Start it on a database: a context manager, at whose end the process is killed."""
-        # No checks: on MySQL they connect, and somebody may be killing sessions just then.
+        # No checks: on MySQL they connect, while the benchmark may be killing sessions.
         command = [self.python, "-m", "django", *self.command, *options, "--skip-checks"]
         return ContestantProcess(command, site=self.site, database=database)
 

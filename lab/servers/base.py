@@ -165,12 +165,12 @@ class Server(ABC):
         self.start()
 
     def freeze(self) -> None:
-        """Stop the server in its tracks: the kernel takes what is sent, nobody answers."""
+        """Freeze the server: the kernel still accepts data, but the server does not answer."""
         self.is_frozen = True
         eventually(self._stop_all, what=f"{self!r} is frozen")
 
     def _stop_all(self) -> bool:
-        """Stop who runs, and say whether nobody does: one may have been forked meanwhile."""
+        """Stop all running processes. Return whether none was left: one may fork meanwhile."""
         running = []
         for member in self._family():
             with contextlib.suppress(psutil.NoSuchProcess):

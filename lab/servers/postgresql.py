@@ -12,7 +12,7 @@ from lab.waiting import eventually
 
 
 class PostgreSQL(Server):
-    """A private PostgreSQL, which refuses to run as root and so runs as somebody else there."""
+    """A private PostgreSQL, which refuses to run as root so it runs as another user then."""
 
     vendor = "postgresql"
     scheme = "postgres"

@@ -1,8 +1,8 @@
-"""A process that forks when it is told to: ``python -m tests.kit.forks``. It answers in JSON.
+"""A process that forks on request: ``python -m tests.kit.forks``. It answers in JSON.
 
-The tests' own process has threads, servers and pytest in it, so it is no parent to fork from. What
-is asked, a line each, is a function of this file and its arguments. FORKS holds DATABASES, and who
-is who: {"databases": {...}, "pymysql": false, "late": false}.
+The tests' own process is not suited for forking: it has threads, servers and pytest in it. Each
+line of input is a request: a function of this file and its arguments. The variable FORKS holds
+DATABASES and options: {"databases": {...}, "pymysql": false, "late": false}.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ def note(text: str) -> None:
     query("INSERT INTO entry (note) VALUES (%s)", text)
 
 
-def said(work: Callable[[], Any]) -> Any:
-    """What it returns, or the class and text of what it raises."""
+def outcome(work: Callable[[], Any]) -> Any:
+    """Call a function. Return its result, or the class and text of its error."""
     try:
         return work()
     except Exception as error:
@@ -117,9 +117,9 @@ def said(work: Callable[[], Any]) -> Any:
 
 
 class Child:
-    """A forked child, which works, reports, and ends as it was told to.
+    """A forked child, which works, reports, and ends in the requested way.
 
-    ``report()`` is for what it does on its way out; the parent reads all of it in ``end()``.
+    ``report()`` is for what it does while it ends; the parent reads everything in ``end()``.
     """
 
     here: Child | None = None
@@ -131,7 +131,7 @@ class Child:
             os.close(self.writer)
             return
         Child.here = self
-        self.report(said(work))
+        self.report(outcome(work))
         if ending == "os._exit":
             os._exit(0)
         if ending == "SIGKILL":
@@ -144,7 +144,7 @@ class Child:
 
     @functools.cached_property
     def reports(self) -> list[Any]:
-        """All that it said until its end."""
+        """All its reports until its end."""
         with os.fdopen(self.reader) as lines:
             return [json.loads(line) for line in lines]
 
@@ -187,7 +187,7 @@ def collect() -> None:
 
 
 def close_raw() -> None:
-    """Be polite to all that the driver has left of the parent's."""
+    """Call ``close()`` on all of the parent's connections that the driver still has."""
     for thing in gc.get_objects():
         if type(thing).__name__ == "Connection" and hasattr(thing, "commit"):
             with contextlib.suppress(Exception):
@@ -198,7 +198,7 @@ def close_raw() -> None:
 
 
 def one_child(deed: str, ending: str) -> Any:
-    """The parent has a session; the child does something, asks, does it again, and ends."""
+    """The parent has a session. The child does something, queries, does it again, and ends."""
 
     def work() -> Any:
         if deed == "nothing":
@@ -212,12 +212,12 @@ def one_child(deed: str, ending: str) -> Any:
     before = session()
     child = Child(work, ending)
     facts = {"before": before, "child": child.reports[0], "code": child.code}
-    return {**facts, "after": said(session)}
+    return {**facts, "after": outcome(session)}
 
 
 def other_threads(ending: str) -> Any:
-    """Other threads of the parent have sessions, one is in the middle of a query, and the child
-    collects their garbage. Then it is another thread that forks."""
+    """Other threads of the parent have sessions, one of them in the middle of a query. The child
+    runs the garbage collector. Then another thread forks."""
     from django.db import connection
 
     def work() -> Any:
@@ -239,7 +239,7 @@ def other_threads(ending: str) -> Any:
         reports = [child.reports[0] for child in children]
         codes = [child.code for child in children]
         busy.result()
-        afters = [said(session), *[said(thread.submit(session).result) for thread in threads]]
+        afters = [outcome(session), *[outcome(thread.submit(session).result) for thread in threads]]
         for thread in threads:
             thread.submit(close).result()
     return {
@@ -250,7 +250,7 @@ def other_threads(ending: str) -> Any:
 
 
 def inside_atomic(depth: int, ending: str, asks: bool) -> Any:
-    """A fork in the middle of the parent's transaction, which the child leaves in every way."""
+    """A fork in the middle of the parent's transaction. The child leaves it in every way."""
     from django.db import connection, transaction
 
     def work() -> Any:
@@ -269,23 +269,23 @@ def inside_atomic(depth: int, ending: str, asks: bool) -> Any:
             note("parent")
             child = Child(work, ending)
             if not Child.here:
-                reports, in_between = child.reports, said(session)
+                reports, in_between = child.reports, outcome(session)
     finally:
         if Child.here:
             raw = connection.connection
             left = {"connected": raw is not None, "committed": committed}
-            left["then"] = said(lambda: [session() > 0, transaction.atomic(session)() > 0])
+            left["then"] = outcome(lambda: [session() > 0, transaction.atomic(session)() > 0])
             Child.here.report(left)
             if ending == "goes on":
                 os._exit(0)
     return {
-        "before": before, "in_between": in_between, "after": said(session), "reports": reports,
+        "before": before, "in_between": in_between, "after": outcome(session), "reports": reports,
         "code": child.code, "committed": committed == [HOME],
     }  # fmt: skip
 
 
 def tagged_rows(children: int, queries: int) -> Any:
-    """All of the family ask at the same time, each for what only it asks for."""
+    """The parent and its children query at the same time, each for its own value."""
 
     def work() -> list[str]:
         tag = f"of {os.getpid()}"
@@ -295,24 +295,24 @@ def tagged_rows(children: int, queries: int) -> Any:
     before = session()
     family = [Child(work, "sys.exit") for _ in range(children)]
     foreign = [work(), *[child.reports[0] for child in family]]
-    return {"before": before, "foreign": foreign, "after": said(session)}
+    return {"before": before, "foreign": foreign, "after": outcome(session)}
 
 
 def generations() -> Any:
-    """A child's session under its own child, and its parent's under both."""
+    """The sessions of a parent and its child, when the child forks a child of its own."""
 
     def work() -> Any:
         own = session()
         grandchild = Child(session, "sys.exit")
-        return [own, grandchild.reports[0], grandchild.code, said(session)]
+        return [own, grandchild.reports[0], grandchild.code, outcome(session)]
 
     before = session()
     child = Child(work, "sys.exit")
-    return {"before": before, "child": child.reports[0], "after": said(session)}
+    return {"before": before, "child": child.reports[0], "after": outcome(session)}
 
 
 def held_by_hand() -> Any:
-    """The child has a cursor and the driver's connection in its hands, and uses both."""
+    """The child has references to a cursor and to the driver's connection, and uses both."""
     from django.db import connection
 
     before = session()
@@ -327,12 +327,12 @@ def held_by_hand() -> Any:
         cursor.execute(sql)
         return cursor.fetchone()
 
-    child = Child(lambda: [said(ask_raw), said(ask_cursor), said(raw.close), session()])
-    return {"before": before, "child": child.reports[0], "after": said(session)}
+    child = Child(lambda: [outcome(ask_raw), outcome(ask_cursor), outcome(raw.close), session()])
+    return {"before": before, "child": child.reports[0], "after": outcome(session)}
 
 
 def bare_driver(options: dict[str, Any], driver: str) -> Any:
-    """A connection that Django knows nothing of, given to ``guard()``."""
+    """A connection that was opened without Django and passed to ``guard()``."""
     import importlib
 
     from daemonkit.connections.fork_guard import guard
@@ -346,18 +346,18 @@ def bare_driver(options: dict[str, Any], driver: str) -> Any:
             return cursor.fetchone()[0]
 
     before = ask()
-    child = Child(lambda: [said(ask), said(raw.close)], "sys.exit")
-    facts = {"before": before, "child": child.reports[0], "code": child.code, "after": said(ask)}
+    child = Child(lambda: [outcome(ask), outcome(raw.close)], "sys.exit")
+    facts = {"before": before, "child": child.reports[0], "code": child.code, "after": outcome(ask)}
     raw.close()
     return facts
 
 
 def pooled(deed: str, ending: str) -> Any:
-    """Idle connections of the parent's pool, and those that it has lent to two threads."""
+    """Idle connections of the parent's pool, and connections that it has lent to two threads."""
     from django.db import connection
 
     def idle() -> list[Any]:
-        return [said(lambda raw=raw: raw.execute("SELECT pg_backend_pid()").fetchone()[0])
+        return [outcome(lambda raw=raw: raw.execute("SELECT pg_backend_pid()").fetchone()[0])
                 for raw in list(connection.pool._pool)]  # fmt: skip
 
     def work() -> Any:
@@ -378,14 +378,14 @@ def pooled(deed: str, ending: str) -> Any:
         own, shared = child.reports[0]
         facts = {
             "child": own, "shared": shared, "code": child.code, "before": [lent, at_rest],
-            "after": [[said(session), said(thread.submit(session).result)], idle()],
+            "after": [[outcome(session), outcome(thread.submit(session).result)], idle()],
         }  # fmt: skip
         thread.submit(close).result()
     return facts
 
 
 def inside_a_unit_of_work(ending: str, asks: bool) -> Any:
-    """A fork inside ``with fresh_connections``: what the child does there, and on its way out."""
+    """A fork inside ``with fresh_connections``: what the child does in the block and at its end."""
     from daemonkit import fresh_connections
 
     def work() -> Any:
@@ -404,14 +404,14 @@ def inside_a_unit_of_work(ending: str, asks: bool) -> Any:
     finally:
         if Child.here:
             with fresh_connections:
-                Child.here.report(said(session))
+                Child.here.report(outcome(session))
             if ending == "goes on":
                 os._exit(0)
-    return {"before": before, "reports": reports, "code": child.code, "after": said(session)}
+    return {"before": before, "reports": reports, "code": child.code, "after": outcome(session)}
 
 
 def work_of_a_pool(_: int) -> list[int]:
-    """Both of the pool's processes come here, or none returns: so each has a turn."""
+    """Wait until both of the pool's processes are here, so that each does some of the work."""
     both_are_here.wait(60)
     return [os.getpid(), session()]
 
@@ -436,11 +436,12 @@ def process_pool(method: str) -> Any:
     if method == "fork":
         process.start()
         process.join()
-    return {"before": before, "rows": rows, "after": said(session), "code": process.exitcode}
+    return {"before": before, "rows": rows, "after": outcome(session), "code": process.exitcode}
 
 
 def ended(by: str) -> Any:
-    """A session whose process is killed, closes it or becomes another program; and who lives on."""
+    """A session whose process is killed, closes it or executes another program, while its children
+    live on."""
 
     def work() -> None:
         before = session()
@@ -459,7 +460,7 @@ def ended(by: str) -> Any:
 
 
 def reused_descriptor(path: str) -> Any:
-    """The parent has closed a connection, and its descriptor now means a file."""
+    """The parent has closed a connection, and a file now has its descriptor."""
     from django.db import connection
 
     session()
@@ -479,7 +480,7 @@ def reused_descriptor(path: str) -> Any:
 
 
 def installed_late() -> Any:
-    """Connections of two threads that were opened before there was a guard; install() thrice."""
+    """Connections of two threads that were opened before the guard was installed, three times."""
     from daemonkit.connections import fork_guard
 
     with ThreadPoolExecutor(1) as thread:
@@ -494,13 +495,13 @@ def installed_late() -> Any:
         child = Child(work, "sys.exit")
         reports = child.reports
         facts = {"befores": befores, "child": reports[0], "code": child.code}
-        facts["afters"] = [said(session), said(thread.submit(session).result)]
+        facts["afters"] = [outcome(session), outcome(thread.submit(session).result)]
         thread.submit(close).result()
     return facts
 
 
 def signalled_at_birth() -> Any:
-    """SIGTERM reaches a child before any hook of ours does. Its parent is not the one to stop."""
+    """A child gets SIGTERM before any of our hooks has run. Its parent must not stop."""
     from daemonkit.process.signal_handlers import on_signals
 
     with on_signals() as watcher:
@@ -540,7 +541,7 @@ def under_the_watcher(deed: str) -> Any:
 
 
 def while_the_watcher_speaks() -> Any:
-    """A fork at the moment when the watcher, told to stop, is in the middle of a log line."""
+    """A fork while the watcher, which was asked to stop, is writing a log line."""
     from daemonkit.process.signal_handlers import on_signals
     from daemonkit.process.watched import Unattended
 
@@ -563,7 +564,7 @@ def while_the_watcher_speaks() -> Any:
 
 
 def another_process(path: str, sql: str) -> str:
-    """What a process that is nobody's child hears from the same file."""
+    """The answer that an unrelated process gets from the same file."""
     script = f"import sqlite3; c = sqlite3.connect({path!r}, timeout=0, isolation_level=None)\n"
     script += f"try: print(c.execute({sql!r}).fetchall())\nexcept Exception as e: print(e)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -584,7 +585,7 @@ def sqlite_locked(path: str, ending: str, asks: bool) -> Any:
         with transaction.atomic():
             for number in range(200):
                 note("parent's " * 20 + str(number))
-            child = Child(lambda: said(lambda: note("child")) if asks else None, ending)
+            child = Child(lambda: outcome(lambda: note("child")) if asks else None, ending)
             if not Child.here:
                 reports, code = child.reports, child.code
                 meanwhile = another_process(path, "INSERT INTO entry (note) VALUES ('another')")
@@ -599,8 +600,8 @@ def sqlite_locked(path: str, ending: str, asks: bool) -> Any:
 
 
 def sqlite_idle(path: str, mode: str, reading: bool) -> Any:
-    """The parent's connection is open, perhaps in the middle of reading, and is closed while the
-    child's is open: with a WAL, what the child writes then must not go with it."""
+    """The parent's connection is open, perhaps with a read in progress, and is closed while the
+    child's is open. With a WAL, later writes of the child must not be lost."""
     from django.db import connection
 
     start_anew(mode)
@@ -617,7 +618,7 @@ def sqlite_idle(path: str, mode: str, reading: bool) -> Any:
         Child.here.report(count)
         os.close(writer)
         os.read(reader, 1)
-        return said(lambda: note("child"))
+        return outcome(lambda: note("child"))
 
     child = Child(work, "sys.exit")
     time.sleep(0.1)
@@ -636,7 +637,7 @@ def sqlite_of_threads(path: str, mode: str) -> Any:
     close()
     with ThreadPoolExecutor(1) as thread:
         thread.submit(note, "parent").result()
-        child = Child(lambda: said(lambda: note("child")), "sys.exit")
+        child = Child(lambda: outcome(lambda: note("child")), "sys.exit")
         facts = {"child": child.reports[0], "code": child.code}
         thread.submit(close).result()
     return {**facts, "rows": another_process(path, "SELECT note FROM entry ORDER BY id")}

@@ -1,4 +1,4 @@
-"""Raising at a chosen step of the code of some packages, as a signal handler may."""
+"""Raise an exception at a chosen step of some packages' code, as a signal handler may."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Interruption(BaseException):
-    """What a signal handler raises."""
+    """The exception of a signal handler."""
 
 
 class Steps(Enum):
@@ -22,9 +22,9 @@ class Steps(Enum):
 
 
 class Interrupter:
-    """Counts the steps that an action takes in some folders, and raises at the one with ``number``.
+    """Counts the steps of an action in the code of some folders, and raises at step ``number``.
 
-    After a run ``place`` says where that was. It is empty if there were fewer steps.
+    After a run ``place`` is the place where it raised; it is empty if there were fewer steps.
     """
 
     def __init__(self, *folders: str, steps: Steps = Steps.LINES, number: int = -1) -> None:

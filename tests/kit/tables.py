@@ -11,7 +11,7 @@ from django.db.models import Model
 
 @contextlib.contextmanager
 def empty_table(model: type[Model], alias: str) -> Iterator[None]:
-    """An empty table while the block runs; one that a migration made stays behind, empty."""
+    """Provide an empty table while the block runs. A table that a migration made is kept, empty."""
     connection = connections[alias]
     made = model._meta.db_table not in connection.introspection.table_names()
     if made:

@@ -80,7 +80,7 @@ def tick_with_a_receiver(times: int) -> float:
 
 
 def tick_under_systemd(times: int) -> float:
-    """With the address of a real socket; what arrives is read by nobody until the end."""
+    """With the address of a real socket; what arrives is not read until the end."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind("")  # an abstract address that the kernel picks
         os.environ["NOTIFY_SOCKET"] = "@" + systemd.getsockname()[1:].decode()
