@@ -1,4 +1,4 @@
-"""Private database servers, which a test may stop, freeze and kill as it likes."""
+"""Private database servers, which a test may stop, freeze and kill."""
 
 from lab.servers.base import DATABASE, PASSWORD, USER, Server, Session
 from lab.servers.mariadb import MariaDB

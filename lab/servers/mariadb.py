@@ -17,7 +17,7 @@ def default_driver() -> str:
 
 
 class MariaDB(Server):
-    """A private MariaDB, without a name resolver and without care for its disk."""
+    """A private MariaDB, without name resolution and without flushing to disk."""
 
     vendor = "mysql"
     scheme = "mysql"
@@ -106,7 +106,7 @@ class MariaDB(Server):
         self.execute("TRUNCATE TABLE entry")
 
     def set_idle_timeout(self, seconds: int | None) -> None:
-        """Set both timeouts; MariaDB hands them to sessions that begin from now on."""
+        """Set both timeouts; MariaDB applies them only to new sessions."""
         for name in ("wait_timeout", "interactive_timeout"):
             self.configure(name, 28800 if seconds is None else seconds)
 

@@ -12,7 +12,7 @@ from lab.waiting import eventually
 
 
 class PostgreSQL(Server):
-    """A private PostgreSQL, which refuses to run as root so it runs as another user then."""
+    """A private PostgreSQL. It refuses to run as root, so it runs as another user then."""
 
     vendor = "postgresql"
     scheme = "postgres"
@@ -82,7 +82,7 @@ class PostgreSQL(Server):
         self.execute("TRUNCATE TABLE entry RESTART IDENTITY")
 
     def set_idle_timeout(self, seconds: int | None) -> None:
-        """Set ``idle_session_timeout``; PostgreSQL applies it to sessions that stand, too."""
+        """Set ``idle_session_timeout``; PostgreSQL also applies it to present sessions."""
         self.configure("idle_session_timeout", f"{seconds or 0}s")
 
     def connect(
@@ -145,7 +145,7 @@ class PostgreSQL(Server):
         self._reload()
 
     def _reload(self) -> None:
-        """Have the settings read again, and wait until new sessions begin with them."""
+        """Reload the settings, and wait until new sessions use them."""
         load_time = "SELECT pg_conf_load_time()"
         before = self.execute(load_time, (), None)
         self.execute("SELECT pg_reload_conf()", (), None)
