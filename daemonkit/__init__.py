@@ -43,7 +43,7 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-_LOADED_WHEN_ASKED_FOR = {
+_LAZY = {
     "Cron": "daemonkit.schedules.cron",
     "Poll": "daemonkit.schedules.poll",
     "Pool": "daemonkit.connections.pool",
@@ -54,6 +54,6 @@ _LOADED_WHEN_ASKED_FOR = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LOADED_WHEN_ASKED_FOR:
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LOADED_WHEN_ASKED_FOR[name]), name)
+    return getattr(import_module(_LAZY[name]), name)

@@ -1,4 +1,4 @@
-"""The two clocks, read together, and waiting by them."""
+"""The wall clock and the monotonic clock, read together, and waits that a test can replace."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ _new = tuple.__new__  # each tick makes three moments, and Moment() takes twice 
 class Moment(NamedTuple):
     """One moment on both clocks.
 
-    ``monotonic`` is in the seconds of ``time.monotonic()``: intervals and time-outs run on it,
-    and nobody can set it. ``wall`` is in the seconds of ``time.time()``: cron runs on it.
+    ``monotonic`` is in seconds as ``time.monotonic()``. Intervals and time-outs use it, because it
+    cannot be set. ``wall`` is in seconds as ``time.time()``. Cron uses it.
     """
 
     monotonic: float
     wall: float
 
     def later(self, seconds: float) -> Moment:
-        """The moment that lies so many seconds ahead, if neither clock is set meanwhile."""
+        """The moment ``seconds`` later, if the wall clock is not set meanwhile."""
         return Moment(self.monotonic + seconds, self.wall + seconds)
 
     def at_monotonic(self, monotonic: float) -> Moment:
-        """The moment when the monotonic clock shows this, seen from now."""
+        """The moment at which the monotonic clock shows this, as seen from this one."""
         return _new(Moment, (monotonic, self.wall + monotonic - self.monotonic))
 
     def at_wall(self, wall: float) -> Moment:
-        """The moment when the wall clock shows this, seen from now."""
+        """The moment at which the wall clock shows this, as seen from this one."""
         return Moment(self.monotonic + wall - self.wall, wall)
 
     @property
     def utc(self) -> datetime:
-        """The wall clock's side as an aware datetime."""
+        """The wall clock's time as an aware datetime."""
         return datetime.fromtimestamp(self.wall, UTC)
 
 
 NEVER = Moment(math.inf, math.inf)
-"""The due moment of what is not due any more."""
+"""The due time of something that is never due again."""
 
 NOTHING_DUE = "nothing is due any more"
-"""Why a life ends whose schedule says so."""
+"""Why a life ends whose schedule has no further due time."""
 
 
 class Clock:
@@ -54,9 +54,10 @@ class Clock:
         return _new(Moment, (time.monotonic(), time.time()))
 
     def wait(self, seconds: float, told_to_stop: Callable[[float], bool]) -> None:
-        """Let ``seconds`` pass, or less if ``told_to_stop``, which does the waiting, ends early."""
+        """Wait ``seconds`` by calling ``told_to_stop``, which returns early if a stop is
+        requested."""
         told_to_stop(seconds)
 
     def at_rest(self, rest: Callable[[], None]) -> None:
-        """Told by a loop before it waits: ``rest`` returns when no thread of its is at work any
-        more. Time that passes by itself need not care."""
+        """Called by a loop with jobs before it waits. ``rest`` returns when no job runs any more: a
+        clock that a test moves calls it first."""

@@ -1,7 +1,6 @@
-"""The daemon: a management command with one verb, ``tick``, and one life, ``run``.
+"""``BaseDaemonCommand``: the management command that a daemon subclasses.
 
-This file is what a user of daemonkit writes against. How Django starts a daemon is in
-``starting.py``.
+This file is the API of a daemon's author. How Django starts a daemon is in ``starting.py``.
 """
 
 from __future__ import annotations
@@ -18,15 +17,16 @@ from daemonkit.schedules.base import Schedule
 from daemonkit.signals import announce
 from daemonkit.starting import StartedByDjango
 
-_OURS = ("handle", "run", "wait", "iterate")
+_NOT_TO_OVERRIDE = ("handle", "run", "wait", "iterate")
 
 
 class BaseDaemonCommand(StartedByDjango):
     """A management command that runs until it is told to stop. Write ``tick()``.
 
-    ``schedule`` must be said; the other attributes are settings with these defaults, in seconds.
-    Options of the same names override them for one run. ``max_memory`` is in bytes, or "300m";
-    ``per_worker`` says that each of several workers is to do the work of a schedule.
+    ``schedule`` is required. The other attributes are settings with these defaults; times are in
+    seconds. Options of the same names override them for one run. ``max_memory`` is in bytes, or a
+    text such as "300m". With ``per_worker`` each of several workers does all the work of the
+    schedule.
     """
 
     schedule: Schedule | None = None
@@ -40,7 +40,7 @@ class BaseDaemonCommand(StartedByDjango):
     threads: int = 10
     """How many jobs may run at the same time."""
     ledger: bool = True
-    """Whether every due time of a job gets a row (``daemonkit.models.Run``). A loop has none."""
+    """Whether each due time of a job gets a row (``daemonkit.models.Run``). A loop gets none."""
     leader: bool = False
     lease: float = 15.0
     renew_deadline: float | None = None
@@ -52,7 +52,7 @@ class BaseDaemonCommand(StartedByDjango):
     worker_number: int = 1
     """Which of several workers this process is, counted from 1."""
 
-    # ``options``: the parsed options, from before ``lifespan`` opens; empty for a bare iterate().
+    # ``options`` holds the parsed options, already in ``lifespan()``; empty for a bare iterate().
 
     how_to_schedule = (
         "has no schedule: write schedule = Every(seconds=30) in its class, or say --every 30s"
@@ -60,27 +60,26 @@ class BaseDaemonCommand(StartedByDjango):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name in _OURS:
+        for name in _NOT_TO_OVERRIDE:
             if name in vars(cls):
                 raise TypeError(
                     f"{cls.__module__}.{cls.__name__} overrides {name}(), which runs its life: "
                     f"write tick() instead"
                 )
 
-    # What a daemon writes
+    # What the author of a daemon writes
 
     def tick(self) -> Any:
         """One unit of work, inside ``fresh_connections``. It may be ``async``."""
         raise NotImplementedError("write tick()")
 
     def lifespan(self) -> AbstractContextManager[Any] | AbstractAsyncContextManager[Any]:
-        """A context manager that is open for as long as the daemon runs: for sockets, clients. It
-        may be an async one."""
+        """A context manager that is open while the daemon runs, for example for sockets or clients.
+        It may be an async one."""
         return contextlib.nullcontext()
 
     def on_error(self, iteration: Iteration) -> Any:
-        """Called after a tick that failed, when it is logged and before the back-off. It may be
-        ``async``."""
+        """Called after a failed tick has been logged, before the back-off. It may be ``async``."""
 
     @property
     def has_tick(self) -> bool:
@@ -91,11 +90,11 @@ class BaseDaemonCommand(StartedByDjango):
 
     @property
     def stopping(self) -> bool:
-        """Whether the daemon has been told to stop: a long tick should then come to an end."""
+        """Whether the daemon has been asked to stop. A long tick should then end soon."""
         return self._life is not None and self._life.stop.asked
 
     def wait(self, seconds: float) -> bool:
-        """Wait; True when the time has passed, False as soon as the daemon is told to stop.
+        """Wait. True if the time has passed, False as soon as the daemon is asked to stop.
 
         Raises ``RuntimeError`` in a coroutine, where it would block the event loop.
         """
@@ -106,9 +105,10 @@ class BaseDaemonCommand(StartedByDjango):
         return not life.stop.asked
 
     def beat(self, message: str = "") -> None:
-        """Prove progress in a long tick: ``tick_timeout``, and while stopping ``stop_timeout``,
-        start anew. If the tick fails later, it counts as the first failure in a row. The message
-        is for the status: "41 of 90 files". Any thread that the tick started may call it."""
+        """Report progress in a long tick: restarts ``tick_timeout`` and, while stopping,
+        ``stop_timeout``. If the tick fails later, it counts as the first failure in a row. The
+        message is shown in the status: "41 of 90 files". Any thread that the tick has started may
+        call it."""
         job = self._life.stop.beat() if self._life is not None else ""
         announce(signals.daemon_beat, self, message=message, job=job)
 
@@ -120,11 +120,11 @@ class BaseDaemonCommand(StartedByDjango):
         return leadership.epoch if leadership else None
 
     def guarded(self) -> AbstractContextManager[None]:
-        """A transaction on ``DAEMONKIT["database"]`` that is committed only if nobody has come to
-        lead since this tick began: ``with self.guarded(): ...``
+        """A transaction on ``DAEMONKIT["database"]`` that commits only if no other process has
+        become the leader since this tick began: ``with self.guarded(): ...``
 
-        Raises ``StaleEpoch``, and rolls back, if somebody has. For a daemon without a leader, and
-        in a bare ``iterate()``, a plain ``atomic(durable=True)``.
+        Otherwise it rolls back and raises ``StaleEpoch``. For a daemon without a leader, and in a
+        bare ``iterate()``, it is a plain ``atomic(durable=True)``.
         """
         leadership = self._life and self._life.leadership
         if leadership:
@@ -136,7 +136,7 @@ class BaseDaemonCommand(StartedByDjango):
     # One life
 
     def run(self) -> Iteration | None:
-        """Tick whenever it is due, until told to stop. The last iteration, if there was one."""
+        """Tick whenever a tick is due, until asked to stop. Returns the last iteration, if any."""
         life = self.life
         if self._scheduler is not None:
             from daemonkit.jobs.scheduler import live  # not for a plain loop
@@ -148,7 +148,7 @@ class BaseDaemonCommand(StartedByDjango):
         return life.last
 
     def iterate(self, last: Iteration | None = None) -> Iteration:
-        """One tick, and what it came to. ``last`` is the iteration before it."""
+        """Run one tick, and return its iteration. ``last`` is the iteration before it."""
         life = self.life
         number = last.number + 1 if last else 1
         started = life.now or life.clock.moment()
@@ -167,7 +167,7 @@ class BaseDaemonCommand(StartedByDjango):
                 result, error = None, raised
         seconds = life.clock.moment().monotonic - started.monotonic
         iteration = Iteration(number, due, started, seconds, result)
-        before = None if timing.has_beaten else last  # progress begins the count of failures anew
+        before = None if timing.has_beaten else last  # progress resets the count of failures
         iteration = life.finish(iteration, error, before, cut=timing.overdue_since is not None)
         life.last = iteration if result is kept else iteration._replace(result=kept)
         return iteration

@@ -1,4 +1,4 @@
-"""What the rest of daemonkit has to know of a daemon's command."""
+"""The interface of a daemon's command for the rest of daemonkit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Running(Lives, Protocol):
 
 
 class Daemon(Protocol):
-    """A command that a life can run: its name, what it opens, and what it does about a failure."""
+    """A command that a life can run."""
 
     backoff: Backoff
     schedule: Any

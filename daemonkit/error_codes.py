@@ -1,4 +1,4 @@
-"""The errors of database servers that are worth telling apart, by their numbers."""
+"""Error codes of databases, sorted by what they mean for a connection or a transaction."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from enum import Enum
 
 
 class Problem(Enum):
-    """The kinds of trouble with a database that are worth telling apart."""
+    """What an error of a database means for the connection or the transaction."""
 
     LOST = "connection lost, outcome unknown"
-    """The connection died under a statement, which may or may not have taken effect."""
+    """The connection was lost during a statement, which may or may not have taken effect."""
 
     UNREACHABLE = "database unreachable"
     """No connection could be made; nothing was sent."""
@@ -18,18 +18,18 @@ class Problem(Enum):
     """A wrong password, no such database, no such grant."""
 
     READ_ONLY = "database is read-only"
-    """The session is alive, and useless: a failover has made its server a replica."""
+    """The session works but cannot write: a failover has made its server a replica."""
 
     RETRY = "transaction to be tried again"
     """A deadlock, a lock that took too long or a serialization failure; the connection is fine."""
 
 
-# MariaDB's mysqld_error.h and errmsg.h, MySQL's error reference. Numbers, never texts: libmariadb
-# says "Server has gone away", libmysqlclient "MySQL server has gone away", a closed handle nothing.
+# MariaDB's mysqld_error.h and errmsg.h, MySQL's error reference. Codes, not texts, because texts
+# differ: libmariadb says "Server has gone away", libmysqlclient "MySQL server has gone away".
 _MYSQL_CODES = {
     Problem.LOST: {
         2006, 2013, 2055,  # gone away, lost during query, lost at a named system call
-        2014, 2027,  # the protocol is out of step: suspect a connection shared over a fork
+        2014, 2027,  # protocol out of order, often a connection shared over a fork
         5013, 5014,  # the same two in libmariadb
         1053, 1927, 3169,  # shutdown in progress, killed (MariaDB), killed (MySQL)
         1152, 1158, 1159, 1160, 1161, 1184,  # aborted, or cut while reading or writing packets
@@ -47,8 +47,8 @@ _MYSQL_CODES = {
     Problem.RETRY: {1205, 1213, 1020},
 }  # fmt: skip
 MYSQL = {code: problem for problem, codes in _MYSQL_CODES.items() for code in codes}
-MYSQL_IDLE_TIMEOUT = 4031  # MySQL only: in MariaDB the same number is about triggers
-MYSQL_OPTION_PREVENTS = 1290  # generic; the text alone tells --read-only from --secure-file-priv
+MYSQL_IDLE_TIMEOUT = 4031  # MySQL only: in MariaDB this code is about triggers
+MYSQL_OPTION_PREVENTS = 1290  # generic: only the text tells --read-only from --secure-file-priv
 
 # PostgreSQL's "Appendix A. Error Codes".
 SQLSTATES = {
@@ -70,4 +70,4 @@ SQLSTATES = {
 }
 
 PSYCOPG2_CLOSED = "connection already closed"
-"""The driver's own fixed text: it has no code for this, and one class for every misuse."""
+"""psycopg2's fixed text: it has no code for this, and one class for every misuse."""

@@ -1,4 +1,4 @@
-"""What one tick came to."""
+"""``Iteration``: the result of one tick."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ _LONGEST_TEXT = 200
 """Characters of a result that a log line or a status shows."""
 
 _FRAMES_KEEP_COPIES = sys.version_info < (3, 13)
-"""Whether a frame keeps a copy of its variables once anybody has looked at its ``f_locals``, as
-Sentry does. Since PEP 667 it does not."""
+"""Whether a frame keeps a copy of its variables after ``f_locals`` was read, as Sentry does. Since
+PEP 667 it does not."""
 
 
 class Iteration(NamedTuple):
-    """One tick, as schedules, listeners, status and tests see it. A value: nobody can change it.
+    """One tick, as schedules, listeners, status and tests see it. It cannot be changed.
 
     ``seconds``
         How long the tick took, on the monotonic clock.
     ``result``, ``error``
         What ``tick()`` returned, or the exception that it raised.
     ``problem``
-        What the error means if the database is behind it, else None.
+        What the error means if a database caused it, else None.
     ``failures``
-        How many ticks in a row have failed by now, this one included; 0 after a good one.
+        How many ticks in a row have failed, including this one; 0 after a successful tick.
     ``outages``
-        How many of those failed because the database was away. They end no process.
+        How many of those failed because the database was away. They never end the process.
     ``pause``
-        Seconds of back-off that the failure asks for before the next try; 0 after a good tick.
+        Seconds of back-off before the next try; 0 after a successful tick.
     ``job``
-        The name of the job whose run this was; "" for ``tick()``.
+        The name of the job that ran; "" for ``tick()``.
     """
 
     number: int
@@ -54,10 +54,10 @@ class Iteration(NamedTuple):
 
     @property
     def result_text(self) -> str:
-        """The result in a few words for people; "" if there is nothing to say.
+        """The result as a short text for people; "" if there is nothing to show.
 
-        Of a value that may query or compute when it is shown, such as a QuerySet or a DataFrame,
-        it is the name of its class.
+        A value that may query or compute when it is shown, such as a QuerySet or a DataFrame, is
+        shown as the name of its class.
         """
         result, kind = self.result, type(self.result)
         if result is None or result is False:
@@ -78,23 +78,23 @@ class Iteration(NamedTuple):
 
 
 def ends_process(error: BaseException) -> bool:
-    """Whether an error, or one in a group of errors, is there to end the process. All others,
-    ``asyncio.CancelledError`` among them, are the failure of one tick."""
+    """Whether an error, or one in a group of errors, is meant to end the process. All others,
+    including ``asyncio.CancelledError``, only fail a tick."""
     if isinstance(error, BaseExceptionGroup):
         return any(ends_process(member) for member in error.exceptions)
     return isinstance(error, SystemExit | KeyboardInterrupt | GeneratorExit)
 
 
 def release_frames(error: BaseException) -> None:
-    """Free the local variables of all the frames that an error has passed through.
+    """Clear the local variables of all frames in an error's traceback.
 
-    Whoever keeps the error would keep all that the failed tick held. The traceback stays, with its
-    lines of code. Call it when everybody has seen the error, and when the frame that caught it has
-    returned.
+    Otherwise keeping the error would keep everything that the failed tick held. The traceback
+    itself, with its lines of code, stays. Call this after all listeners have seen the error and
+    the frame that caught it has returned.
     """
     for link in chain(error):
         traceback.clear_frames(link.__traceback__)
         step = link.__traceback__ if _FRAMES_KEEP_COPIES else None
         while step is not None:
-            step.tb_frame.f_locals  # noqa: B018  looking again brings the copy up to date: empty
+            step.tb_frame.f_locals  # noqa: B018  reading it again updates the copy, which is then empty
             step = step.tb_next

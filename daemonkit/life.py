@@ -1,7 +1,7 @@
-"""One life of a daemon: what holds for one run, from the first signal handler to the exit code.
+"""One life of a daemon: one run, from the first signal handler to the exit code.
 
-A life is with-blocks and waiting. What is due, and why it must wait, is asked of ``pace.Pace``;
-what an iteration means for the process, of ``verdict.Verdict``.
+A life consists of with-blocks and waits. ``pace.Pace`` decides what is due and why it must wait;
+``verdict.Verdict`` decides what an iteration means for the process.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from daemonkit.connections.units import fresh_connections
 from daemonkit.exits import Ending, Exit
 from daemonkit.iteration import Iteration, ends_process, release_frames
 from daemonkit.listeners.log import Log, logger
-from daemonkit.opening import open_patiently
+from daemonkit.opening import open_when_available
 from daemonkit.pace import Pace
 from daemonkit.process.origin import Origin
-from daemonkit.process.signal_handlers import last_look, on_signals, put_back
+from daemonkit.process.signal_handlers import handle_pending_signals, on_signals, restore_signals
 from daemonkit.process.stopping import Stop
 from daemonkit.schedules.backoff import after_failure
 from daemonkit.schedules.base import Schedule
@@ -39,17 +39,17 @@ if TYPE_CHECKING:
     from daemonkit.leading.leader import Leadership
 
 
-PUT_BACK_INTERVAL = 0.05
-"""Seconds: how often a loop that does not wait between its ticks looks whether one of them has
-changed the signal handlers. A loop that waits looks before each wait."""
+RESTORE_INTERVAL = 0.05
+"""Seconds between two checks whether a tick has changed the signal handlers, in a loop that does
+not wait between its ticks. A loop that waits checks before each wait."""
 
 
 class Life:
-    """A daemon's run under its settings.
+    """One run of a daemon under its settings.
 
-    ``tick`` is its unit of work. ``leadership`` is this process's part in the election, for a
-    daemon that has a leader. ``before_forced_end`` is called, from another thread, when the
-    process is forced to end; it must not wait.
+    ``tick`` is its unit of work. ``leadership`` takes part in the election, for a daemon that has
+    a leader. ``before_forced_end`` is called from another thread when the process is forced to
+    end; it must not wait.
     """
 
     def __init__(
@@ -71,29 +71,30 @@ class Life:
             daemon.name, settings, self.begun, by_shell=daemon.is_started_by_shell
         )
         self.last: Iteration | None = None
-        """The last iteration. Its result is what the schedule keeps of it."""
+        """The last iteration. Its result is the value that the schedule's ``judge()`` returned."""
         self.due: Moment | None = None
         self.now: Moment | None = None
         self._origin = Origin.of_this_process() if settings.may_restart else None
         self.watched_life = WatchedLife(daemon, settings, before_forced_end, self._origin)
         self.pulse, self.stop_timeout = settings.pulse, settings.stop_timeout
         self.tick_timeout = settings.shortest_tick_timeout
-        self._put_back: list[str] = []
-        self._signals_were_put_back_at = self.begun.monotonic
+        self._restored: list[str] = []
+        self._signals_restored_at = self.begun.monotonic
         self.home: int | None = None
-        """The thread (``threading.get_ident()``) that runs it, while it is open."""
+        """The id (``threading.get_ident()``) of the thread that runs this life, while it is
+        open."""
         self._making_loop = threading.Lock()
 
     @property
     def stop(self) -> Stop:
-        """Whether this life is to end, and waiting that ends as soon as it is."""
+        """The stop requests of this life, and waits that they end."""
         return self.watched_life.stop
 
     # The with-blocks of a life
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Under the watcher: signals and deadlines hold from here."""
+        """Handle signals and enforce deadlines during the block."""
         with on_signals(self.watched_life) as watcher:
             self.watched_life.stop = watcher.stop
             yield
@@ -126,12 +127,12 @@ class Life:
 
     @contextlib.contextmanager
     def opened(self, first: Callable[[], object] = lambda: None) -> Iterator[None]:
-        """Checks and ``first`` done and ``lifespan()`` open, however long the database takes to
-        answer."""
+        """Run the checks and ``first``, and hold ``lifespan()`` open during the block. Waits while
+        the database is away."""
         with kept_between_units(), ExitStack() as stack:
             self.home = threading.get_ident()
             stack.callback(self._close_event_loop)
-            if open_patiently(self, stack, first):
+            if open_when_available(self, stack, first):
                 announce(signals.daemon_ready, self.daemon)
             try:
                 yield
@@ -139,23 +140,22 @@ class Life:
                 self.watched_life.begin_to_end()
 
     def campaigning(self) -> AbstractContextManager[None]:
-        """Taking part in the election of a leader, where there is one."""
+        """Take part in the election of a leader during the block, if the daemon has one."""
         return self.leadership.campaigning(self) if self.leadership else contextlib.nullcontext()
 
-    # The loop's questions, and its waiting
+    # What the loop asks, and its waits
 
     def wait_until_due(self) -> bool:
-        """Wait for the next tick, in slices of at most a pulse. False when there is none to come.
+        """Wait until a tick is due, in slices of at most a pulse. False if the life is over.
 
-        Both clocks are asked anew in each slice: the wall clock may be set while we wait.
-        """
+        Each slice reads both clocks again, because the wall clock may be set during the wait."""
         waiting, pace, last = False, self.pace, self.last
         if last is not None and last.error is not None and not self.settings.raise_errors:
-            release_frames(last.error)  # all have seen it
+            release_frames(last.error)  # all listeners have seen it
         ticks = last.number if last else 0
         now = self.now = self.clock.moment()
-        if now.monotonic - self._signals_were_put_back_at > PUT_BACK_INTERVAL:
-            self._put_signals_back(now)
+        if now.monotonic - self._signals_restored_at > RESTORE_INTERVAL:
+            self._restore_signals(now)
             self.serve_tasks()
         while self.goes_on(ticks, now):
             self.pulsed()
@@ -180,7 +180,7 @@ class Life:
         return False
 
     def goes_on(self, ticks: int, now: Moment) -> bool:
-        """Whether there is to be another tick after so many."""
+        """Whether another tick may follow after so many ``ticks``."""
         if self.stop.asked or self.verdict.is_over:
             return False
         held = _resident() if self.settings.max_memory else 0
@@ -190,16 +190,16 @@ class Life:
         return limit is None
 
     def wait(self, seconds: float) -> None:
-        """Wait as the loop does: no longer than a pulse, or until told to stop, or nudged."""
-        self._put_signals_back(self.clock.moment())
+        """Wait at most a pulse; a stop request or a nudge ends the wait."""
+        self._restore_signals(self.clock.moment())
         self.clock.wait(min(seconds, self.pulse), self.stop.wait_as_loop)
         self.serve_tasks()
 
-    def _put_signals_back(self, now: Moment) -> None:
-        """Take the signals again that a tick has taken from us."""
-        self._signals_were_put_back_at = now.monotonic
-        if news := [each for each in put_back() if each not in self._put_back]:
-            self._put_back += news
+    def _restore_signals(self, now: Moment) -> None:
+        """Restore the signal handlers that a tick has changed."""
+        self._signals_restored_at = now.monotonic
+        if news := [each for each in restore_signals() if each not in self._restored]:
+            self._restored += news
             logger.warning(
                 "%s: a tick has changed %s; it is put back after each tick",
                 self.daemon.name,
@@ -207,18 +207,18 @@ class Life:
             )
 
     def nudge(self) -> None:
-        """End the loop's wait, to have it look anew at what is due. From any thread."""
+        """End the loop's wait, so that it checks again what is due. From any thread."""
         self.stop.nudge()
 
-    def bring_forward(self, *, anew: bool = False) -> None:
+    def bring_forward(self, *, restart: bool = False) -> None:
         """Make a tick due now, and end the loop's wait; see ``Pace.bring_forward``. From any
         thread."""
-        self.pace.bring_forward(self.clock.moment(), anew=anew)
+        self.pace.bring_forward(self.clock.moment(), restart=restart)
         self.nudge()
 
     def await_replacement(self) -> None:
-        """In a worker that has reached a limit, wait until its supervisor stops it: workers are
-        replaced one after the other, and not all at once."""
+        """In a worker that has reached a limit, wait until its supervisor stops it. The supervisor
+        replaces its workers one after the other."""
         if not self.settings.supervised or not self.verdict.limit_reached:
             return
         close_idle(self.pulse)
@@ -228,7 +228,7 @@ class Life:
             self.wait(self.pulse)
 
     def pulsed(self) -> None:
-        """Give a sign of life, unless something that runs is stuck: that must look stuck."""
+        """Announce a pulse, unless a tick is overdue: a stuck daemon must look stuck."""
         running = self.stop.ticks  # between the ticks of a loop it is empty
         if running and any(tick.overdue_since is not None for tick in list(running.values())):
             return
@@ -238,7 +238,7 @@ class Life:
     # A unit of work: begin(), then the work, then finish()
 
     def entitled(self, work: Callable[[], Any]) -> Callable[[], Any]:
-        """A unit of work, with the right to go on taken away when this process leads no more."""
+        """The unit of work; with a leader, one that is cut when this process no longer leads."""
         if self.leadership is None:
             return work
         return self.leadership.entitled(lambda: self.awaited(work()))
@@ -248,8 +248,8 @@ class Life:
             announce(signals.iteration_started, self.daemon, number=number, due=due, job=job)
 
     def judge(self, result: Any, schedule: Schedule) -> tuple[Any, Any]:
-        """A tick's result, awaited if that was left to us, and what its schedule keeps of it.
-        Called inside the unit of work: what it raises is the tick's failure."""
+        """A tick's result, awaited if it is a coroutine, and what its schedule keeps of it. Called
+        inside the unit of work: an error that it raises fails the tick."""
         result = self.awaited(result)
         return result, schedule.judge(result)
 
@@ -261,8 +261,8 @@ class Life:
         *,
         cut: bool,
     ) -> Iteration:
-        """Announce what a tick or a job came to, and learn from it. ``last`` is the one before it,
-        ``cut`` whether we ended its connections because it was overdue."""
+        """Announce the iteration of a tick or a job, and pass it to the verdict. ``last`` is the
+        one before it; ``cut`` says whether its connections were cut because it was overdue."""
         if error is not None:
             iteration = after_failure(iteration, error, last, self.daemon.backoff, cut_by_us=cut)
         if signals.iteration_finished.receivers:
@@ -287,7 +287,7 @@ class Life:
 
     @property
     def event_loop(self) -> EventLoop:
-        """The event loop of this life. It is made when it is first asked for."""
+        """The event loop of this life, created when it is first used."""
         from daemonkit.event_loop.loop import EventLoop
 
         with self._making_loop:
@@ -296,8 +296,8 @@ class Life:
             return self.watched_life.event_loop
 
     def awaited(self, result: Any) -> Any:
-        """What a method of the daemon's came to, awaited if it is a coroutine. Meanwhile this
-        thread does the sync work that the coroutine hands over."""
+        """The result of a method of the daemon, awaited if it is a coroutine. Meanwhile this thread
+        does the sync work that the coroutine hands over."""
         if not hasattr(type(result), "__await__"):
             return result
         try:
@@ -307,7 +307,7 @@ class Life:
                 self._close_event_loop()
 
     def serve_tasks(self) -> None:
-        """Do the sync work of tasks that live on between ticks."""
+        """Do the sync work of tasks that continue between ticks."""
         if self.watched_life.event_loop is not None:
             self.watched_life.event_loop.serve_tasks()
 
@@ -321,7 +321,7 @@ class Life:
     # The end
 
     def ask_to_stop(self, reason: str) -> None:
-        """End this life, as if a signal had asked for it. From any thread."""
+        """Stop this life, as a signal would. From any thread."""
         self.stop.ask(reason)
         self.watched_life.on_asked(reason)
         self.nudge()
@@ -332,20 +332,20 @@ class Life:
         self.nudge()
 
     def conclude(self) -> None:
-        """Raise what the process should end with, if that is not 0; or let it begin anew."""
+        """Raise the error or exit code that ends the process, unless it is 0; or re-execute it."""
         if self.stop.reloading:
-            last_look()  # it may be told to end, after all
-        if self.stop.forced:  # by what was asked, not by how the tick ended
+            handle_pending_signals()  # one of them may end it after all
+        if self.stop.forced:  # whatever the tick ended with
             raise SystemExit(Exit.FORCED)
         if self.stop.reloading and self._origin is not None:
-            from daemonkit.process.reexec import execute_anew  # once in a process's life, if ever
+            from daemonkit.process.reexec import reexecute  # once in a process's life, if ever
 
-            execute_anew(self.daemon.name, self._origin)
+            reexecute(self.daemon.name, self._origin)
         if ending := self.verdict.ending():
             raise ending
 
 
 def _resident() -> int:
-    from daemonkit.process.memory import resident  # for those who have a limit
+    from daemonkit.process.memory import resident  # not for a loop without max_memory
 
     return resident()

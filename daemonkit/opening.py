@@ -1,4 +1,4 @@
-"""Opening a daemon: its checks and its ``lifespan()``, and the wait for a database that is away."""
+"""Opens a daemon: runs its checks and enters its ``lifespan()``; waits for the database."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Opening(Protocol):
-    """The life that is to be opened."""
+    """The life that is opened."""
 
     daemon: Daemon
     clock: Clock
@@ -37,12 +37,11 @@ class Opening(Protocol):
     def wait(self, seconds: float) -> None: ...
 
 
-def open_patiently(life: Opening, stack: ExitStack, first: Callable[[], object]) -> bool:
+def open_when_available(life: Opening, stack: ExitStack, first: Callable[[], object]) -> bool:
     """Run the checks and ``first``, and enter ``lifespan()`` on the stack.
 
-    A database that is away is waited for; False if told to stop before it came. Raises every
-    other error, and what ``Verdict.note_opening`` makes of one that lasts.
-    """
+    Tries again while the database is away; returns False if asked to stop meanwhile. Raises other
+    errors, and the error from ``Verdict.note_opening()`` if one lasts too long."""
     tries = 0
     while not life.stop.asked:
         try:
@@ -91,7 +90,8 @@ def _wait_to_try_again(life: Opening, error: Exception, seconds: float) -> None:
 
 
 def _fresh_exit(manager: AbstractContextManager[Any]) -> Callable[..., bool | None]:
-    """Leave a context manager as a unit of work: its connections may have died while it stood."""
+    """Exit a context manager as a unit of work: connections may have been lost while it was
+    open."""
 
     def leave(*error: Any) -> bool | None:
         with fresh_connections:

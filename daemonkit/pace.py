@@ -1,4 +1,4 @@
-"""The pace of a daemon: when its next tick is due, and why it must wait.
+"""Decides when the next tick of a daemon is due, and why it must wait.
 
 A ``Pace`` answers questions about a moment. It never waits, sends a signal or reads a clock.
 """
@@ -24,15 +24,15 @@ class Reason(Protocol):
 class Pace:
     """When the next tick of one life is due.
 
-    ``begun`` is the moment when the life began. ``reasons`` are asked in their order; each has an
-    owner, which may add itself to the list while the life lasts.
+    ``begun`` is when the life began. ``reasons`` are asked in their order. More may be appended to
+    the list during the life.
     """
 
     def __init__(self, schedule: Schedule, begun: Moment, reasons: Sequence[Reason] = ()) -> None:
         self.schedule = schedule
         self.reasons = list(reasons)
         self.since = begun
-        """The moment from which on the schedule counts."""
+        """The moment from which the schedule counts."""
         self._forward: Moment | None = None
         self._extra: Moment | None = None
         self._regular: Moment | None = None
@@ -45,9 +45,9 @@ class Pace:
         return ""
 
     def due(self, last: Iteration | None, now: Moment) -> Moment:
-        """When the next tick is due after ``last``; ``NEVER`` if none is to come.
+        """When the next tick is due after ``last``; ``NEVER`` if none follows.
 
-        The wall clock may be set during a wait, so ask anew before each slice of it.
+        The wall clock may be set during a wait, so ask again before each slice of it.
         """
         if self._forward is not None:
             return self._forward
@@ -58,21 +58,20 @@ class Pace:
         return next_due(self.schedule, last, self.since, now)
 
     def starts(self, due: Moment, last: Iteration | None) -> None:
-        """Note that a tick starts that was due then, after ``last``."""
+        """Note that the tick that was due at ``due`` starts, after ``last``."""
         if due is self._forward:
             self._forward = None
             if last is not None and last.due is not self._extra:
                 self._regular = last.due
             self._extra = due
 
-    def bring_forward(self, now: Moment, *, anew: bool = False) -> None:
+    def bring_forward(self, now: Moment, *, restart: bool = False) -> None:
         """Make a tick due now. From any thread.
 
-        The schedule then goes on as it would have without this tick. With ``anew`` it is the
-        schedule that begins now, as if the life did: that of a new leader, who does not run
-        what came due while another process led.
-        """
-        if anew:
+        The schedule then continues as it would have without this tick. With ``restart`` the
+        schedule itself begins again now, as for a new leader, which does not run what came due
+        while another process led."""
+        if restart:
             self.since, self._forward = now, None
         else:
             self._forward = now

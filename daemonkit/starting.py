@@ -1,4 +1,4 @@
-"""How a daemon starts: what Django calls of a management command, up to the begin of its life."""
+"""How Django starts a daemon: the methods of a management command, until its life begins."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ else:
 
 
 class StartedByDjango(_Command):
-    """The management command behind a daemon: its options, its checks, and how it is started."""
+    """The management command behind a daemon: options, checks and start."""
 
     base_stealth_options = (*BaseCommand.base_stealth_options, *HANDED_IN)
     options: Mapping[str, Any] = MappingProxyType({})
     is_supervised = False
-    """Whether this process is a worker of a supervisor's."""
+    """Whether this process is a worker of a supervisor."""
 
     _life: Life | None = None
     _scheduler: Scheduler | None = None
@@ -61,12 +61,12 @@ class StartedByDjango(_Command):
 
     @property
     def is_started_by_shell(self) -> bool:
-        """Whether a command line started it, and no ``call_command()``."""
+        """Whether it was started from a command line, not by ``call_command()``."""
         return self._called_from_command_line
 
     @property
     def life(self) -> Life:
-        """The run under way; for a bare ``iterate()``, one that nobody can stop."""
+        """The current life; for a bare ``iterate()``, one that no signal stops."""
         if self._life is None:
             self._life = Life(self, tick_of(self), Settings(self, {"once": True}))
         return self._life
@@ -88,8 +88,8 @@ class StartedByDjango(_Command):
         return parser
 
     def execute(self, *args: Any, **options: Any) -> str | None:
-        """Django's, but for the checks: they may need a database, and it may be away. The life
-        runs them, and waits."""
+        """As Django's, without the checks: they may need a database that is away. The life runs
+        them, and waits for the database."""
         self._wants_checks = bool(self.requires_system_checks) and not options.get("skip_checks")
         options["skip_checks"] = True
         traceback = not self._called_from_command_line or bool(options.get("traceback"))
@@ -97,10 +97,10 @@ class StartedByDjango(_Command):
             return super().execute(*args, **options)
 
     def check_migrations(self) -> None:
-        """Left to the life, like the system checks; Django calls it before ``handle()``."""
+        """Does nothing here: like the system checks, the life checks migrations later."""
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Live once. Exit codes are those of ``daemonkit.Exit``."""
+        """Run one life. Exit codes are those of ``daemonkit.Exit``."""
         self.options = MappingProxyType(options)
         tick = tick_of(self)
         settings = Settings(self, options, supervised=self.is_supervised)
@@ -127,7 +127,7 @@ class StartedByDjango(_Command):
     # A life
 
     def _begin(self, tick: Callable[[], Any], settings: Settings) -> None:
-        """Make the life to be lived, with what its settings ask for; each is loaded only then."""
+        """Create the life, and what its settings need. Optional parts are imported only here."""
         leadership, before_forced_end, sessions = None, _nothing, None
         if (settings.leader or settings.jobs) and not is_in_callers_transaction():
             from daemonkit.connections.private_session import PrivateSessions
@@ -142,13 +142,13 @@ class StartedByDjango(_Command):
             from daemonkit.jobs.scheduler import Scheduler
 
             self._scheduler = Scheduler(self.name, settings, sessions)
-            before_forced_end = self._scheduler.last_words
+            before_forced_end = self._scheduler.before_forced_end
         self._life = Life(
             self, tick, settings, leadership=leadership, before_forced_end=before_forced_end
         )
 
     def check_everything(self) -> None:
-        """Run the checks that Django would have run, as its options say."""
+        """Run the checks that Django would have run."""
         if self._wants_checks:
             arguments: dict[str, Any] = dict(self.get_check_kwargs(dict(self.options)))  # type: ignore[arg-type]
             self.check(**arguments)
@@ -158,7 +158,7 @@ class StartedByDjango(_Command):
             self.life.leadership.ask_for_the_table()
 
     def _check_code(self) -> None:
-        """Run the system checks without a database: one that is away says nothing of the code."""
+        """Run the system checks without a database: an outage says nothing about the code."""
         if self._wants_checks:
             arguments: dict[str, Any] = dict(self.get_check_kwargs(dict(self.options)))  # type: ignore[arg-type]
             try:
@@ -168,10 +168,10 @@ class StartedByDjango(_Command):
                     raise
 
     def as_team(self, live: Callable[..., Any], *args: Any, **options: Any) -> Team:
-        """What a supervisor needs, to have processes live this daemon's life: by ``handle``, or by
-        ``execute``, and under these options.
+        """What a supervisor needs to run this daemon in workers. ``live`` is ``handle`` or
+        ``execute``, which each worker calls with these arguments and options.
 
-        Raises ``CommandError`` (exit code 2), as the life itself would, for what makes no sense.
+        Raises ``CommandError`` (exit code 2) for invalid settings, as the life itself would.
         """
         from daemonkit.workers.places import Team
 
@@ -196,22 +196,22 @@ class StartedByDjango(_Command):
     def _live(self) -> None:
         if owns_the_process := self._called_from_command_line:
             _name_sessions(self.name)
-            gc.freeze()  # what is loaded stays: the collector need not look at it, tick after tick
+            gc.freeze()  # the collector then skips all that is loaded now
         with self._on_signals():
             with plain_logging(*self._log_options), self.life.log.listening():
                 self.run()
             if owns_the_process and not self.life.stop.forced:
-                release_connections()  # and not the collector, at the end of the interpreter
+                release_connections()  # or the garbage collector would, at shutdown
             self.life.conclude()
 
     def _on_signals(self) -> AbstractContextManager[object]:
-        """Take the signals: until the end of the process if it is ours, or else until the command
-        returns to the program that called it, which then gets what was sent to it."""
+        """Handle signals: until the process ends if the command line started it, or else until the
+        command returns to its caller, which then gets the signal that stopped it."""
         owns_the_process = self._called_from_command_line
         return on_signals(to_the_end=owns_the_process, passed_on=not owns_the_process)
 
     def _live_under_the_reloader(self) -> None:
-        with self._ending(self.options.get("log_format")):  # it would print a traceback
+        with self._ending(self.options.get("log_format")):  # the reloader would print a traceback
             self._live()
 
     def _ending(
@@ -221,9 +221,9 @@ class StartedByDjango(_Command):
 
 
 def _name_sessions(daemon: str) -> None:
-    """Name this process's sessions on PostgreSQL "daemonkit NAME", unless OPTIONS name them, or the
-    environment does: libpq looks there last."""
-    ours = "daemonkit "  # a daemon may have been started by another one
+    """Name this process's PostgreSQL sessions "daemonkit NAME", unless OPTIONS or $PGAPPNAME name
+    them."""
+    ours = "daemonkit "  # set by another daemon, if that has started this one
     if os.environ.get("PGAPPNAME", ours).startswith(ours):
         os.environ["PGAPPNAME"] = f"{ours}{daemon}"[:63]
 

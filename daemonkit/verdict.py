@@ -1,4 +1,4 @@
-"""What an iteration means for the process: whether it goes on, and how it ends.
+"""Decides what an iteration means for the process: whether it continues, and how it ends.
 
 A ``Verdict`` answers questions about a moment. It never waits, sends a signal or reads a clock.
 """
@@ -17,10 +17,10 @@ from daemonkit.exits import Exit
 from daemonkit.iteration import Iteration
 
 REFUSAL_PROVEN_AFTER = 30.0
-"""Seconds for which a server must go on refusing the settings before they count as wrong: a
-database that is still being set up refuses them as well."""
+"""Seconds that a server must refuse the settings before they count as wrong. A database that is
+still being set up refuses them as well."""
 
-_WAITED_FOR = (Problem.UNREACHABLE, Problem.LOST, Problem.MISCONFIGURED, Problem.READ_ONLY)
+_WAIT_FOR = (Problem.UNREACHABLE, Problem.LOST, Problem.MISCONFIGURED, Problem.READ_ONLY)
 
 
 class Limits(Protocol):
@@ -35,7 +35,7 @@ class Limits(Protocol):
     max_failures: int | None
     supervised: bool
     typed: frozenset[str]
-    """The names of the limits that somebody typed for this run."""
+    """The names of the limits that were typed as options of this run."""
 
 
 class Limit(NamedTuple):
@@ -46,30 +46,30 @@ class Limit(NamedTuple):
 
 
 class Verdict:
-    """What has been learned in one life about its end."""
+    """What one life has learned about its end."""
 
     def __init__(self, name: str, limits: Limits, begun: Moment, *, by_shell: bool) -> None:
         self.outcome = ""
-        """Why the life ends by itself, in words; "" as long as it goes on."""
+        """Why the life ends by itself, as text; "" while it continues."""
         self.has_nothing_due = False
         """Whether the schedule has no further due time."""
         self.limit_reached: Limit | None = None
         self._name, self._limits, self._begun, self._by_shell = name, limits, begun, by_shell
         self._end: CommandError | None = None
         self._failed: tuple[BaseException, Problem | None] | None = None
-        self._ever_well = False
+        self._has_succeeded = False
         self.refusal_proven_at = math.inf
-        """When a refusal by the server will have lasted long enough, on the monotonic clock;
+        """When a refusal by the server has lasted long enough to count, on the monotonic clock;
         infinity if there is none. The next try should not be later."""
 
     # What happened
 
     def note(self, iteration: Iteration, *, is_to_blame: bool = True) -> None:
-        """Learn from an iteration. ``is_to_blame``: whether its failure was its own, and was not
-        caused by daemonkit itself, which cut its connections."""
+        """Take an iteration into account. ``is_to_blame`` is False if daemonkit caused its failure
+        by cutting its connections."""
         error = iteration.error
         if error is None:
-            self._ever_well, self.refusal_proven_at = True, math.inf
+            self._has_succeeded, self.refusal_proven_at = True, math.inf
             return
         if self._failed is None and (self._limits.once or self._limits.raise_errors):
             self._failed = error, iteration.problem
@@ -84,13 +84,13 @@ class Verdict:
             )
 
     def note_opening(self, error: Exception, now: Moment) -> BaseException | None:
-        """Learn from a failed try to open the daemon: what to raise, None to try again."""
+        """Note a failed try to open the daemon. Returns what to raise; None to try again."""
         if isinstance(error, ImproperlyConfigured):
             self.outcome = "misconfigured"
             sentence = " ".join(str(error).split())
             return CommandError(sentence, returncode=Exit.MISCONFIGURED)
         problem = classify(error)
-        if problem not in _WAITED_FOR:
+        if problem not in _WAIT_FOR:
             return error
         if self._limits.once or self._limits.raise_errors:
             return self._failure(error, problem, is_logged=False)
@@ -98,27 +98,25 @@ class Verdict:
         return self._end
 
     def note_opened(self) -> None:
-        """The daemon has opened: the server has taken its settings."""
+        """Note that the daemon has opened: the server has accepted its settings."""
         self.refusal_proven_at = math.inf
-        """When a refusal by the server will have lasted long enough, on the monotonic clock;
-        infinity if there is none. The next try should not be later."""
 
     def note_nothing_due(self) -> None:
-        """The schedule has no further due time."""
+        """Note that the schedule has no further due time."""
         self.outcome, self.has_nothing_due = NOTHING_DUE, True
 
     def give_up(self, code: Exit, what: str) -> None:
-        """Let the life end before its next tick, with this exit code. From any thread."""
+        """End the life before its next tick, with this exit code. From any thread."""
         self.outcome = what
         self._end = CommandError(f"{self._name} {what}", returncode=code)
 
     def _note_refusal(self, error: BaseException, problem: Problem | None, now: Moment) -> None:
-        """Learn that the server refuses the settings.
+        """Note whether the server refused the settings.
 
-        They are wrong if the server has never taken them and goes on refusing them. A password
-        that is changed under a running daemon is waited for.
+        They are wrong if the server has never accepted them and keeps refusing them. If a password
+        changes while a daemon runs, the daemon waits.
         """
-        if problem is not Problem.MISCONFIGURED or self._ever_well:
+        if problem is not Problem.MISCONFIGURED or self._has_succeeded:
             self.refusal_proven_at = math.inf
         elif now.monotonic >= self.refusal_proven_at:
             self._end_with(
@@ -137,11 +135,11 @@ class Verdict:
 
     @property
     def is_over(self) -> bool:
-        """Whether what happened ends the life before its next tick."""
+        """Whether the life ends before its next tick."""
         return self._end is not None or (self._limits.raise_errors and self._failed is not None)
 
     def limit(self, ticks: int, now: Moment, memory: int) -> Limit | None:
-        """Which limit has been reached after so many ticks, holding so many bytes."""
+        """The limit that is reached after so many ``ticks``, with so many bytes of ``memory``."""
         limits = self._limits
         if limits.max_ticks and ticks >= limits.max_ticks:
             if limits.once:
@@ -163,17 +161,17 @@ class Verdict:
         return self._begun.monotonic + self._limits.max_seconds - now.monotonic
 
     def ending(self) -> BaseException | None:
-        """What the process should end with, when nobody forced it to; None: exit code 0."""
+        """The error or exit code that ends the process, unless it is forced; None: exit code 0."""
         if self._failed is not None:
             return self._failure(*self._failed, is_logged=True)
-        if self._end is None and self._is_to_be_started_again:
+        if self._end is None and self._should_be_restarted:
             return SystemExit(Exit.LIMIT)
         return self._end
 
     @property
-    def _is_to_be_started_again(self) -> bool:
-        """Whether the life ends at a limit of its class. One that was typed means this run alone,
-        but for ``--max-memory``; and a supervisor replaces its workers by itself."""
+    def _should_be_restarted(self) -> bool:
+        """Whether the life ends at a limit of its class. A typed limit, other than
+        ``--max-memory``, is for one run only. A supervisor replaces its workers by itself."""
         limits, reached = self._limits, self.limit_reached
         if reached is None or not self._by_shell or limits.supervised:
             return False
@@ -182,8 +180,8 @@ class Verdict:
     def _failure(
         self, error: BaseException, problem: Problem | None, *, is_logged: bool
     ) -> BaseException:
-        """How a life ends that does not go on after a failure: a program gets the error, a shell
-        the exit code of ``--once``."""
+        """How a failure ends a life: a calling program gets the error, a shell the exit code of
+        ``--once``."""
         if not self._by_shell:
             return error
         code = Exit.MISCONFIGURED if problem is Problem.MISCONFIGURED else Exit.TICK_FAILED

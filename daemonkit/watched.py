@@ -1,4 +1,4 @@
-"""What the watcher tells of a life, announced to those who listen."""
+"""A life as its watcher sees it; sends the signals for what the watcher reports."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from daemonkit.event_loop.loop import EventLoop
     from daemonkit.process.trial import Trial
 
-ANNOUNCING_TIME = 0.5
-"""Seconds for the watcher to announce that the life was told to stop, before the life does."""
+ANNOUNCEMENT_TIMEOUT = 0.5
+"""Seconds that an ending life waits for the watcher to announce a stop."""
 
 
 _EFFECTS: dict[object, str] = {
@@ -35,8 +35,8 @@ _EFFECTS: dict[object, str] = {
 
 
 class WatchedLife:
-    """One life as the watcher sees it: its time limits, and whom to tell. Its methods are called
-    from other threads.
+    """One life as the watcher sees it: its time limits, and what to do when something happens. Its
+    methods are called from other threads.
 
     ``before_forced_end`` is called when the process is forced to end; it must not wait.
     """
@@ -55,7 +55,7 @@ class WatchedLife:
         self.tick_timeout = settings.shortest_tick_timeout
         self.may_restart = settings.may_restart
         self.event_loop: EventLoop | None = None
-        """The loop of its async code, once there is some."""
+        """The event loop of its async code, once there is any."""
         self._verbosity, self._log_format = settings.verbosity, settings.log_format
         self._daemon, self._before_forced_end = daemon, before_forced_end
         self.ending_since = math.inf
@@ -64,7 +64,7 @@ class WatchedLife:
         self._announced_forced = threading.Event()
 
     def begin_to_end(self) -> None:
-        """Note that the life has begun to close what it has opened."""
+        """Note that the life has begun to close what it opened."""
         self.ending_since = time.monotonic()
 
     def on_asked(self, reason: str) -> None:
@@ -114,7 +114,7 @@ class WatchedLife:
         announce(signals.reload_failed, self._daemon, reason=reason)
 
     def on_left(self, reason: str) -> None:
-        """The life is over, and its log with it, but the process did not end."""
+        """Log that the process is forced to end. The life, and its log, have already ended."""
         with plain_logging(self._verbosity, self._log_format):
             logger.critical("%s forced to end: %s", self._daemon.name, reason)
 
@@ -124,9 +124,9 @@ class WatchedLife:
         cutting.cut_connections(threads, for_good=for_good)
 
     def announce_end(self) -> None:
-        """Have "stopping" and "forced" announced before "stopped": the watcher may be about to."""
+        """Announce "stopping" and "forced" before "stopped" if the watcher has not done it yet."""
         stop = self.stop
-        if stop.reason is not None and not self._announced_stopping.wait(ANNOUNCING_TIME):
+        if stop.reason is not None and not self._announced_stopping.wait(ANNOUNCEMENT_TIMEOUT):
             self.on_asked(stop.reason)
-        if stop.forced is not None and not self._announced_forced.wait(ANNOUNCING_TIME):
+        if stop.forced is not None and not self._announced_forced.wait(ANNOUNCEMENT_TIMEOUT):
             self.on_forced(stop.forced)

@@ -1,4 +1,4 @@
-"""The architecture, as the imports have it: they go one way, and along these arrows only."""
+"""The architecture: imports go one way, as the layers below allow."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from lab.processes import ROOT, child_environment
 
 PACKAGE = ROOT / "daemonkit"
 
-# A file may import from the lines above its own, and from its own package. Names on one line know
-# nothing of each other. A name means a package or a file; the longest one that fits holds. All
+# A file may import from the lines above its own, and from its own package. Names on one line do
+# not import each other. A name is a package or a file; the longest one that matches counts. All
 # imports count, also those inside functions and those for type checkers.
 LAYERS = """
     error_codes
@@ -55,14 +55,14 @@ STRANGERS = {
     "verdict": {"signals", "process.stopping", "connections", "leading", "settings"},
     "pace": {"signals", "process", "connections", "leading", "settings"},
 }
-"""What must know nothing of what lies below it, though its layer would allow it."""
+"""What a package must not import, even though its layer would allow it."""
 
 DOORS = ("management",)  # options in, core called, result printed: they may import anything
-WIRING = ("apps",)  # and so may what wires at start-up
-CONTENTS = ("__init__", "forking")  # and the tables of contents
+WIRING = ("apps",)  # so may the wiring at start-up
+CONTENTS = ("__init__", "forking")  # so may the tables of contents
 
 FOREIGN = {
-    "apscheduler": "nothing: its triggers are schedules, whoever imports them",
+    "apscheduler": "nothing: only the user's code imports its triggers",
     "prometheus_client": "status.http",
     "MySQLdb": "nothing: daemonkit is installed without a driver",
     "pymysql": "nothing: daemonkit is installed without a driver",
@@ -88,7 +88,8 @@ def place(name: str) -> str:
 
 @functools.cache
 def modules() -> dict[str, Path]:
-    """Our files by their dotted names below ``daemonkit``; a package by its own."""
+    """Our files by their dotted names below ``daemonkit``; an ``__init__.py`` by its package's
+    name."""
     found = {}
     for path in PACKAGE.rglob("*.py"):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
@@ -150,7 +151,7 @@ def test_a_file_imports_only_from_the_layers_above_its_own(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(STRANGERS))
-def test_a_part_knows_nothing_of_its_strangers(name: str) -> None:
+def test_a_package_does_not_import_what_is_forbidden_to_it(name: str) -> None:
     for file, path in modules().items():
         if is_within(file, name):
             met = {target for target in ours(path) for each in STRANGERS[name]
@@ -158,7 +159,7 @@ def test_a_part_knows_nothing_of_its_strangers(name: str) -> None:
             assert not met, f"{file} imports {met}"
 
 
-def test_there_is_no_circle_of_imports() -> None:
+def test_there_are_no_circular_imports() -> None:
     ahead = {name: ours(path) for name, path in modules().items()}
     while leaves := [name for name, targets in ahead.items() if not targets & ahead.keys()]:
         for name in leaves:
@@ -166,18 +167,18 @@ def test_there_is_no_circle_of_imports() -> None:
     assert not ahead, f"a circle among {sorted(ahead)}"
 
 
-def test_every_name_in_the_layers_is_that_of_a_file_or_package() -> None:
+def test_every_name_in_the_layers_is_a_file_or_package() -> None:
     places = {place(name) for name in modules()}
     assert set(layers()) <= places
 
 
-def test_nothing_else_imports_the_doors_the_wiring_or_the_table_of_contents() -> None:
+def test_no_other_file_imports_the_commands_the_wiring_or_the_table_of_contents() -> None:
     for name, path in modules().items():
         forbidden = WIRING + CONTENTS if is_one_of(name, DOORS) else DOORS + WIRING + CONTENTS
         assert not {target for target in ours(path) if is_one_of(target, forbidden)}, name
 
 
-def test_libraries_that_not_every_process_needs_are_imported_at_one_place() -> None:
+def test_optional_libraries_are_imported_in_one_file_each() -> None:
     for name, path in modules().items():
         for foreign in {each.partition(".")[0] for each in imported(path, at_the_top=True)}:
             assert FOREIGN.get(foreign, name) == name, f"{name} imports {foreign} at its top"
@@ -187,7 +188,7 @@ def test_libraries_that_not_every_process_needs_are_imported_at_one_place() -> N
 
 
 def python(script: str, **env: str) -> None:
-    """Run a script in a fresh interpreter; its assertions are the test's."""
+    """Run a script with assertions in a fresh interpreter."""
     ran = subprocess.run(
         [sys.executable, "-c", dedent(script)],
         env=child_environment(env),
@@ -222,7 +223,7 @@ def test_importing_daemonkit_starts_nothing_opens_nothing_and_reads_no_setting()
     )
 
 
-def test_a_plain_loop_loads_what_it_needs_and_nothing_that_others_need() -> None:
+def test_a_plain_loop_loads_only_what_it_needs() -> None:
     python(
         """
         import sys
@@ -253,7 +254,7 @@ def test_the_table_of_contents_names_what_a_user_may_import_and_nothing_else() -
         daemonkit.Nothing  # noqa: B018
 
 
-def test_the_table_of_contents_says_once_for_python_and_once_for_mypy_where_a_name_is() -> None:
+def test_the_table_of_contents_is_the_same_for_python_and_mypy() -> None:
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
     for_mypy = next(node for node in tree.body if isinstance(node, ast.If))
     said = {
@@ -262,11 +263,11 @@ def test_the_table_of_contents_says_once_for_python_and_once_for_mypy_where_a_na
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert said == daemonkit._LOADED_WHEN_ASKED_FOR
+    assert said == daemonkit._LAZY
 
 
 MODULES_OF_A_PLAIN_LOOP = 62
-"""Files of ours that a plain loop may load. The empty ones that mark packages do not count."""
+"""Our files that a plain loop may load, without empty ``__init__.py`` files."""
 
 LINES_OF_A_PLAIN_LOOP = 6700
 """Import what only some daemons need inside the function that needs it."""
@@ -296,7 +297,7 @@ def test_a_plain_loop_loads_no_more_code_than_its_budget() -> None:
     )
 
 
-def test_the_page_about_the_architecture_names_every_part() -> None:
+def test_the_architecture_page_names_every_file_and_package() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text()
     parts = {name.partition(".")[0] for name in modules()} - {"__init__", "apps"}
     packages = {part for part in parts if (PACKAGE / part).is_dir()}

@@ -1,4 +1,4 @@
-"""A daemon in a test of its user: call_command, a bare iterate(), hooks, signals and settings."""
+"""Daemons in a user's test: call_command(), a bare iterate(), hooks, signals and settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.kit.sessions import is_gone, kill_all, note, notes, session
 
 
 class Counting(BaseDaemonCommand):
-    """Keeps what its ticks saw on the class: an instance may be run twice."""
+    """Keeps what its ticks saw in a class attribute, because an instance may be run twice."""
 
     schedule = Every(seconds=30)
     backoff = Backoff(first=1, factor=2, cap=8)
@@ -47,7 +47,7 @@ class Counting(BaseDaemonCommand):
 
 @pytest.fixture
 def hearing() -> Iterator[list[tuple[str, dict[str, Any]]]]:
-    """Everything that is announced while the test runs, in order."""
+    """All signals that are sent while the test runs, in order."""
     heard: list[tuple[str, dict[str, Any]]] = []
     names = {name: value for name, value in vars(moments).items() if isinstance(value, Signal)}
     receivers = {}
@@ -73,7 +73,7 @@ def test_call_command_runs_ticks_without_a_process_and_without_waiting_on_a_fake
     assert clock.moment().monotonic == 60
 
 
-def test_waits_are_real_unless_a_schedule_or_a_clock_is_handed_in() -> None:
+def test_waits_are_real_unless_a_schedule_or_a_clock_is_passed() -> None:
     daemon = Counting()
     call_command(daemon, max_ticks=3, schedule=Every(seconds=0.01))
     assert len(daemon.seen) == 3
@@ -95,11 +95,11 @@ def test_a_bare_iterate_gives_one_iteration() -> None:
     assert (first.number, first.result, first.error, first.failures) == (1, 1, None, 0)
     assert (second.number, second.result) == (2, 2)
     assert first.seconds >= 0
-    assert daemon.seen == [None, None]  # no options: nobody parsed any
+    assert daemon.seen == [None, None]  # no options were parsed
     assert not daemon.stopping
 
 
-def test_a_tick_may_wait_beat_and_ask_whether_it_should_stop_in_a_test() -> None:
+def test_a_tick_in_a_test_may_wait_beat_and_check_whether_it_should_stop() -> None:
     class Patient(Counting):
         def tick(self) -> Any:
             self.beat("1 of 1")
@@ -137,7 +137,7 @@ def test_off_the_main_thread_a_daemon_runs_and_takes_no_signals() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_handlers_and_the_wake_up_descriptor_are_put_back() -> None:
+def test_handlers_and_the_wake_up_descriptor_are_restored() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     call_command(Counting(), once=True)
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
@@ -173,7 +173,7 @@ def test_a_daemon_inside_a_tick_of_another_is_stopped_by_the_same_signal() -> No
 # The loop
 
 
-def test_ticks_start_at_their_interval_whatever_they_take(
+def test_ticks_start_at_their_interval_however_long_they_take(
     hearing: list[tuple[str, dict[str, Any]]],
 ) -> None:
     clock = FakeClock()
@@ -185,10 +185,10 @@ def test_ticks_start_at_their_interval_whatever_they_take(
 
     call_command(Slow(), max_ticks=4, clock=clock)
     starts = [iteration.started.monotonic for iteration in iterations(hearing)]
-    assert starts == [0, 30, 100, 130]  # the overlong one is followed at once, and counts anew
+    assert starts == [0, 30, 100, 130]  # at once after the overlong tick, and counted from there
 
 
-def test_poll_comes_again_at_once_while_there_is_work(
+def test_poll_ticks_again_at_once_while_there_is_work(
     hearing: list[tuple[str, dict[str, Any]]],
 ) -> None:
     class Batches(Counting):
@@ -203,7 +203,7 @@ def test_poll_comes_again_at_once_while_there_is_work(
     assert starts == [0, 0, 0, 5, 5, 10]
 
 
-def test_a_day_long_wait_gives_a_pulse_in_every_slice(
+def test_a_day_long_wait_announces_a_pulse_in_every_slice(
     hearing: list[tuple[str, dict[str, Any]]],
 ) -> None:
     clock = FakeClock(wall=1_700_000_000)
@@ -244,7 +244,7 @@ def test_a_failed_tick_is_tried_again_with_a_growing_pause(
     assert caplog.text.count("Traceback") == 1
 
 
-def test_a_tick_that_lost_its_connection_is_due_again_at_once_one_time(
+def test_a_tick_that_lost_its_connection_is_tried_again_at_once_but_only_once(
     hearing: list[tuple[str, dict[str, Any]]],
 ) -> None:
     class Losing(Counting):
@@ -263,7 +263,7 @@ def test_a_tick_that_lost_its_connection_is_due_again_at_once_one_time(
     assert lost[3].ended.wall - lost[0].started.wall < 10  # not next year
 
 
-def test_max_failures_counts_no_tick_that_failed_because_the_database_was_away() -> None:
+def test_max_failures_ignores_ticks_that_failed_because_the_database_was_away() -> None:
     class Away(Counting):
         def tick(self) -> Any:
             number = super().tick()
@@ -334,26 +334,26 @@ def test_system_exit_in_a_tick_ends_the_daemon_and_closes_its_lifespan() -> None
     assert closed == [True]
 
 
-def test_on_error_is_told_and_cannot_end_the_daemon(caplog: pytest.LogCaptureFixture) -> None:
-    told = []
+def test_on_error_is_called_and_cannot_end_the_daemon(caplog: pytest.LogCaptureFixture) -> None:
+    failures = []
 
     class Failing(Counting):
         def tick(self) -> Any:
             raise ValueError
 
         def on_error(self, iteration: Iteration) -> None:
-            told.append(iteration.failures)
+            failures.append(iteration.failures)
             raise RuntimeError("broken hook")
 
     call_command(Failing(), max_ticks=2, clock=FakeClock(), raise_errors=False)
-    assert told == [1, 2]
+    assert failures == [1, 2]
     assert "on_error() failed" in caplog.text
 
 
-# What is announced
+# Signals
 
 
-def test_the_moments_of_a_life_are_announced_in_order(
+def test_the_signals_of_a_life_are_sent_in_order(
     hearing: list[tuple[str, dict[str, Any]]],
 ) -> None:
     daemon = Counting()
@@ -372,7 +372,7 @@ def test_the_moments_of_a_life_are_announced_in_order(
     assert hearing[-1][1]["reason"] == "max_ticks of 2 reached"
 
 
-def test_the_end_of_a_life_is_told_by_what_ended_it(
+def test_the_end_of_a_life_is_announced_with_what_ended_it(
     hearing: list[tuple[str, dict[str, Any]]],
 ) -> None:
     class Unopened(Counting):
@@ -413,7 +413,7 @@ def test_a_broken_listener_never_stops_the_work() -> None:
 
 @pytest.mark.parametrize("max_age", [0, 300, None])
 @pytest.mark.parametrize("health_checks", [False, True])
-def test_no_tick_fails_though_every_session_is_killed_while_the_daemon_waits(
+def test_no_tick_fails_when_every_session_is_killed_while_the_daemon_waits(
     server: Server, alias: MakeAlias, max_age: int | None, health_checks: bool
 ) -> None:
     probe = alias(server, CONN_MAX_AGE=max_age, CONN_HEALTH_CHECKS=health_checks)
@@ -461,7 +461,7 @@ def test_an_async_tick_does_its_queries_on_the_main_thread(
 
     first = Asking().iterate()
     assert first.error is None
-    assert first.result == session(probe)  # the very connection of this thread
+    assert first.result == session(probe)  # the connection of this thread
     kill_all(server)
     assert Asking().iterate().error is None
     assert notes(server) == ["async", "async"]
@@ -487,11 +487,13 @@ def test_lifespan_closes_on_a_fresh_connection(server: Server, alias: MakeAlias)
     assert notes(server) == ["opened", "closed"]
 
 
-# A class that is no daemon yet
+# Invalid classes
 
 
 @pytest.mark.parametrize("name", ["handle", "run", "wait", "iterate"])
-def test_overriding_what_runs_the_life_is_refused_when_the_class_is_made(name: str) -> None:
+def test_overriding_a_method_that_runs_the_life_is_refused_when_the_class_is_defined(
+    name: str,
+) -> None:
     with pytest.raises(TypeError, match=rf"overrides {name}\(\), .*: write tick\(\) instead"):
         type("Command", (BaseDaemonCommand,), {name: lambda self: None})
 
@@ -509,7 +511,7 @@ def test_overriding_what_runs_the_life_is_refused_when_the_class_is_made(name: s
         ({"schedule": 30}, r"schedule must be Every\(...\), Cron.* of APScheduler's, not 30"),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_one_sentence(
+def test_an_invalid_setting_is_reported_in_one_sentence(
     options: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(CommandError, match=sentence) as refused:

@@ -431,7 +431,7 @@ class Away:
     def reason_to_wait(self, now: Moment) -> str:
         is_away = any(begin <= now.monotonic < end for begin, end in self.spans)
         if self.was_away and not is_away:
-            self.pace.bring_forward(now, anew=True)
+            self.pace.bring_forward(now, restart=True)
         self.was_away = is_away
         return "not leader" if is_away else ""
 

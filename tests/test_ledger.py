@@ -1,4 +1,4 @@
-"""What is promised about the ledger: its rows, read on real servers."""
+"""The ledger: its rows, on real servers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NOON = wall("2026-03-02 12:00")
 
 @pytest.fixture
 def database(server: Server, alias: MakeAlias, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The alias that has the ledger's table, empty."""
+    """The alias with the ledger's table, which is empty."""
     name = alias(server)
     monkeypatch.setattr(settings, "DAEMONKIT", {"database": name}, raising=False)
     with empty_table(Run, name):
@@ -43,7 +43,7 @@ def database(server: Server, alias: MakeAlias, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture
 def ledger(database: str) -> Iterator[Callable[[], DatabaseLedger]]:
-    """``ledger()``: one more ledger of this daemon, as another process would have it."""
+    """``ledger()`` makes a further ledger of this daemon, as another process has it."""
     made: list[DatabaseLedger] = []
 
     def make() -> DatabaseLedger:
@@ -68,8 +68,8 @@ def rows(job: str | None = None) -> list[dict[str, Any]]:
     return [row for row in found if job in (None, row["job"])]
 
 
-def told(job: str | None = None) -> list[str]:
-    """ "What each row says: 12:00:00 ran."""
+def row_texts(job: str | None = None) -> list[str]:
+    """Each row as a text such as "12:00:00 ran"."""
     return [
         f"{row['due']:%H:%M:%S} {row['status']}" + (f" {row['reason']}" if row["reason"] else "")
         for row in rows(job)
@@ -81,7 +81,7 @@ class Plain(BaseDaemonCommand):
     def turn(self) -> None: ...
 
 
-def test_every_due_time_has_a_row_with_what_became_of_it(database: str) -> None:
+def test_every_due_time_has_a_row_with_its_outcome(database: str) -> None:
     clock = FakeClock(NOON)
 
     class Command(BaseDaemonCommand):
@@ -93,7 +93,7 @@ def test_every_due_time_has_a_row_with_what_became_of_it(database: str) -> None:
                 raise ValueError("no")
 
     live(Command, clock, max_seconds=65)
-    assert told() == [
+    assert row_texts() == [
         "12:00:00 ran",
         "12:00:10 ran",
         "12:00:20 ran",
@@ -112,7 +112,7 @@ def test_every_due_time_has_a_row_with_what_became_of_it(database: str) -> None:
     ("choice", "stored"),
     [("text", "ValueError: anna@example.org"), ("class", "ValueError"), ("none", "")],
 )
-def test_a_row_holds_as_much_of_an_error_as_the_setting_says(
+def test_a_row_holds_the_text_of_an_error_that_the_setting_allows(
     database: str, monkeypatch: pytest.MonkeyPatch, choice: str, stored: str
 ) -> None:
     class Command(BaseDaemonCommand):
@@ -166,9 +166,9 @@ def test_the_newest_rows_of_each_job_are_kept(
 
     live(Command, FakeClock(NOON), max_seconds=200)
     assert Run.objects.using(database).count() == 9
-    assert told("rarely") == [f"12:0{minute}:00 ran" for minute in range(4)]
-    assert told("often")[-1] == "12:03:10 ran"
-    assert len(told("often")) == 5
+    assert row_texts("rarely") == [f"12:0{minute}:00 ran" for minute in range(4)]
+    assert row_texts("often")[-1] == "12:03:10 ran"
+    assert len(row_texts("often")) == 5
 
 
 def test_a_row_is_never_part_of_the_jobs_transaction(database: str) -> None:
@@ -179,7 +179,7 @@ def test_a_row_is_never_part_of_the_jobs_transaction(database: str) -> None:
                 raise ValueError("rolled back")
 
     live(Command, FakeClock(NOON), max_ticks=1)
-    assert told() == ["12:00:10 failed"]
+    assert row_texts() == ["12:00:10 failed"]
 
 
 def test_an_async_job_leaves_no_session_behind(database: str, server: Server) -> None:
@@ -206,10 +206,10 @@ class CatchingUp(BaseDaemonCommand):
     def turn(self) -> None: ...
 
 
-def test_what_passed_while_the_process_was_down_is_told(database: str) -> None:
+def test_due_times_that_passed_while_the_process_was_down_are_recorded(database: str) -> None:
     live(Hourly, FakeClock(NOON - 60), max_ticks=1)
     live(Hourly, FakeClock(NOON + 3.5 * 3600), max_ticks=1)
-    assert told() == [
+    assert row_texts() == [
         "12:00:00 ran",
         "13:00:00 skipped down",
         "14:00:00 skipped down",
@@ -218,10 +218,10 @@ def test_what_passed_while_the_process_was_down_is_told(database: str) -> None:
     ]
 
 
-def test_catch_up_runs_the_last_of_what_was_missed_once(database: str) -> None:
+def test_catch_up_runs_the_last_missed_due_time_once(database: str) -> None:
     live(CatchingUp, FakeClock(NOON - 60), max_ticks=1)
     live(CatchingUp, FakeClock(NOON + 3.5 * 3600), max_ticks=2)
-    assert told() == [
+    assert row_texts() == [
         "12:00:00 ran",
         "13:00:00 skipped down",
         "14:00:00 skipped down",
@@ -230,40 +230,40 @@ def test_catch_up_runs_the_last_of_what_was_missed_once(database: str) -> None:
     ]
     assert rows()[3]["late"] == 1800
     live(CatchingUp, FakeClock(NOON + 4.1 * 3600), max_ticks=1)
-    assert told()[-1] == "17:00:00 ran"
+    assert row_texts()[-1] == "17:00:00 ran"
 
 
 def test_a_daemon_that_never_ran_has_nothing_to_catch_up_on(database: str) -> None:
     live(CatchingUp, FakeClock(NOON + 1800), max_ticks=1)
-    assert told() == ["13:00:00 ran"]
+    assert row_texts() == ["13:00:00 ran"]
 
 
-def test_no_catching_up_past_its_grace(database: str) -> None:
+def test_a_due_time_past_its_grace_is_not_caught_up_on(database: str) -> None:
     class Command(BaseDaemonCommand):
         @job(Cron("0 * * * *"), catch_up=True, grace=600)
         def turn(self) -> None: ...
 
     live(Command, FakeClock(NOON - 60), max_ticks=1)
     live(Command, FakeClock(NOON + 3600 + 1800), max_ticks=1)
-    assert told() == ["12:00:00 ran", "13:00:00 skipped down", "14:00:00 ran"]
+    assert row_texts() == ["12:00:00 ran", "13:00:00 skipped down", "14:00:00 ran"]
 
 
-def test_a_year_of_rest_pushes_out_nothing_that_ran(database: str) -> None:
+def test_a_year_of_downtime_pushes_no_run_out_of_the_ledger(database: str) -> None:
     class Command(BaseDaemonCommand):
         @job(Cron("* * * * *"))
         def turn(self) -> None: ...
 
     live(Command, FakeClock(NOON), max_ticks=1)
     live(Command, FakeClock(NOON + 366 * 86400), max_ticks=1)
-    assert len(told()) == 12
-    assert told()[0] == "12:01:00 ran"
-    assert told()[-2:] == ["12:00:00 skipped down", "12:01:00 ran"]
+    assert len(row_texts()) == 12
+    assert row_texts()[0] == "12:01:00 ran"
+    assert row_texts()[-2:] == ["12:00:00 skipped down", "12:01:00 ran"]
 
 
 # The wall clock
 
 
-def test_an_hour_that_comes_twice_has_its_rows_twice(database: str) -> None:
+def test_a_repeated_hour_has_a_row_for_each_run(database: str) -> None:
     class Command(BaseDaemonCommand):
         @job(Every(seconds=600), exclusive=True)
         def turn(self) -> None: ...
@@ -297,7 +297,7 @@ def test_a_due_time_that_another_process_has_claimed_is_not_run(
     assert Alone.runs == ["12:00:10", "12:00:30"]
 
 
-def test_the_due_times_of_exclusive_intervals_are_the_same_wherever_they_began(
+def test_exclusive_intervals_have_the_same_due_times_in_every_process(
     database: str,
 ) -> None:
     Alone.runs.clear()
@@ -323,16 +323,17 @@ def test_an_exclusive_run_is_never_run_twice_because_its_connection_was_lost(
     assert starts == [50, 150, 250]
 
 
-def test_what_nobody_ran_is_written_before_a_later_due_time_is_claimed(
+def test_skipped_due_times_are_written_before_a_later_one_is_claimed(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that is killed just after its claim has not written what it had to say later."""
+    """A process that is killed just after its claim never writes the rows that it still had
+    queued."""
     live(Alone, FakeClock(NOON + 1), max_seconds=10)
     flush, killed = DatabaseLedger.flush, list[DatabaseLedger]()
     monkeypatch.setattr(write_behind, "GATHER_SECONDS", 60)
     monkeypatch.setattr(DatabaseLedger, "flush", lambda ledger: killed.append(ledger))
     live(Alone, FakeClock(NOON + 41), max_seconds=10)
-    found = told()
+    found = row_texts()
     for each in killed:
         flush(each)
         each.close()
@@ -345,7 +346,7 @@ def test_what_nobody_ran_is_written_before_a_later_due_time_is_claimed(
     ]
 
 
-def test_what_comes_due_while_the_daemon_opens_was_not_missed_because_it_was_down(
+def test_a_due_time_that_passes_while_the_daemon_opens_is_not_skipped_as_down(
     database: str,
 ) -> None:
     class Command(Alone):
@@ -354,7 +355,7 @@ def test_what_comes_due_while_the_daemon_opens_was_not_missed_because_it_was_dow
 
     live(Alone, FakeClock(NOON + 1), max_seconds=10)
     live(Command, FakeClock(NOON + 21), max_seconds=31)
-    assert told() == [
+    assert row_texts() == [
         "12:00:10 ran",
         "12:00:20 skipped down",
         "12:00:30 skipped grace",
@@ -363,43 +364,45 @@ def test_what_comes_due_while_the_daemon_opens_was_not_missed_because_it_was_dow
     ]
 
 
-def test_a_claim_stands_in_the_ledger_while_its_run_runs(database: str) -> None:
+def test_a_claim_is_in_the_ledger_while_its_run_is_in_progress(database: str) -> None:
     seen = []
 
     class Command(BaseDaemonCommand):
         @job(Every(seconds=10), exclusive=True)
         def turn(self) -> None:
-            seen.extend(told())
+            seen.extend(row_texts())
 
     live(Command, FakeClock(NOON), max_ticks=1)
     assert seen == ["12:00:10 running"]
-    assert told() == ["12:00:10 ran"]
+    assert row_texts() == ["12:00:10 ran"]
 
 
-def test_a_row_of_a_process_that_is_gone_says_killed(database: str, ledger: NewLedger) -> None:
+def test_a_running_row_of_a_process_that_is_gone_shows_killed(
+    database: str, ledger: NewLedger
+) -> None:
     gone = ledger()
-    gone.rows.pid = 2**22 + 1  # above what Linux gives
+    gone.rows.pid = 2**22 + 1  # above all pids on Linux
     gone.claim(Entry("turn", datetime.fromtimestamp(NOON, UTC), "running"))
-    assert told() == ["12:00:00 killed"]
+    assert row_texts() == ["12:00:00 killed"]
     gone.rows.host = "elsewhere"
     gone.claim(Entry("turn", datetime.fromtimestamp(NOON + 1, UTC), "running"))
-    assert told() == ["12:00:00 killed", "12:00:01 running"]
+    assert row_texts() == ["12:00:00 killed", "12:00:01 running"]
 
 
-def test_a_due_time_that_another_process_had_to_skip_is_run_by_one_of_those_that_can(
+def test_a_due_time_that_one_process_could_not_run_is_run_by_another(
     database: str, ledger: NewLedger
 ) -> None:
     due = datetime.fromtimestamp(NOON + 20, UTC)
     busy = ledger()
     busy.note(Entry("turn", due, "skipped", "overlap"))
     busy.flush()
-    assert told() == ["12:00:20 skipped overlap"]
+    assert row_texts() == ["12:00:20 skipped overlap"]
     claims = [ledger().claim(Entry("turn", due, "running")) for _ in range(3)]
     assert claims == [True, False, False]
-    assert told() == ["12:00:20 running"]
+    assert row_texts() == ["12:00:20 running"]
 
 
-def test_why_an_exclusive_job_did_not_run_is_written_at_the_end(database: str) -> None:
+def test_the_reason_why_an_exclusive_job_did_not_run_is_written_at_the_end(database: str) -> None:
     clock = FakeClock(NOON + 5)
 
     class Command(BaseDaemonCommand):
@@ -409,7 +412,7 @@ def test_why_an_exclusive_job_did_not_run_is_written_at_the_end(database: str) -
 
     live(Command, clock, max_seconds=22)
     live(Alone, FakeClock(NOON + 31), max_ticks=1)
-    assert told() == ["12:00:10 ran", "12:00:20 skipped overlap", "12:00:30 skipped down",
+    assert row_texts() == ["12:00:10 ran", "12:00:20 skipped overlap", "12:00:30 skipped down",
                       "12:00:40 ran"]  # fmt: skip
 
 
@@ -426,7 +429,7 @@ def restore_table(database: str) -> None:
         editor.create_model(Run)
 
 
-def test_a_ledger_without_its_table_stops_no_job_and_is_one_sentence(
+def test_a_missing_table_stops_no_job_and_is_logged_in_one_sentence(
     database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     without_table(database)
@@ -446,7 +449,7 @@ def test_a_ledger_without_its_table_stops_no_job_and_is_one_sentence(
     assert "\n" not in said
 
 
-def test_a_ledger_that_can_be_written_again_says_so_once_and_has_all_rows(
+def test_a_ledger_that_recovers_is_logged_once_and_has_all_rows(
     database: str, ledger: NewLedger, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "daemonkit")
@@ -460,13 +463,13 @@ def test_a_ledger_that_can_be_written_again_says_so_once_and_has_all_rows(
     for due in dues[1:]:
         mine.note(Entry("turn", due, "ran"))
     mine.flush()
-    assert len(told()) == 3
+    assert len(row_texts()) == 3
     assert caplog.text.count("can be written again") == 1
     assert "dropped" not in caplog.text
 
 
 @pytest.mark.parametrize("details", [{"exclusive": True}, {"catch_up": True}])
-def test_a_job_that_needs_the_ledger_is_refused_without_its_table_and_78(
+def test_a_job_that_needs_the_ledger_ends_with_78_without_its_table(
     database: str, details: dict[str, bool]
 ) -> None:
     without_table(database)
@@ -482,7 +485,7 @@ def test_a_job_that_needs_the_ledger_is_refused_without_its_table_and_78(
     assert "\n" not in str(caught.value)
 
 
-def test_an_exclusive_run_that_cannot_be_claimed_does_not_run_and_says_so(
+def test_an_exclusive_run_that_cannot_be_claimed_is_skipped_and_recorded(
     database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     ran = []
@@ -509,7 +512,7 @@ def test_an_exclusive_run_that_cannot_be_claimed_does_not_run_and_says_so(
     assert sum("cannot be written" in text for text in errors) == 1
 
 
-def test_once_fails_and_says_which_job_did_not_run(database: str) -> None:
+def test_once_fails_and_names_the_job_that_did_not_run(database: str) -> None:
     ran = []
 
     class Command(BaseDaemonCommand):
@@ -539,7 +542,7 @@ def test_once_fails_and_says_which_job_did_not_run(database: str) -> None:
         ({"store_errors": "all"}, "must be one of 'text', 'class', 'none', not 'all'"),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_one_sentence_and_78(
+def test_an_invalid_setting_ends_with_one_sentence_and_78(
     database: str, monkeypatch: pytest.MonkeyPatch, setting: dict[str, object], sentence: str
 ) -> None:
     monkeypatch.setattr(settings, "DAEMONKIT", {"database": database, **setting})
@@ -553,4 +556,4 @@ def test_a_project_without_time_zones_has_a_ledger_in_utc(
 ) -> None:
     monkeypatch.setattr(settings, "USE_TZ", False)
     live(Alone, FakeClock(NOON), max_ticks=1)
-    assert told() == ["12:00:10 ran"]
+    assert row_texts() == ["12:00:10 ran"]

@@ -1,5 +1,5 @@
-"""The ledger while its database does not answer: jobs go on, nothing hangs, and nothing is lost
-without a word."""
+"""The ledger while its database does not answer: jobs go on, nothing hangs, and lost rows are
+logged."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def link(
         yield through
         through.resume()
         close_all()
-        server.kill_sessions()  # what was cut without the server's knowing of it
+        server.kill_sessions()  # the sessions whose end the server has not noticed
     close_all()
 
 
@@ -95,7 +95,7 @@ def test_every_row_is_written_when_the_database_answers_again(
     ledger.flush()
 
 
-def test_the_loss_of_the_oldest_rows_is_said(
+def test_the_loss_of_the_oldest_rows_is_logged(
     ledger: DatabaseLedger, link: Proxy, server: Server, caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -110,7 +110,7 @@ def test_the_loss_of_the_oldest_rows_is_said(
     ledger.flush()
 
 
-def test_rows_that_cannot_be_written_at_the_end_are_counted_in_bounded_time(
+def test_rows_that_cannot_be_written_at_the_end_are_counted_within_a_time_limit(
     ledger: DatabaseLedger, link: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     ledger.open(needed=True)
@@ -123,7 +123,9 @@ def test_rows_that_cannot_be_written_at_the_end_are_counted_in_bounded_time(
     assert sentences(caplog)[-1] == "the ledger of test lacks its last 7 rows"
 
 
-def test_the_claim_of_an_exclusive_run_is_bounded(ledger: DatabaseLedger, link: Proxy) -> None:
+def test_the_claim_of_an_exclusive_run_has_a_time_limit(
+    ledger: DatabaseLedger, link: Proxy
+) -> None:
     assert ledger.claim(entry(0, "running"))
     link.drop()
     began = time.monotonic()
@@ -132,7 +134,7 @@ def test_the_claim_of_an_exclusive_run_is_bounded(ledger: DatabaseLedger, link: 
     assert time.monotonic() - began < 5
 
 
-def test_a_claim_whose_answer_is_lost_is_ours_when_it_is_tried_again(
+def test_a_claim_that_took_effect_without_an_answer_is_ours_when_tried_again(
     ledger: DatabaseLedger, link: Proxy, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first try takes effect without an answer, and its session ends."""
@@ -173,10 +175,10 @@ def test_a_claim_survives_a_kill_of_its_idle_session(
     assert ledger.claim(entry(1, "running"))
 
 
-def test_jobs_go_on_while_packets_are_dropped_and_what_did_not_run_says_so(
+def test_jobs_go_on_while_packets_are_dropped_and_skips_are_recorded(
     link: Proxy, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Ended by SIGTERM in the middle of the outage: at once, and with nothing hanging."""
+    """A stop in the middle of the outage ends the daemon at once."""
     skipped: set[str] = set()
     plain: list[int] = []
 
@@ -211,7 +213,7 @@ def test_jobs_go_on_while_packets_are_dropped_and_what_did_not_run_says_so(
 def test_a_slow_write_of_the_ledger_delays_no_claim(
     ledger: DatabaseLedger, link: Proxy, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A lock on the ledger's table holds up its rows, and not the session of lease and claims."""
+    """A lock on the ledger's table delays its rows, but not the session of lease and claims."""
     monkeypatch.setattr(ledgers, "REQUEST_SECONDS", 30.0)
     sessions = PrivateSessions("test")
     gate = threading.Event()

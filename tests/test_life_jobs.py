@@ -44,7 +44,7 @@ def start(manage: Manage, server: Server) -> Start:
     return run
 
 
-def told(server: Server) -> list[tuple[str, str, str]]:
+def written(server: Server) -> list[tuple[str, str, str]]:
     query = "SELECT job, status, reason FROM daemonkit_run ORDER BY due, job"
     return [(row[0], row[1], row[2]) for row in server.execute(query)]
 
@@ -60,7 +60,7 @@ def test_sigterm_lets_running_jobs_finish_and_leaves_no_session(
     assert daemon.stop(within=30) == 0
     assert "committed" in daemon.stdout
     assert notes(server) == ["begun", "done"]
-    assert told(server) == [("slow", "ran", "")]
+    assert written(server) == [("slow", "ran", "")]
     eventually(lambda: not server.sessions())
 
 
@@ -86,28 +86,28 @@ def test_a_job_that_ignores_everything_ends_with_the_process(start: Start, serve
     daemon = start("several", "--job", "hanging", "--stop-timeout", "200ms")
     daemon.wait_for("hanging now", within=30)
     assert daemon.stop(within=30) == 70
-    assert told(server) == [("hanging", "failed", "forced")]
+    assert written(server) == [("hanging", "failed", "forced")]
     ((error,),) = server.execute("SELECT error FROM daemonkit_run")
     assert error == "forced to end: stop_timeout of 0.2 s ran out"
 
 
-def test_an_end_forced_by_a_tick_timeout_is_told_of_every_job_and_so_are_skips(
+def test_an_end_forced_by_a_tick_timeout_is_recorded_for_every_job_and_so_are_skips(
     start: Start, server: Server
 ) -> None:
     daemon = start("several", "--job", "stuck", "--job", "hanging", "--pulse", "1500ms")
     daemon.wait_for("hanging now", within=30)
     assert daemon.wait(60) == 70
-    rows = told(server)
+    rows = written(server)
     assert ("hanging", "failed", "forced") in rows
     assert ("stuck", "failed", "forced") in rows
     assert rows.count(("stuck", "skipped", "overlap")) >= 1
     assert "job stuck past its tick_timeout did not return" in daemon.stderr
     assert "several stuck is past its tick_timeout of 1s" in daemon.stderr
     again = start("several", "--job", "stuck")
-    eventually(lambda: len(told(server)) > len(rows), within=30)
+    eventually(lambda: len(written(server)) > len(rows), within=30)
     again.signal(signal.SIGKILL)
     again.wait(30)
-    assert [row for row in told(server) if row in rows][: len(rows)] == rows
+    assert [row for row in written(server) if row in rows][: len(rows)] == rows
 
 
 def test_a_job_past_its_tick_timeout_is_cut_and_the_others_go_on(
@@ -118,22 +118,22 @@ def test_a_job_past_its_tick_timeout_is_cut_and_the_others_go_on(
     daemon.wait_for("past its tick_timeout of 300ms", within=30)
     daemon.wait_for("several overdue tick 1 failed", within=30)
     assert daemon.stop(within=30) == 0
-    assert [row[:2] for row in told(server)] == [("counting", "ran"), ("overdue", "failed")]
+    assert [row[:2] for row in written(server)] == [("counting", "ran"), ("overdue", "failed")]
     server.kill_sessions()
 
 
 def test_system_exit_in_a_job_ends_the_process_with_its_code(start: Start, server: Server) -> None:
     daemon = start("several", "--job", "leaving")
     assert daemon.wait(30) == 3
-    assert told(server) == [("leaving", "failed", "")]
+    assert written(server) == [("leaving", "failed", "")]
 
 
 def test_keyboard_interrupt_in_a_job_ends_the_process_as_it_does_in_a_loop(
     start: Start, server: Server
 ) -> None:
     job, loop = start("several", "--job", "interrupted"), start("interrupted")
-    assert job.wait(30) == loop.wait(30) == -signal.SIGINT  # which a shell tells as 130
-    assert told(server) == [("interrupted", "failed", "")]
+    assert job.wait(30) == loop.wait(30) == -signal.SIGINT  # which a shell shows as 130
+    assert written(server) == [("interrupted", "failed", "")]
 
 
 def test_once_runs_one_job_now_and_fails_with_1(start: Start) -> None:
@@ -168,7 +168,7 @@ def ran(server: Server) -> int:
 def race(
     start: Start, server: Server, how_many: int, seconds: float, *arguments: str, **env: str
 ) -> None:
-    """Let so many processes race, and kill one after the other at random moments."""
+    """Run ``how_many`` processes that race, and kill one after the other at random moments."""
     chance = random.Random(how_many)
     racers = [start("racing", *arguments, **env) for _ in range(how_many)]
     for racer in racers:
@@ -179,7 +179,7 @@ def race(
         with contextlib.suppress(subprocess.TimeoutExpired):
             racers[0].process.wait(chance.uniform(0.0, 0.8))
         victim = racers.pop(0)
-        # Never none: of a long time in which nobody lived only the newest due times have rows.
+        # Never all: after a long time without a process only the newest due times have rows.
         eventually(lambda: any("open" in each.lines for each in racers), within=60)
         victim.signal(signal.SIGKILL)
         victim.wait(30)
@@ -196,7 +196,7 @@ def race(
 
 
 def check(server: Server, done: list[str]) -> None:
-    """Not one due time doubled, nor lost without a row that says why."""
+    """Assert that no due time ran twice, or was lost without a row that says why."""
     doubled = {due: times for due, times in Counter(done).items() if times > 1}
     assert not doubled
     query = "SELECT due, status, reason FROM daemonkit_run WHERE daemon = 'racing' ORDER BY due"
@@ -210,7 +210,7 @@ def check(server: Server, done: list[str]) -> None:
 
 
 @pytest.mark.parametrize("how_many", [2, 4])
-def test_exclusive_due_times_are_run_by_one_process_each_though_they_are_killed(
+def test_each_exclusive_due_time_is_run_by_one_process_even_if_processes_are_killed(
     start: Start, server: Server, how_many: int
 ) -> None:
     settings = json.dumps({"keep_runs": 1000})
@@ -268,13 +268,13 @@ def answers(connection: object) -> bool:
 
 
 @pytest.mark.parametrize("workers", [1, 8])
-def test_a_process_has_two_sessions_of_its_own_at_most(
+def test_a_process_has_at_most_two_sessions_of_its_own(
     start: Start, server: Server, workers: int
 ) -> None:
-    """Its jobs have none here: all that is counted is for claims and the ledger."""
+    """Its jobs use no database here, so all sessions are for claims and the ledger."""
     alone = ["--leader"] if workers == 1 else ["--workers", "8"]
     daemon = start("several", "--job", "alone", *alone)
-    eventually(lambda: len(told(server)) >= 5 * workers, within=60)
+    eventually(lambda: len(written(server)) >= 5 * workers, within=60)
     assert 2 <= max(len(server.sessions()) for _ in range(20)) <= 2 * workers
     assert daemon.stop(within=60) == 0
     eventually(lambda: not server.sessions())
@@ -297,7 +297,7 @@ def test_a_slow_write_of_the_ledger_delays_no_renewal(start: Start, server: Serv
     server.execute("DELETE FROM daemonkit_lease")
     daemon = start("several", "--leader", "--lease", "3s", "--job", "ticking")
     daemon.wait_for("leads, epoch 1", within=30)
-    eventually(lambda: told(server), within=30)
+    eventually(lambda: written(server), within=30)
     look = "SELECT renewals, epoch FROM daemonkit_lease"
     ((before, _),) = server.execute(look)
     with locked(server, "daemonkit_run"):
@@ -309,7 +309,7 @@ def test_a_slow_write_of_the_ledger_delays_no_renewal(start: Start, server: Serv
 
 @contextlib.contextmanager
 def locked(server: Server, table: str) -> Iterator[None]:
-    """Nobody can write to the table while the block runs."""
+    """Lock the table against writes during the block."""
     connection = server.connect()
     try:
         cursor = connection.cursor()
@@ -322,7 +322,7 @@ def locked(server: Server, table: str) -> Iterator[None]:
         connection.close()
 
 
-def test_sigterm_ends_a_daemon_whose_packets_are_dropped_and_the_log_says_what_is_missing(
+def test_sigterm_ends_a_daemon_whose_packets_are_dropped_and_logs_the_missing_rows(
     start: Start, server: Server, proxy: MakeProxy
 ) -> None:
     through = proxy(server)
@@ -357,7 +357,7 @@ def moments(daemon: Daemon) -> list[float]:
     return [float(match[1]) for match in found if match]
 
 
-def test_only_the_leader_runs_jobs_and_the_others_say_why_they_do_not(
+def test_only_the_leader_runs_jobs_and_the_others_record_why_they_do_not(
     start: Start, server: Server
 ) -> None:
     server.execute("DELETE FROM daemonkit_lease")
@@ -371,7 +371,9 @@ def test_only_the_leader_runs_jobs_and_the_others_say_why_they_do_not(
     assert max(moments(first)) < min(moments(second))
 
 
-def test_jobs_begin_anew_with_each_term_of_their_leader(start: Start, server: Server) -> None:
+def test_the_schedules_of_jobs_restart_with_each_term_of_their_leader(
+    start: Start, server: Server
+) -> None:
     """An interval is due at once, and a poller does not sleep on until its next pulse."""
     server.execute("DELETE FROM daemonkit_lease")
     options = ("led", "--leader", "--lease", "3s", "--pulse", "30s")
@@ -396,7 +398,9 @@ def test_once_under_a_leader_waits_for_one_election(start: Start, server: Server
     assert "hourly ran" in daemon.stdout
 
 
-def test_sighup_lets_jobs_finish_and_the_process_begins_anew(start: Start, server: Server) -> None:
+def test_sighup_lets_jobs_finish_and_the_process_re_executes_itself(
+    start: Start, server: Server
+) -> None:
     daemon = start("several", "--job", "slow", "--job", "ticking")
     daemon.wait_for("in the middle", within=30)
     daemon.signal(signal.SIGHUP)
@@ -408,7 +412,7 @@ def test_sighup_lets_jobs_finish_and_the_process_begins_anew(start: Start, serve
     eventually(lambda: not server.sessions())
 
 
-# Doors
+# Commands
 
 
 def test_runs_and_next_of_a_daemon_with_jobs(manage: Manage) -> None:
@@ -432,7 +436,7 @@ def test_runs_and_next_of_a_daemon_with_jobs(manage: Manage) -> None:
     assert json.loads(coming.stdout)["due"][0].keys() == {"due", "job"}
 
 
-def test_runs_of_a_ledger_that_is_not_there_or_of_nobody_is_one_sentence(manage: Manage) -> None:
+def test_runs_without_a_ledger_or_for_an_unknown_daemon_is_one_sentence(manage: Manage) -> None:
     runs = manage("daemons", "runs")
     assert runs.wait(30) == 78
     assert "the ledger cannot be read" in runs.stderr
@@ -461,8 +465,8 @@ def test_a_plain_job_without_the_migration_runs(manage: Manage) -> None:
     assert "Traceback" not in daemon.output
 
 
-def test_a_faked_wall_clock_set_back_an_hour_silences_no_job(tmp_path: Path) -> None:
-    """libfaketime sets the wall clock of a real process, and leaves the monotonic one alone."""
+def test_a_wall_clock_set_back_an_hour_stops_no_job(tmp_path: Path) -> None:
+    """libfaketime sets the wall clock of a real process, but not its monotonic clock."""
     library = next(iter(Path("/usr/lib").glob("**/libfaketime.so.1")), None)
     if library is None:
         pytest.skip("libfaketime is not installed (Debian: apt install faketime)")

@@ -57,7 +57,9 @@ def test_sigterm_ends_the_wait_for_a_database(live: Live, server: Server) -> Non
     assert daemon.stop(within=5) == 0
 
 
-def test_a_database_that_goes_away_later_ends_nothing(live: Live, server: Server) -> None:
+def test_a_database_that_goes_away_later_does_not_end_the_daemon(
+    live: Live, server: Server
+) -> None:
     daemon = live("hasty", "--max-failures", "2", on=server)
     ticks_on(daemon)
     server.stop()
@@ -67,9 +69,7 @@ def test_a_database_that_goes_away_later_ends_nothing(live: Live, server: Server
     assert daemon.stop() == 0
 
 
-def test_a_server_that_is_killed_under_a_daemon_comes_back_to_it(
-    live: Live, server: Server
-) -> None:
+def test_a_daemon_goes_on_when_its_killed_server_is_back(live: Live, server: Server) -> None:
     daemon = live("hasty", on=server, CONN_MAX_AGE="none")
     ticks_on(daemon)
     server.kill()
@@ -109,7 +109,7 @@ def refused(server: Server) -> str:
     return re.sub(":[^:/@]+@", ":wrong@", server.url)
 
 
-def test_mysql_that_goes_on_refusing_the_password_for_30_seconds_ends_it_with_78(
+def test_mysql_that_refuses_the_password_for_30_seconds_ends_it_with_78(
     live: Live, mariadb: MariaDB
 ) -> None:
     daemon = live("needy", on=refused(mariadb))
@@ -121,7 +121,7 @@ def test_mysql_that_goes_on_refusing_the_password_for_30_seconds_ends_it_with_78
 
 
 def test_a_password_that_is_set_a_moment_later_is_enough(live: Live, mariadb: MariaDB) -> None:
-    """A database that is still being set up refuses us just the same."""
+    """A database that is still being set up refuses the password, too."""
     mariadb.execute("CREATE USER late@'%' IDENTIFIED BY 'other'")
     mariadb.execute("GRANT ALL ON daemonkit.* TO late@'%'")
     try:
@@ -135,7 +135,7 @@ def test_a_password_that_is_set_a_moment_later_is_enough(live: Live, mariadb: Ma
         mariadb.execute("DROP USER late@'%'")
 
 
-def test_postgresql_that_refuses_the_password_is_waited_for_with_its_own_words(
+def test_a_daemon_waits_while_postgresql_refuses_its_password_and_logs_the_refusal(
     live: Live, postgres: PostgreSQL
 ) -> None:
     daemon = live("needy", on=refused(postgres))
@@ -170,7 +170,7 @@ def test_tick_timeout_cuts_a_tick_on_a_half_open_link_and_the_daemon_lives_on(
 def test_a_network_that_stays_silent_fails_ticks_and_ends_no_process(
     live: Live, server: Server, proxy: MakeProxy, command: str
 ) -> None:
-    """Nothing bounds connect(), and the tick that was cut is not the last one that hangs in it."""
+    """connect() has no time limit, and later ticks may hang in it, too."""
     between = proxy(server)
     url = server.url_through(between.port)
     arguments = ["--tick-timeout", "500ms", "--pulse", "1s"]
@@ -202,7 +202,7 @@ def test_a_tick_that_does_not_return_when_it_is_cut_ends_the_process_with_70(liv
     assert "did not return when it was cut" in daemon.stderr
 
 
-def test_beat_starts_tick_timeout_anew(live: Live, server: Server) -> None:
+def test_beat_restarts_tick_timeout(live: Live, server: Server) -> None:
     daemon = live(
         *("slow", "--seconds", "3", "--beats", "--tick-timeout", "1s", "--once"), on=server
     )
@@ -244,10 +244,10 @@ def test_sigterm_during_the_back_off_ends_it_with_0(live: Live) -> None:
     assert daemon.stop(signal.SIGTERM, within=5) == 0
 
 
-def test_nothing_is_run_twice_when_the_connection_is_lost_in_a_commit(
+def test_no_work_is_repeated_when_the_connection_is_lost_in_a_commit(
     live: Live, mariadb: MariaDB, tmp_path: Path
 ) -> None:
-    """The tick is due again at once, and it is the next tick: its own work, with its own rows."""
+    """The tick is due again at once, as the next tick, with its own work and rows."""
     daemon = live("slow", "--seconds", "1", "--max-ticks", "2", on=mariadb)
     daemon.wait_for("in the middle")
     eventually(lambda: "sleep(1" in str(mariadb.session_rows()).lower())

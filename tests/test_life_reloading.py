@@ -44,14 +44,14 @@ def test_sighup_keeps_the_pid_and_takes_new_code(project: Project, door: list[st
     project.command("speaker", says("after, and of another length"))
     daemon.signal(signal.SIGHUP)
     daemon.wait_for("after", within=20)
-    assert daemon.stop() == 0  # the same process still
+    assert daemon.stop() == 0  # it is still the same process
     assert "speaker reloads: SIGHUP" in daemon.stderr
     assert "speaker stopped: SIGTERM" in daemon.stderr
 
 
 @pytest.mark.parametrize("moment", ["reloads: SIGHUP", "stopped: SIGHUP", "started: "])
-def test_a_sigterm_at_any_moment_of_the_change_is_not_lost(project: Project, moment: str) -> None:
-    """Heard by one of the images, or it ends the new one before that has handlers."""
+def test_a_sigterm_at_any_moment_of_a_reload_is_not_lost(project: Project, moment: str) -> None:
+    """One of the images handles it, or it ends the new one before that has handlers."""
     project.command("speaker", says("spoken"))
     for _ in range(4):
         daemon = project.manage("run_daemon", "speaker")
@@ -189,7 +189,7 @@ def test_a_sigterm_during_the_trial_ends_both(project: Project) -> None:
     assert not is_alive(trial)
 
 
-def test_a_trial_needs_no_database_and_speaks_to_no_systemd(project: Project) -> None:
+def test_a_trial_needs_no_database_and_sends_nothing_to_systemd(project: Project) -> None:
     project.command(
         "speaker",
         says("spoken")
@@ -320,10 +320,10 @@ def test_a_daemon_whose_terminal_is_closed_ends(project: Project) -> None:
     eventually(lambda: os.waitpid(pid, os.WNOHANG) == (pid, 0), within=10)
 
 
-def test_it_follows_a_link_that_was_moved_to_the_next_release(
+def test_a_reload_follows_a_link_that_was_moved_to_the_next_release(
     project: Project, tmp_path: Path
 ) -> None:
-    """``current`` is a link to a release's folder, as Capistrano and its kin deploy."""
+    """``current`` is a link to a release's folder, as Capistrano and similar tools deploy."""
     for release in ("one", "two"):
         (tmp_path / release).mkdir()
         (tmp_path / release / "release.txt").write_text(release)
@@ -349,7 +349,7 @@ def test_it_follows_a_link_that_was_moved_to_the_next_release(
 
 
 def test_no_session_is_left_behind(project: Project, server: Server) -> None:
-    """libmariadb's sockets used to survive the exec; the server would count them for hours."""
+    """libmariadb's sockets used to survive the exec, and stayed open on the server for hours."""
     project.command("speaker", says("spoken"))
     daemon = project.manage("run_daemon", "speaker", DATABASE_URL=server.url, CONN_MAX_AGE="none")
     for turn in range(1, 4):
@@ -361,7 +361,7 @@ def test_no_session_is_left_behind(project: Project, server: Server) -> None:
     assert daemon.stop() == 0
 
 
-def test_a_program_that_is_gone_is_one_sentence(project: Project) -> None:
+def test_a_missing_program_is_reported_in_one_sentence(project: Project) -> None:
     project.command(
         "uprooted",
         """

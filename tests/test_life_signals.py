@@ -14,7 +14,7 @@ import pytest
 from django.core.management import call_command
 
 from daemonkit import BaseDaemonCommand, Every
-from daemonkit.process.signal_handlers import on_signals, put_back
+from daemonkit.process.signal_handlers import on_signals, restore_signals
 from daemonkit.testing import Gates
 from lab.processes import ROOT, child_environment
 from lab.waiting import eventually
@@ -135,24 +135,24 @@ def sent() -> Iterator[list[signal.Signals]]:
 
 def test_put_back_says_what_had_been_changed() -> None:
     with on_signals() as watcher:
-        assert put_back() == []
+        assert restore_signals() == []
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.set_wakeup_fd(-1)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-        assert put_back() == [
+        assert restore_signals() == [
             "the handler of SIGINT",
             "the wake-up descriptor",
             "the mask of SIGHUP",
         ]
-        assert put_back() == []
+        assert restore_signals() == []
         signal.raise_signal(signal.SIGINT)
         eventually(lambda: watcher.stop.asked)
         off_the_main_thread: list[list[str]] = []
-        thread = threading.Thread(target=lambda: off_the_main_thread.append(put_back()))
+        thread = threading.Thread(target=lambda: off_the_main_thread.append(restore_signals()))
         thread.start()
         thread.join()
         assert off_the_main_thread == [[]]
-    assert put_back() == []
+    assert restore_signals() == []
 
 
 def test_every_one_of_a_hundred_signals_is_heard_with_and_without_the_descriptor() -> None:

@@ -1,4 +1,4 @@
-"""Lives that are told to stop: real processes, real signals, and what the server shows."""
+"""Lives that are stopped: real processes, real signals, and what the server shows."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_an_idle_daemon_ends_at_once_with_0_and_closes_its_lifespan(
     assert f"steady stopped: {signal.Signals(signum).name}" in daemon.stderr
 
 
-def test_a_daemon_that_ends_says_good_bye_to_its_server(live: Live, mariadb: Server) -> None:
+def test_a_daemon_that_ends_closes_its_sessions_properly(live: Live, mariadb: Server) -> None:
     def aborted() -> object:
         return mariadb.execute("SHOW GLOBAL STATUS LIKE 'Aborted_clients'")
 
@@ -71,7 +71,7 @@ def test_a_daemon_that_ends_says_good_bye_to_its_server(live: Live, mariadb: Ser
     assert aborted() == before
 
 
-def test_the_collector_leaves_alone_what_was_loaded_before_the_life_of_a_process(
+def test_the_garbage_collector_skips_what_was_loaded_before_the_life(
     manage: Manage,
 ) -> None:
     daemon = manage("run_daemon", "gc.get_freeze_count", "--once", "-v", "2")
@@ -79,7 +79,7 @@ def test_the_collector_leaves_alone_what_was_loaded_before_the_life_of_a_process
     assert int(daemon.stderr.partition("tick 1 took ")[2].split()[1]) > 10_000
 
 
-def test_the_collector_is_left_alone_by_a_life_in_somebody_elses_process() -> None:
+def test_call_command_does_not_change_the_garbage_collector() -> None:
     before = gc.get_freeze_count()
     call_command("run_daemon", "time.time", "--once")
     assert gc.get_freeze_count() == before
@@ -108,7 +108,7 @@ def test_a_second_signal_cuts_the_tick_and_rolls_it_back(live: Live, server: Ser
     assert notes(server) == []
 
 
-def test_a_signal_that_comes_twice_at_once_is_one(live: Live) -> None:
+def test_a_signal_that_arrives_twice_at_once_counts_once(live: Live) -> None:
     """timeout(1) and some supervisors signal the process and then its group."""
     daemon = live("slow", "--seconds", "1", "--python", DATABASE_URL="sqlite://:memory:")
     daemon.wait_for("tick")
@@ -129,7 +129,7 @@ def test_a_signal_that_comes_twice_at_once_is_one(live: Live) -> None:
 def test_a_late_signal_does_not_change_the_exit_code(
     live: Live, arguments: list[str], stopped: str
 ) -> None:
-    """An interpreter that ends gives the signals back before it has ended."""
+    """The interpreter resets signal handlers as it shuts down, before it has ended."""
     for _ in range(4):
         daemon = live("tagged", "--idle", "60", *arguments, DATABASE_URL="sqlite://:memory:")
         daemon.wait_for("tick of", within=20)
@@ -155,7 +155,7 @@ def test_stop_timeout_that_runs_out_cuts_the_tick(live: Live, server: Server) ->
     assert notes(server) == []
 
 
-def test_beat_while_stopping_starts_stop_timeout_anew(live: Live, server: Server) -> None:
+def test_beat_while_stopping_restarts_stop_timeout(live: Live, server: Server) -> None:
     arguments = ["--seconds", "3", "--beats", "--stop-timeout", "1s"]
     daemon = live("slow", *arguments, on=server)
     daemon.wait_for("in the middle")
@@ -163,7 +163,7 @@ def test_beat_while_stopping_starts_stop_timeout_anew(live: Live, server: Server
     assert notes(server) == ["begun", "done"]
 
 
-def test_after_the_cut_no_statement_gets_through_though_the_tick_catches_every_error(
+def test_after_the_cut_no_statement_runs_even_if_the_tick_catches_every_error(
     live: Live, database: Database
 ) -> None:
     arguments, read = database
@@ -175,7 +175,7 @@ def test_after_the_cut_no_statement_gets_through_though_the_tick_catches_every_e
     first_refusal = next(number for number, line in enumerate(lines) if "refused" in line)
     assert not [line for line in lines[first_refusal:] if line.startswith("wrote")]
     said = sum(line.startswith("wrote") for line in lines)
-    assert said <= len(read()) <= said + 1  # the one on the wire may have taken effect
+    assert said <= len(read()) <= said + 1  # the statement in flight may have taken effect
 
 
 def test_a_tick_that_ignores_everything_ends_with_the_process(live: Live) -> None:
@@ -184,7 +184,7 @@ def test_a_tick_that_ignores_everything_ends_with_the_process(live: Live) -> Non
     assert daemon.stop(within=10) == 70
 
 
-def test_sigterm_while_the_daemons_module_is_imported_is_kept(live: Live) -> None:
+def test_sigterm_while_the_daemons_module_is_imported_is_not_lost(live: Live) -> None:
     daemon = live("late_import")
     daemon.wait_for("importing")
     assert daemon.stop() == 0
@@ -192,7 +192,7 @@ def test_sigterm_while_the_daemons_module_is_imported_is_kept(live: Live) -> Non
     assert "ticked" not in daemon.stdout
 
 
-def test_sigusr1_shows_where_every_thread_stands(live: Live, mariadb: Server) -> None:
+def test_sigusr1_shows_the_stack_of_every_thread(live: Live, mariadb: Server) -> None:
     daemon = live("slow", "--seconds", "60", on=mariadb)
     daemon.wait_for("in the middle")
     eventually(lambda: "sleep(60" in str(mariadb.session_rows()).lower())

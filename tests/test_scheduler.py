@@ -1,4 +1,4 @@
-"""What is promised about jobs: a whole daemon on a clock handed in, its jobs on real threads."""
+"""Jobs: whole daemons on a fake clock, their jobs on real threads."""
 
 from __future__ import annotations
 
@@ -102,14 +102,14 @@ def test_each_job_runs_by_its_own_schedule_and_on_a_thread_of_the_pool() -> None
     assert not [each for each in threading.enumerate() if each.name.startswith("test_scheduler-")]
 
 
-def test_an_interval_does_not_drift_though_its_runs_take_time() -> None:
+def test_an_interval_does_not_drift_when_its_runs_take_time() -> None:
     clock = FakeClock()
     story = live(daemon(turn=method(Every(seconds=10), lambda: clock.advance(3))), clock,
                  max_ticks=5)  # fmt: skip
     assert starts(story.runs) == [0, 10, 20, 30, 40]
 
 
-def test_runs_of_one_job_never_overlap_the_later_one_is_refused_and_counted() -> None:
+def test_runs_of_one_job_never_overlap_and_the_later_one_is_skipped() -> None:
     clock = FakeClock()
     story = live(daemon(turn=method(Every(seconds=10), lambda: clock.advance(25))), clock,
                  max_ticks=3)  # fmt: skip
@@ -117,7 +117,7 @@ def test_runs_of_one_job_never_overlap_the_later_one_is_refused_and_counted() ->
     assert story.skips == [("turn", due, "overlap") for due in (10, 20, 40, 50)]
 
 
-def test_a_run_that_overlaps_in_real_time_is_refused() -> None:
+def test_a_run_that_would_overlap_in_real_time_is_skipped() -> None:
     together = []
     now_running: list[int] = []
 
@@ -136,7 +136,7 @@ def test_a_run_that_overlaps_in_real_time_is_refused() -> None:
     assert len(story.skips) >= 4
 
 
-def test_jobs_overlap_with_each_other() -> None:
+def test_different_jobs_may_overlap() -> None:
     meeting = threading.Barrier(2, timeout=20)
 
     class Command(BaseDaemonCommand):
@@ -153,8 +153,8 @@ def test_jobs_overlap_with_each_other() -> None:
     call_command(Command(), max_ticks=2)
 
 
-def test_a_job_that_waits_for_a_thread_gives_way_to_its_next_due_time() -> None:
-    """One thread, and it is taken: of the due times that pass meanwhile the newest counts."""
+def test_a_run_that_waits_for_a_thread_is_replaced_by_its_next_due_time() -> None:
+    """The only thread is busy: of the due times that pass meanwhile, the newest is run."""
     release = threading.Event()
 
     class Command(BaseDaemonCommand):
@@ -182,7 +182,7 @@ def test_a_job_that_waits_for_a_thread_gives_way_to_its_next_due_time() -> None:
     assert story.runs[1].due.monotonic > story.runs[0].due.monotonic + 0.1
 
 
-def test_a_poller_among_the_jobs_is_asked_again_when_its_run_has_ended() -> None:
+def test_a_poller_among_the_jobs_is_due_again_when_its_run_has_ended() -> None:
     clock, left = FakeClock(), [True, True, False]
 
     def run() -> bool:
@@ -210,7 +210,7 @@ def test_an_async_job_runs_on_an_event_loop_of_its_thread() -> None:
 # APScheduler's triggers
 
 
-def test_any_trigger_of_apschedulers_is_a_schedule() -> None:
+def test_any_apscheduler_trigger_is_a_schedule() -> None:
     class Command(BaseDaemonCommand):
         ledger = False
 
@@ -233,13 +233,13 @@ def test_any_trigger_of_apschedulers_is_a_schedule() -> None:
     assert not story.of("cron")
 
 
-def test_a_daemon_none_of_whose_jobs_is_due_any_more_ends() -> None:
+def test_a_daemon_ends_when_none_of_its_jobs_is_due_again() -> None:
     trigger = DateTrigger("2026-01-01 00:25:00", timezone="UTC")
     story = live(daemon(turn=method(trigger)), FakeClock(wall("2026-01-01")))
     assert len(story.runs) == 1
 
 
-def test_a_trigger_is_a_schedule_of_a_plain_loop_too() -> None:
+def test_a_trigger_is_also_a_schedule_for_a_plain_loop() -> None:
     class Command(BaseDaemonCommand):
         schedule = CronTrigger(minute="*/10", timezone=UTC)  # type: ignore[assignment]
 
@@ -263,14 +263,14 @@ SCHEDULES = {
 
 @pytest.mark.parametrize("kind", SCHEDULES)
 @pytest.mark.parametrize("by", [-86400, -3600, -90, 90, 3600, 86400])
-def test_a_wall_clock_that_is_set_silences_nothing_and_bursts_nothing(kind: str, by: float) -> None:
+def test_setting_the_wall_clock_stops_no_job_and_causes_no_burst(kind: str, by: float) -> None:
     clock = SetClock(wall("2026-01-05 12:00:01"), after=600, by=by)
     story = live(daemon(turn=method(SCHEDULES[kind])), clock, max_seconds=1200)
     started = starts(story.runs)
     assert 19 <= len(started) <= 22, started
     gaps = [round(later - earlier, 3) for earlier, later in pairwise(started)]
     assert max(gaps) <= 121
-    assert sum(gap < 58 for gap in gaps) <= 2, gaps  # a time of day that was jumped over runs once
+    assert sum(gap < 58 for gap in gaps) <= 2, gaps  # a skipped time of day runs once
 
 
 @pytest.mark.parametrize("by", [-3600, 3600])
@@ -284,14 +284,14 @@ def test_intervals_are_untouched_by_the_wall_clock(by: float) -> None:
     assert starts(story.runs)[-4:] == [90, 120, 150, 180]
 
 
-def test_cron_is_the_same_code_as_in_the_loop_in_the_nights_when_the_clock_changes() -> None:
+def test_cron_jobs_follow_the_same_rules_as_a_loop_when_the_clocks_change() -> None:
     night = wall("2026-10-24 12:00", "Europe/Berlin")
     schedule = Cron("30 2 * * *", timezone="Europe/Berlin")
     story = live(daemon(turn=method(schedule)), FakeClock(night), max_ticks=2, pulse=600)
     assert times(story.runs, "Europe/Berlin") == ["Sun 02:30+0200", "Mon 02:30+0100"]
 
 
-def test_after_a_time_in_which_the_process_was_frozen_each_job_runs_once_and_goes_on() -> None:
+def test_after_the_process_was_frozen_each_job_runs_once_and_goes_on() -> None:
     class Frozen(FakeClock):
         def wait(self, seconds: float, told_to_stop: Callable[[float], bool]) -> None:
             frozen = 3605 if self.moment().monotonic == 30 else 0
@@ -312,10 +312,10 @@ def test_after_a_time_in_which_the_process_was_frozen_each_job_runs_once_and_goe
     late = [run for run in story.runs if run.started.monotonic == 3645]
     assert sorted(run.late for run in late) == pytest.approx([5, 15])
     assert set(story.reasons()) == {"grace"}
-    assert len(story.skips) < 200  # no more than anybody would read
+    assert len(story.skips) < 200  # few enough to read
 
 
-def test_after_a_month_of_a_job_each_second_it_goes_on_at_once() -> None:
+def test_a_job_of_each_second_goes_on_at_once_after_a_frozen_month() -> None:
     class Frozen(FakeClock):
         def wait(self, seconds: float, told_to_stop: Callable[[float], bool]) -> None:
             frozen = 30 * 86400 if self.moment().monotonic == 3 else 0
@@ -330,7 +330,7 @@ def test_after_a_month_of_a_job_each_second_it_goes_on_at_once() -> None:
 # Grace
 
 
-def test_a_late_run_starts_until_the_next_one_is_due() -> None:
+def test_a_late_run_may_start_until_the_next_one_is_due() -> None:
     clock = FakeClock()
     command = daemon(turn=method(Every(seconds=100)))
     story = live(command, late(clock, by=99), max_seconds=350)
@@ -338,7 +338,7 @@ def test_a_late_run_starts_until_the_next_one_is_due() -> None:
     assert not story.skips
 
 
-def test_a_run_past_its_grace_is_skipped_and_said() -> None:
+def test_a_run_past_its_grace_is_skipped_and_announced() -> None:
     command = daemon(turn=method(Every(seconds=100), grace=30))
     story = live(command, late(FakeClock(), by=31), max_seconds=350)
     assert starts(story.runs) == [0, 200, 300]
@@ -348,7 +348,7 @@ def test_a_run_past_its_grace_is_skipped_and_said() -> None:
 
 
 def late(clock: FakeClock, by: float) -> FakeClock:
-    """The same clock, but the wait that should end at 100 ends so much later."""
+    """The same clock, but the wait that should end at 100 ends ``by`` seconds later."""
 
     class Late(FakeClock):
         def wait(self, seconds: float, told_to_stop: Callable[[float], bool]) -> None:
@@ -371,7 +371,7 @@ def fails(*errors: Exception | None) -> Callable[[], None]:
     return work
 
 
-def test_a_failed_run_puts_the_next_turn_off_and_no_other_job() -> None:
+def test_a_failed_run_delays_its_next_run_and_no_other_job() -> None:
     class Command(BaseDaemonCommand):
         ledger = False
         work = staticmethod(fails(*[ValueError("no")] * 5))
@@ -394,13 +394,13 @@ def test_a_failed_run_puts_the_next_turn_off_and_no_other_job() -> None:
     assert set(story.skips) <= {("bad", float(due), "back-off") for due in range(0, 60, 2)}
 
 
-def test_a_run_that_lost_its_connection_is_due_again_at_once_one_time() -> None:
+def test_a_run_that_lost_its_connection_is_tried_again_at_once_but_only_once() -> None:
     lost = OperationalError(2013, "Lost connection")
     story = live(daemon(turn=method(Every(seconds=100), fails(lost))), max_seconds=250)
     assert starts(story.runs) == [0, 0, 100, 200]
 
 
-def test_max_failures_holds_for_each_job() -> None:
+def test_max_failures_applies_to_each_job() -> None:
     command = daemon(turn=method(Every(seconds=1), fails(*[ValueError("no")] * 9)))
     with pytest.raises(CommandError, match="failed 3 times in a row") as caught:
         live(command, max_failures=3)
@@ -425,7 +425,7 @@ def test_on_error_is_called_for_a_job() -> None:
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
-def test_what_ends_a_loop_ends_a_daemon_with_jobs(kind: type[BaseException]) -> None:
+def test_an_error_that_ends_a_loop_ends_a_daemon_with_jobs(kind: type[BaseException]) -> None:
     def leave() -> None:
         raise kind(3)
 
@@ -433,7 +433,7 @@ def test_what_ends_a_loop_ends_a_daemon_with_jobs(kind: type[BaseException]) -> 
         live(daemon(turn=method(Every(seconds=1), leave)))
 
 
-def test_max_ticks_and_max_seconds_hold_for_all_jobs_together() -> None:
+def test_max_ticks_and_max_seconds_apply_to_all_jobs_together() -> None:
     names = ("a", "b", "c")
     command = daemon(**{name: method(Every(seconds=1)) for name in names})
     assert [each.name for each in jobs_of(command)] == list(names)
@@ -462,7 +462,7 @@ def test_job_and_once_run_one_job_now() -> None:
     assert caught.value.returncode == 2
 
 
-def test_once_raises_what_a_job_raised_whichever_it_was() -> None:
+def test_once_raises_the_error_of_any_job() -> None:
     class Command(BaseDaemonCommand):
         ledger = False
 
@@ -477,10 +477,10 @@ def test_once_raises_what_a_job_raised_whichever_it_was() -> None:
         live(Command, once=True)
 
 
-# What is said of a job names it
+# Log records and signals name the job
 
 
-def test_what_is_said_in_a_run_names_its_job_in_a_coroutine_too() -> None:
+def test_log_records_of_a_run_name_its_job_also_in_a_coroutine() -> None:
     said = []
 
     class Command(BaseDaemonCommand):
@@ -512,7 +512,7 @@ def test_the_record_of_a_due_time_that_was_skipped_carries_its_job(
     assert record.__dict__["job"] == "turn"
 
 
-# What makes no sense
+# Invalid jobs
 
 
 def two_of_one_name() -> None:
@@ -552,7 +552,7 @@ def a_generator() -> None:
         (lambda: job(Every(seconds=1))(property(lambda self: 1)), "decorates methods"),
     ],
 )
-def test_a_job_that_makes_no_sense_is_refused_when_it_is_written(
+def test_an_invalid_job_is_refused_when_its_class_is_defined(
     define: Callable[[], Any], sentence: str
 ) -> None:
     with pytest.raises((ValueError, TypeError)) as caught:
@@ -568,7 +568,7 @@ def usage(members: dict[str, Any], **options: Any) -> str:
     return str(caught.value)
 
 
-def test_a_daemon_whose_jobs_make_no_sense_is_one_sentence_and_2() -> None:
+def test_a_daemon_with_invalid_jobs_ends_with_one_sentence_and_2() -> None:
     turn = method(Every(seconds=1))
     past = DateTrigger(datetime.now(UTC) - timedelta(days=1))
     assert "jobs and a tick()" in usage({"work": turn, "tick": lambda self: None})
@@ -599,7 +599,7 @@ def test_jobs_are_values_and_inherited() -> None:
     assert report != refresh
 
 
-def test_a_job_may_have_no_time_limit_in_the_words_of_the_option() -> None:
+def test_the_time_limit_of_a_job_may_be_none_as_in_the_option() -> None:
     class Command(BaseDaemonCommand):
         @job(Every(seconds=1), tick_timeout="none")
         def turn(self, *, dry: bool = False) -> None: ...
@@ -607,7 +607,7 @@ def test_a_job_may_have_no_time_limit_in_the_words_of_the_option() -> None:
     assert jobs_of(Command)[0].tick_timeout is None
 
 
-def test_a_job_that_a_subclass_overrides_without_saying_when_is_refused() -> None:
+def test_a_job_that_a_subclass_overrides_without_a_schedule_is_refused() -> None:
     class Base(BaseDaemonCommand):
         ledger = False
 

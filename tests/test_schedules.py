@@ -25,7 +25,7 @@ HOUR, DAY = 3600.0, 86400.0
 # A schedule is a value
 
 
-def test_schedules_that_say_the_same_are_equal_and_one_in_a_set() -> None:
+def test_schedules_with_the_same_values_are_equal_and_have_one_hash() -> None:
     assert Every(90) == Every(seconds=90) == Every(minutes=1.5) == Every(minutes=1, seconds=30)
     assert Every(days=1) == Every(hours=24)
     assert Poll(idle=5) == Poll(5) == Poll()
@@ -104,12 +104,14 @@ def test_a_schedule_prints_itself(schedule: Schedule, text: str, code: str) -> N
         (lambda: Cron("0 3 * * *", timezone="../passwd"), r"is no time zone"),
     ],
 )
-def test_a_bad_value_is_refused_with_the_mend(make: Callable[[], Any], sentence: str) -> None:
+def test_a_bad_value_is_refused_with_a_sentence_that_says_how_to_correct_it(
+    make: Callable[[], Any], sentence: str
+) -> None:
     with pytest.raises(ValueError, match=sentence):
         make()
 
 
-# Durations, as options and the log write them
+# Durations, as in options and the log
 
 
 @pytest.mark.parametrize(
@@ -137,7 +139,7 @@ def test_a_duration_is_read(text: str | float, seconds: float) -> None:
     "text",
     ["", "soon", "-1", "-1s", "1 h", "h1", "30sec", "1h 30m", "1e3", "inf", "nan", "1m30", "s"],
 )
-def test_what_is_no_duration_is_refused_with_examples(text: str) -> None:
+def test_an_invalid_duration_is_refused_with_examples(text: str) -> None:
     with pytest.raises(ValueError, match=r"a duration such as 30s, 5m, 1h30m or 500ms, not '"):
         parse_duration(text)
 
@@ -181,7 +183,7 @@ def test_every_starts_at_once_and_then_from_start_to_start_without_drift() -> No
     assert starts(iterations) == [10.0 * number for number in range(500)]
 
 
-def test_a_wait_that_ends_late_does_not_add_up() -> None:
+def test_waits_that_end_late_do_not_add_up() -> None:
     class Sluggish(FakeClock):
         def wait(self, seconds: float, told_to_stop: Callable[[float], bool]) -> None:
             super().wait(seconds + 0.003, told_to_stop)
@@ -191,7 +193,7 @@ def test_a_wait_that_ends_late_does_not_add_up() -> None:
     assert all(iteration.late == pytest.approx(0.003) for iteration in iterations[1:])
 
 
-def test_an_overlong_tick_is_followed_at_once_and_missed_turns_are_not_made_up() -> None:
+def test_an_overlong_tick_is_followed_at_once_and_missed_ticks_are_not_made_up() -> None:
     clock = FakeClock()
     lengths = iter([1, 35, 1, 1, 1])
     iterations = live(Every(10), clock, 5, lambda: clock.advance(next(lengths)))
@@ -199,13 +201,13 @@ def test_an_overlong_tick_is_followed_at_once_and_missed_turns_are_not_made_up()
     assert [iteration.late for iteration in iterations] == [0] * 5
 
 
-def test_a_tick_as_long_as_the_interval_does_not_skip_a_turn() -> None:
+def test_a_tick_as_long_as_the_interval_skips_no_due_time() -> None:
     clock = FakeClock()
     assert starts(live(Every(10), clock, 4, lambda: clock.advance(10))) == [0, 10, 20, 30]
 
 
 @pytest.mark.parametrize("by", [HOUR, -HOUR, 400 * DAY, -400 * DAY])
-def test_a_clock_that_is_set_does_not_touch_an_interval(by: float) -> None:
+def test_setting_the_wall_clock_does_not_change_an_interval(by: float) -> None:
     clock = SetClock(wall("2024-05-01 12:00"), after=25, by=by)
     assert starts(live(Every(10), clock, 6)) == [0, 10, 20, 30, 40, 50]
 
@@ -213,7 +215,7 @@ def test_a_clock_that_is_set_does_not_touch_an_interval(by: float) -> None:
 # Poll: at once while there is work
 
 
-def test_a_poller_comes_back_at_once_while_there_is_work_and_waits_when_there_is_none() -> None:
+def test_a_poller_ticks_again_at_once_while_there_is_work_and_waits_when_there_is_none() -> None:
     clock = FakeClock()
     found = iter([3, 1, 0, 2, None])
     iterations = live(Poll(idle=5), clock, 5, lambda: next(found))
@@ -266,7 +268,7 @@ def test_names_ranges_lists_and_steps() -> None:
     assert upcoming("0 0 29 2 *", "2024-09-12", 1) == ["Tue 2028-02-29 00:00"]
 
 
-def test_a_day_of_the_month_and_a_weekday_are_either_or() -> None:
+def test_a_day_of_the_month_and_a_weekday_match_if_either_does() -> None:
     assert upcoming("0 0 13 * fri", "2024-09-09", 4) == [
         "Fri 2024-09-13 00:00",
         "Fri 2024-09-20 00:00",
@@ -275,7 +277,7 @@ def test_a_day_of_the_month_and_a_weekday_are_either_or() -> None:
     ]
 
 
-def test_unless_one_of_them_begins_with_a_star_then_both_must_hold() -> None:
+def test_both_must_match_if_one_of_them_begins_with_a_star() -> None:
     assert upcoming("0 0 */2 * fri", "2024-09-09", 2) == [
         "Fri 2024-09-13 00:00",
         "Fri 2024-09-27 00:00",
@@ -300,7 +302,7 @@ def test_a_nickname_means_its_five_fields(nickname: str, expression: str) -> Non
     assert upcoming(nickname, after, 3) == upcoming(expression, after, 3)
 
 
-def test_without_a_time_zone_of_its_own_the_projects_holds(settings: Settings) -> None:
+def test_a_cron_string_without_a_time_zone_uses_that_of_the_project(settings: Settings) -> None:
     settings.TIME_ZONE = "Asia/Shanghai"
     noon = Moment(0.0, wall("2024-09-12 12:00"))
     assert Cron("0 3 * * *").due(None, noon, noon).utc == datetime(2024, 9, 12, 19, tzinfo=UTC)
@@ -310,7 +312,7 @@ def test_without_a_time_zone_of_its_own_the_projects_holds(settings: Settings) -
     assert Cron("0 3 * * *").due(None, noon, noon).utc == datetime(2024, 9, 13, 7, tzinfo=UTC)
 
 
-def test_the_times_to_come_are_told_in_the_schedules_own_zone(settings: Settings) -> None:
+def test_coming_due_times_are_in_the_time_zone_of_the_schedule(settings: Settings) -> None:
     settings.TIME_ZONE = "Asia/Shanghai"
     noon = Moment(0.0, wall("2024-09-12 12:00"))
     first = [next(each.upcoming(noon)) for each in (Every(60), Cron("0 3 * * *", timezone="UTC"))]
@@ -322,7 +324,7 @@ def test_a_cron_daemon_waits_for_its_first_time() -> None:
     assert starts(iterations) == [HOUR, HOUR + DAY, HOUR + 2 * DAY]
 
 
-def test_cron_times_missed_during_an_overlong_tick_are_one_tick_not_many() -> None:
+def test_cron_times_missed_during_an_overlong_tick_cause_one_tick() -> None:
     clock = FakeClock(wall("2024-09-12 00:00"))
     lengths = iter([0, 3.5 * HOUR, 0, 0])
     iterations = live(Cron("0 * * * *"), clock, 4, lambda: clock.advance(next(lengths)))
@@ -339,7 +341,7 @@ def test_cron_times_missed_during_an_overlong_tick_are_one_tick_not_many() -> No
 
 
 def night(expression: str, begin: str, hours: float, fold: int = 0) -> list[str]:
-    """When a daemon in Berlin ticks in so many hours from ``begin`` on."""
+    """When a daemon in Berlin ticks in the ``hours`` after ``begin``."""
     clock = FakeClock(wall(begin, "Europe/Berlin", fold))
     schedule = Cron(expression, timezone="Europe/Berlin")
     iterations = live(schedule, clock, max_seconds=hours * HOUR)
@@ -354,12 +356,12 @@ def test_a_fixed_time_in_the_skipped_hour_fires_once_when_it_is_over() -> None:
     assert night("30 2 * * *", "2024-03-30 12:00", 48) == ["Sun 03:00+0200", "Mon 02:30+0200"]
 
 
-def test_several_fixed_times_in_the_skipped_hour_are_one() -> None:
+def test_several_fixed_times_in_the_skipped_hour_fire_once() -> None:
     assert night("15,45 2 * * *", "2024-03-31 00:00", 12) == ["Sun 03:00+0200"]
     assert night("30 2,3 * * *", "2024-03-31 00:00", 12) == ["Sun 03:00+0200", "Sun 03:30+0200"]
 
 
-def test_every_hour_is_every_hour_also_in_the_repeated_one() -> None:
+def test_an_hourly_time_also_fires_in_the_repeated_hour() -> None:
     assert night("30 * * * *", "2024-10-27 01:00", 4) == [
         "Sun 01:30+0200",
         "Sun 02:30+0200",
@@ -368,11 +370,11 @@ def test_every_hour_is_every_hour_also_in_the_repeated_one() -> None:
     ]
 
 
-def test_every_hour_is_every_hour_also_over_the_skipped_one() -> None:
+def test_an_hourly_time_fires_each_hour_across_the_skipped_one() -> None:
     assert night("30 * * * *", "2024-03-31 01:00", 2) == ["Sun 01:30+0100", "Sun 03:30+0200"]
 
 
-def test_every_half_hour_is_every_half_hour_in_both_nights() -> None:
+def test_a_half_hourly_time_fires_each_half_hour_in_both_nights() -> None:
     for begin in ("2024-10-27 00:00", "2024-03-31 00:00"):
         clock = FakeClock(wall(begin, "Europe/Berlin"))
         ticks = live(Cron("*/30 * * * *", timezone="Europe/Berlin"), clock, 12)
@@ -413,7 +415,7 @@ def test_a_tick_that_started_a_millisecond_early_is_not_due_again() -> None:
 
 
 @pytest.mark.parametrize("expression", ["*/10 * * * *", "0,10,20,30,40,50 * * * *"])
-def test_a_clock_set_back_an_hour_silences_nothing(expression: str) -> None:
+def test_a_clock_set_back_an_hour_stops_no_schedule(expression: str) -> None:
     clock = SetClock(wall("2024-09-12 12:00"), after=25 * 60, by=-HOUR)
     ticks = live(Cron(expression), clock, 6)
     assert times(ticks) == [
@@ -423,14 +425,14 @@ def test_a_clock_set_back_an_hour_silences_nothing(expression: str) -> None:
 
 
 @pytest.mark.parametrize("expression", ["*/10 * * * *", "0 3 * * *", "30 12 * * *"])
-def test_a_clock_set_back_by_months_silences_nothing(expression: str) -> None:
+def test_a_clock_set_back_by_months_stops_no_schedule(expression: str) -> None:
     clock = SetClock(wall("2024-09-12 12:45"), after=DAY + HOUR, by=-100 * DAY)
     ticks = live(Cron(expression), clock, max_seconds=3 * DAY)
     per_day = 144 if expression.startswith("*") else 1
     assert len(ticks) == 3 * per_day
 
 
-def test_a_clock_set_forward_an_hour_is_one_tick_at_once_and_no_burst() -> None:
+def test_a_clock_set_forward_an_hour_causes_one_tick_at_once_and_no_burst() -> None:
     clock = SetClock(wall("2024-09-12 12:00"), after=25 * 60, by=HOUR)
     ticks = live(Cron("*/10 * * * *"), clock, 5)
     assert times(ticks) == [
@@ -451,19 +453,19 @@ def test_a_fixed_time_is_not_run_twice_because_the_clock_is_corrected(by: float)
     assert times(ticks) == ["Thu 03:00+0000", "Fri 03:00+0000"]
 
 
-def test_a_correction_of_seconds_repeats_nothing_at_all() -> None:
+def test_a_correction_of_seconds_repeats_no_tick() -> None:
     clock = SetClock(wall("2024-09-12 12:00"), after=601, by=-5)
     ticks = live(Cron("*/10 * * * *"), clock, 3)
     assert times(ticks) == [f"Thu {time}+0000" for time in ("12:10", "12:20", "12:30")]
 
 
-def test_but_a_clock_that_was_wrong_when_the_daemon_began_hides_no_time_of_the_right_one() -> None:
+def test_a_clock_that_was_wrong_at_the_start_hides_no_later_due_time() -> None:
     clock = SetClock(wall("2024-09-12 04:30"), after=60, by=-2 * HOUR)
     assert times(live(Cron("0 3 * * *"), clock, 1)) == ["Thu 03:00+0000"]
     assert clock.moment().monotonic < HOUR
 
 
-def test_the_wait_is_told_of_a_set_clock_within_a_pulse() -> None:
+def test_a_wait_notices_within_a_pulse_that_the_clock_was_set() -> None:
     clock = SetClock(wall("2024-09-12 02:00"), after=600, by=-HOUR)
     ticks = live(Cron("0 3 * * *"), clock, 1, pulse=60)
     assert max(clock.waits) == 60

@@ -1,4 +1,4 @@
-"""Being told to stop, and waiting without missing it, inside one process."""
+"""Stop requests, and waits that they end, inside one process."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from daemonkit.process.watcher import Watcher
 from lab.waiting import eventually
 
 
-def test_a_wait_passes_if_nobody_asks() -> None:
+def test_a_wait_lasts_until_its_time_has_passed_without_a_stop() -> None:
     assert Stop().wait(0.001)
 
 
-def test_every_wait_of_every_thread_ends_once_somebody_asked() -> None:
+def test_a_stop_ends_all_current_and_later_waits_of_all_threads() -> None:
     stop, ended = Stop(), []
     threads = [threading.Thread(target=lambda: ended.append(stop.wait(60))) for _ in range(3)]
     for thread in threads:
@@ -30,7 +30,7 @@ def test_every_wait_of_every_thread_ends_once_somebody_asked() -> None:
     for thread in threads:
         thread.join(5)
     assert ended == [False, False, False]
-    assert not stop.wait(60)  # and those to come
+    assert not stop.wait(60)  # and later ones
 
 
 def test_only_the_first_reason_counts() -> None:
@@ -59,7 +59,7 @@ def test_a_signal_during_a_wait_is_never_lost() -> None:
             assert not watcher.stop.wait(60)
 
 
-def test_the_same_signal_twice_within_a_moment_is_no_second_one() -> None:
+def test_the_same_signal_twice_within_a_moment_counts_once() -> None:
     """timeout(1), and a supervisor that signals the process and then its group, do that."""
     stop = Stop()
     watcher = Watcher(stop, Unattended())
@@ -77,7 +77,7 @@ def test_a_block_inside_another_shares_its_watcher() -> None:
         assert outer.stop.reason == "SIGINT"
 
 
-def test_a_wake_up_descriptor_of_somebody_else_is_put_back() -> None:
+def test_a_wake_up_descriptor_of_other_code_is_restored() -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     before = signal.set_wakeup_fd(writer)
@@ -123,7 +123,7 @@ def test_a_beat_of_an_unknown_thread_counts_for_the_tick_that_runs() -> None:
         assert (tick.touched, tick.has_beaten) == (stop.touched, True)
 
 
-def test_a_beat_of_a_pools_thread_counts_for_the_job_that_submitted_its_work_alone() -> None:
+def test_a_beat_of_a_pool_thread_counts_only_for_the_job_that_submitted_its_work() -> None:
     stop, said = Stop(), []
     submitted, done = threading.Event(), threading.Event()
     seen: list[Tick] = []

@@ -1,4 +1,4 @@
-"""The end of a thread ends its sessions, and does not leave that to the garbage collector."""
+"""The end of a thread closes its sessions, without the garbage collector."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def no_garbage_collector() -> Iterator[None]:
 
 
 def in_threads(work: Callable[[int], int]) -> set[int]:
-    """Do the work in threads that are all there at the same time, and then end."""
-    everybody = threading.Barrier(THREADS)
+    """Do the work in threads that run at the same time, and wait until they have ended."""
+    barrier = threading.Barrier(THREADS)
 
     def meet(number: int) -> int:
-        everybody.wait(10)
+        barrier.wait(10)
         return work(number)
 
     with ThreadPoolExecutor(THREADS) as executor:
@@ -82,7 +82,7 @@ def test_the_sessions_of_a_thread_end_with_it(
     assert server.execute("SELECT COUNT(*) FROM entry") == [(0,)]
 
 
-def test_so_do_those_of_the_threads_of_asyncio(server: Server, alias: MakeAlias) -> None:
+def test_the_sessions_of_asyncio_threads_end_with_them(server: Server, alias: MakeAlias) -> None:
     name = alias(server, CONN_MAX_AGE=None)
 
     async def main() -> set[int]:
@@ -92,17 +92,17 @@ def test_so_do_those_of_the_threads_of_asyncio(server: Server, alias: MakeAlias)
     eventually(is_gone(server, *asyncio.run(main())))
 
 
-def test_a_pool_gets_back_what_a_thread_that_ended_had_borrowed(
+def test_a_connection_that_an_ended_thread_had_taken_from_a_pool_is_returned(
     postgres: PostgreSQL, alias: MakeAlias
 ) -> None:
     name = alias(postgres, OPTIONS={"pool": {"min_size": 1, "max_size": THREADS}})
     in_threads(lambda _: plainly(name))
-    in_threads(lambda _: plainly(name))  # it would wait for a connection in vain
+    in_threads(lambda _: plainly(name))  # without the return it would time out
     stats = connections[name].pool.get_stats()
     assert stats["pool_available"] == stats["pool_size"]
 
 
-def test_a_connection_that_was_lent_to_another_thread_outlives_its_own(
+def test_a_connection_that_another_thread_uses_outlives_its_own_thread(
     server: Server, alias: MakeAlias
 ) -> None:
     name = alias(server, CONN_MAX_AGE=None)

@@ -1,4 +1,4 @@
-"""What a tick may return, and what it may raise, without harm to its daemon."""
+"""What a tick may return and raise without harming its daemon."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.kit.aliases import MakeAlias
 
 
 def live(work: Callable[[], Any], schedule: Schedule, ticks: int = 3) -> list[Iteration]:
-    """What the ticks of a daemon came to, whose unit of work this is."""
+    """The iterations of a daemon whose ticks do this work."""
 
     class Command(BaseDaemonCommand):
         backoff = Backoff(first=0.1, cap=0.1)
@@ -45,7 +45,7 @@ def live(work: Callable[[], Any], schedule: Schedule, ticks: int = 3) -> list[It
 
 
 class Frame:
-    """Answers as a pandas.DataFrame does."""
+    """Behaves like a pandas.DataFrame: it has no truth value."""
 
     def __bool__(self) -> bool:
         raise ValueError("The truth value of a DataFrame is ambiguous.")
@@ -55,14 +55,14 @@ class Frame:
 
 
 class Mute:
-    """Its text fails."""
+    """Its ``str()`` fails."""
 
     def __str__(self) -> str:
         raise RuntimeError("no text for you")
 
 
 class Rows:
-    """Queries when it is asked whether it is true, and when it is shown, as a QuerySet does."""
+    """Queries for its truth value and its ``repr()``, as a QuerySet does."""
 
     def __init__(self, alias: str) -> None:
         self.alias, self.queries = alias, 0
@@ -80,7 +80,7 @@ class Rows:
 
 
 @pytest.mark.parametrize("result", [Frame(), Mute(), float("nan"), [Mute()], b"x", "x" * 10**6])
-def test_a_result_that_only_time_decides_about_may_be_anything(
+def test_a_tick_under_a_fixed_schedule_may_return_anything(
     result: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG, "daemonkit"):
@@ -89,7 +89,7 @@ def test_a_result_that_only_time_decides_about_may_be_anything(
     assert max(len(record.message) for record in caplog.records) < 300
 
 
-def test_a_result_whose_truth_cannot_be_told_is_a_failed_tick_of_a_poller(
+def test_a_result_without_a_truth_value_fails_the_tick_of_a_poller(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     failed = live(Frame, Poll(idle=1))
@@ -98,7 +98,7 @@ def test_a_result_whose_truth_cannot_be_told_is_a_failed_tick_of_a_poller(
     assert failed[0].result is None
 
 
-def test_a_lazy_result_is_asked_once_and_within_its_unit_of_work(alias: MakeAlias) -> None:
+def test_a_lazy_result_is_evaluated_once_and_within_its_unit_of_work(alias: MakeAlias) -> None:
     probe = alias(None, CONN_MAX_AGE=0)
     results: list[Rows] = []
 
@@ -119,7 +119,7 @@ def test_a_lazy_result_is_asked_once_and_within_its_unit_of_work(alias: MakeAlia
         (Mute(), "<Mute>"),
     ],
 )
-def test_a_result_is_told_in_a_few_words(result: Any, text: str) -> None:
+def test_a_result_is_shown_as_a_short_text(result: Any, text: str) -> None:
     moment = FakeClock().moment()
     assert Iteration(1, moment, moment, 0.1, result).result_text == text
 
@@ -137,7 +137,8 @@ def test_the_status_keeps_no_result_that_holds_memory() -> None:
 
 
 class Cancelled(BaseException):
-    """Stands for gevent's GreenletExit and trio's Cancelled, which are no ``Exception`` either."""
+    """Stands for gevent's GreenletExit and trio's Cancelled, which do not derive from
+    ``Exception``."""
 
 
 @pytest.mark.parametrize(
@@ -182,7 +183,7 @@ def test_an_await_of_a_task_that_was_cancelled_is_a_failed_tick() -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_is_there_to_end_a_process_ends_it(error: BaseException) -> None:
+def test_an_error_that_is_meant_to_end_a_process_ends_it(error: BaseException) -> None:
     def work() -> None:
         raise error
 

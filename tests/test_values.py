@@ -1,4 +1,4 @@
-"""Values: what holds for everything that says it is one."""
+"""``Value``: what is true of all its subclasses."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def test_a_value_is_equal_to_its_copies_and_has_their_hash(value: Value) -> None
         assert hash(again) == hash(value)
 
 
-def test_values_of_different_classes_differ_though_they_hold_the_same() -> None:
+def test_values_of_different_classes_differ_even_with_the_same_attributes() -> None:
     assert Every(60) != Aligned(60)
     assert len({Every(60), Aligned(60), Every(minutes=1)}) == 2
 
 
 @each_value
-def test_a_value_can_be_made_from_what_it_prints(value: Value) -> None:
+def test_the_repr_of_a_value_recreates_it(value: Value) -> None:
     assert eval(repr(value)) == value
 
 
 @each_value
-def test_nobody_can_change_a_value(value: Value) -> None:
+def test_a_value_cannot_be_changed(value: Value) -> None:
     name = next(iter(vars(value)))
     with pytest.raises(AttributeError, match=f"cannot change {name} of"):
         setattr(value, name, 1)

@@ -109,7 +109,7 @@ def _register(wrapper: Wrapper) -> None:
 def _before_fork() -> None:
     """Keep references to all connections. Otherwise a child would destroy those of other threads
     before its first line of Python."""
-    signal_handlers.hold_still()
+    signal_handlers.before_fork()
     _here.open = held = _all_open()
     if held.raws or held.pools:
         import ctypes  # noqa: F401  here, as another thread may hold the import lock in the child
@@ -117,15 +117,15 @@ def _before_fork() -> None:
 
 def _after_fork_in_parent() -> None:
     _here.open = None
-    signal_handlers.let_go()
+    signal_handlers.after_fork()
 
 
 def _after_fork_in_child() -> None:
     with contextlib.ExitStack() as steps:
         # A thread that does not exist in the child may have held the lock.
         connection_created.lock = threading.Lock()
-        steps.callback(signal_handlers.let_go)  # the last of the steps
-        steps.callback(signal_handlers.forget_in_child)
+        steps.callback(signal_handlers.after_fork)  # the last of the steps
+        steps.callback(signal_handlers.after_fork_in_child)
         held = _all_open()  # again: other threads may have opened more since _before_fork()
         if held.raws or held.pools:
             steps.callback(_prevent_destructors, held)

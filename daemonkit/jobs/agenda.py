@@ -1,4 +1,4 @@
-"""The agenda: which job is due next."""
+"""The agenda: a priority queue of due times."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ Key = TypeVar("Key")
 
 
 class Agenda(Generic[Key]):
-    """At most one due time of each key, in the order of the monotonic clock."""
+    """Holds at most one due time for each key, ordered by the monotonic clock."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Key, Moment]] = []
-        self._valid: dict[Key, int] = {}  # the number of each key's entry; older ones do not count
+        self._valid: dict[Key, int] = {}  # the number of each key's current entry
         self._numbers = itertools.count()
 
     def put(self, key: Key, due: Moment) -> None:
-        """Note when something is next due. ``NEVER``: not at all."""
+        """Set when ``key`` is next due, or ``NEVER``. Replaces its earlier due time."""
         number = self._valid[key] = next(self._numbers)
         if due != NEVER:
             heapq.heappush(self._heap, (due.monotonic, number, key, due))
 
     def pop(self, now: Moment) -> Iterator[Key]:
-        """Take what is due by now, in its order."""
+        """Remove the keys that are due by ``now``, and yield them in order."""
         heap = self._heap
         while heap and heap[0][0] <= now.monotonic:
             _, number, key, _ = heapq.heappop(heap)

@@ -1,8 +1,7 @@
-"""The dispatcher: what is to run now, and what is skipped and why.
+"""The dispatcher: decides which jobs run now, and which due times are skipped and why.
 
-It is asked with a moment, and neither waits nor reads a clock. Only ``run_ended()`` is called from
-threads of the pool.
-"""
+Its methods take the current moment. It neither waits nor reads a clock. Only ``run_ended()`` is
+called from threads of the pool."""
 
 from __future__ import annotations
 
@@ -19,15 +18,15 @@ from daemonkit.jobs.skip_reason import SkipReason
 from daemonkit.jobs.wall_clock import WallClock
 
 MAX_PASSED = 10
-"""Of the due times that have passed together, how many are announced: the newest. More would push
-what ran before out of the ledger."""
+"""How many due times that passed together are announced as skipped, the newest ones. More would
+push the rows of earlier runs out of the ledger."""
 
 
 class Dispatcher:
     """All jobs of a daemon, in the order in which they are due.
 
-    ``since`` is the moment from which on the schedules count, ``look_again`` the number of seconds
-    after which a poller that may not run now is asked again.
+    ``since`` is the moment from which the schedules count. ``look_again`` is the number of seconds
+    after which a poller that may not run now is due again.
     """
 
     def __init__(
@@ -41,15 +40,15 @@ class Dispatcher:
     ) -> None:
         self.jobs: list[ScheduledJob] = []
         self.begun = 0
-        """How many runs were handed out."""
+        """How many runs have been started."""
         self._record, self._wall_clock, self._since = record, wall_clock, since
         self._look_again, self._nudge = look_again, nudge
         self._agenda = Agenda[ScheduledJob]()
         self._ended: deque[ScheduledJob] = deque()
 
     def start(self, now: Moment, begun: Moment, newest: Mapping[str, datetime]) -> None:
-        """Find the first due time of each job. ``newest`` is the last one of each that has a row,
-        and ``begun`` is when the process began."""
+        """Set the first due time of each job. ``newest`` holds the newest due time in the ledger
+        for each job, and ``begun`` is when the process began."""
         for job in self.jobs:
             job.times.start(now)
             if job.name in newest:
@@ -57,7 +56,7 @@ class Dispatcher:
             self._agenda.put(job, job.times.next)
 
     def _look_back(self, job: ScheduledJob, last: Moment, begun: Moment) -> None:
-        """Skip what passed before the process began, or catch up on the last of it."""
+        """Skip the due times that passed before the process began, or catch up on the last one."""
         if job.schedule.is_interval or not job.is_fixed:
             return  # its due times begin with the process
         passed = job.times.between(last, begun, MAX_PASSED)
@@ -67,10 +66,10 @@ class Dispatcher:
             self._record.skipped(job.name, due, SkipReason.DOWN)
 
     def runs(self, now: Moment, reason_to_wait: str, since: Moment, limit: int | None) -> list[Run]:
-        """The runs that are to begin now, and no more than ``limit`` in the whole life.
+        """The runs that begin now; no more than ``limit`` in the whole life.
 
-        ``reason_to_wait`` says why none may begin, and must have been asked before ``since``: when
-        it ends, the schedules may count anew.
+        ``reason_to_wait`` says why none may begin. Read it before ``since``: when the reason ends,
+        the schedules may restart.
         """
         self._ask_schedules_again(now, reason_to_wait, since)
         ready: list[Run] = []
@@ -89,7 +88,7 @@ class Dispatcher:
         return ready
 
     def _due(self, now: Moment) -> Iterator[tuple[ScheduledJob, list[Moment]]]:
-        """The jobs that have something to decide, with the due times that have come."""
+        """The jobs that need a decision, with their due times that have passed."""
         while self._ended:
             job = self._ended.popleft()
             yield job, job.after_run(now)
@@ -97,7 +96,7 @@ class Dispatcher:
             yield job, job.times.take(now, MAX_PASSED)
 
     def _ask_schedules_again(self, now: Moment, reason_to_wait: str, since: Moment) -> None:
-        """Ask them again if the wall clock was set, or if this process has come to lead.
+        """Ask the schedules again if the wall clock was set or this process has become the leader.
 
         A new leader does not run what came due while another process led.
         """
@@ -114,7 +113,7 @@ class Dispatcher:
     def _skip_older(
         self, job: ScheduledJob, passed: list[Moment], now: Moment, reason_to_wait: str
     ) -> None:
-        """Of the due times that have passed together only the newest may be run."""
+        """Skip all but the newest of the due times that passed together."""
         for due in passed:
             reason = job.skip_reason(due, now, reason_to_wait) or SkipReason.GRACE
             self._record.skipped(job.name, due, reason)
@@ -122,16 +121,16 @@ class Dispatcher:
     def _skip(self, job: ScheduledJob, skip: Skip, now: Moment) -> None:
         if job.is_fixed:
             self._record.skipped(job.name, *skip)
-        else:  # nothing else would make it due again
+        else:  # or it would never be due again
             job.times.go_on_at(now.later(self._look_again))
 
     def next_due(self) -> Moment:
-        """When something is next to be decided; ``NEVER`` if nothing is."""
+        """When the next job is due; ``NEVER`` if none is."""
         return self._agenda.next_due()
 
     @property
     def has_work(self) -> bool:
-        """Whether a run has ended whose end is still to be looked at."""
+        """Whether a run has ended that ``runs()`` has not processed yet."""
         return bool(self._ended)
 
     @property
@@ -141,10 +140,10 @@ class Dispatcher:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing will be due any more."""
+        """Whether nothing will ever be due again."""
         return self.next_due() == NEVER and self.is_at_rest and not self._ended
 
     def run_ended(self, job: ScheduledJob) -> None:
-        """The end of a run may make its job due. From a thread of the pool."""
+        """Note that a run has ended, which may make its job due. From a thread of the pool."""
         self._ended.append(job)
         self._nudge()

@@ -1,4 +1,4 @@
-"""When a job is due: plain questions about moments. Nothing here waits or reads a clock."""
+"""Computes when a job is due. Nothing here waits or reads a clock."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from daemonkit.iteration import Iteration
 from daemonkit.schedules.base import Schedule
 
 LOOK_BACK_HOURS = (1, 24, 24 * 31, 24 * 366)
-"""How far back to look for missed due times, in turn, until enough are found."""
+"""How far back to search for missed due times, in turn, until enough are found."""
 
 
 class DueTimes:
     """The due times of one schedule, one after the other.
 
-    ``since`` is the moment from which on the schedule counts.
+    ``since`` is the moment from which the schedule counts.
     """
 
     def __init__(self, schedule: Schedule, since: Moment) -> None:
@@ -26,24 +26,24 @@ class DueTimes:
 
     @property
     def next(self) -> Moment:
-        """The due time to come."""
+        """The next due time."""
         return self._scheduled if self._added is None else min(self._added, self._scheduled)
 
     def start(self, now: Moment) -> None:
-        """Begin with the first due time."""
+        """Set the first due time."""
         self._scheduled = self.schedule.due(None, self.since, now)
 
     def restart(self, since: Moment, now: Moment) -> None:
-        """Begin anew: this process has come to lead."""
+        """Start again: this process has become the leader."""
         self.since, self._previous, self._added = since, None, None
         self.start(now)
 
     def go_on_at(self, due: Moment) -> None:
-        """Let the schedule go on with this due time."""
+        """Continue the schedule with this due time."""
         self._scheduled = due
 
     def add(self, due: Moment) -> None:
-        """Have one more due time, beside those of the schedule."""
+        """Add one due time to those of the schedule."""
         self._added = due
 
     def ask_again(self, now: Moment) -> None:
@@ -54,13 +54,13 @@ class DueTimes:
             self._scheduled = self.schedule.due(last, self.since, now)
 
     def after(self, due: Moment, now: Moment) -> Moment:
-        """The due time after this one, however long its run takes."""
+        """The due time after this one, whatever its run takes."""
         return self.schedule.due(Iteration(1, due, due, 0.0), self.since, now)
 
     def take(self, now: Moment, limit: int) -> list[Moment]:
-        """The due times up to ``now``, the newest ``limit`` of them. Moves on to the next.
+        """Take the newest ``limit`` due times up to ``now``, and go on to the next.
 
-        One that is not fixed is followed by none until its run has ended.
+        If the schedule is not fixed, there is no next one until the run has ended.
         """
         passed = []
         if self._added is not None and self._added.monotonic <= now.monotonic:
@@ -72,7 +72,7 @@ class DueTimes:
             self._scheduled = NEVER
             return [*passed, due]
         following = self.after(due, now)
-        if following.monotonic > now.monotonic:  # as nearly always
+        if following.monotonic > now.monotonic:  # almost always
             self._scheduled, self._previous = following, due
             return [*passed, due]
         if self.schedule.is_interval:
@@ -104,7 +104,7 @@ class DueTimes:
         return list(passed), due
 
     def _leap(self, due: Moment, now: Moment, limit: int) -> Moment:
-        """Skip the intervals of hours in which the process was frozen, but for the last few."""
+        """Skip all but the last ``limit`` intervals up to ``now``, after the process was frozen."""
         seconds: float = self.schedule.seconds  # type: ignore[attr-defined]
         intervals = int((now.monotonic - due.monotonic) / seconds) - limit
         return now.at_monotonic(due.monotonic + intervals * seconds) if intervals > 0 else due

@@ -1,7 +1,7 @@
-"""Jobs in a transaction of their caller's, as in Django's TestCase.
+"""Runs jobs in a transaction of their caller, as in Django's TestCase.
 
-They run one after the other on the calling thread, and their ledger is written on its connection:
-they see the rows that the test has made, and nothing of theirs outlives its rollback.
+Jobs run one after the other on the calling thread, and the ledger is written on its connection. So
+they see the rows that the test has made, and its rollback also undoes theirs.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from daemonkit.models import Run
 
 
 class CallingThread:
-    """In the place of a pool: does all work at once, on the thread that hands it over."""
+    """Replaces the pool: does all work at once, on the calling thread."""
 
     def __init__(self, is_over: Callable[[], bool]) -> None:
         self._is_over = is_over
 
     def fulfil(self, promises: Iterable[tuple[Promise, Callable[..., object]]]) -> None:
-        """Do the work of one promise after the other. When the life is over, cancel the rest."""
+        """Do the work of each promise in turn. Once the life is over, cancel the rest."""
         for promise, work in promises:
             if self._is_over():
                 promise.cancel()
@@ -39,7 +39,7 @@ class CallingThread:
 
 
 class CallersLedger:
-    """The ledger on the caller's connection. Each row is written when it is noted."""
+    """A ledger on the caller's connection. It writes each row at once."""
 
     is_kept = True
 

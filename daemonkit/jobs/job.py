@@ -14,20 +14,20 @@ from daemonkit.schedules.triggers import as_schedule
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 DAEMON_DEFAULT = -1.0
-"""As ``tick_timeout`` of a job: the daemon's holds."""
+"""The value of a job's ``tick_timeout`` that stands for the daemon's own."""
 
 
 class Job(NamedTuple):
-    """A method under ``@job``, and how it is to be run. Times are in seconds.
+    """A method under ``@job``, and how it is run. Times are in seconds.
 
     ``grace``
         How late a run may start; None: until the next one is due.
     ``tick_timeout``
-        As the daemon's, which is the default; None: no limit.
+        As the daemon's setting, which is the default; None: no limit.
     ``catch_up``
-        Whether a due time that passed while the process was down is run once at the start.
+        Whether the last due time that passed while the process was down is run at the start.
     ``exclusive``
-        Whether a due time is run by one process only, of all on all hosts.
+        Whether only one process, of all on all hosts, runs each due time.
     """
 
     name: str
@@ -55,19 +55,18 @@ def job(
 ) -> Callable[[Method], Method]:
     """Make a method of a ``BaseDaemonCommand`` one of its jobs, run on a pool of threads.
 
-    ``schedule`` is ``Every``, ``Cron``, ``Poll`` or any trigger of APScheduler's. ``grace`` says
-    how late a run may still start (None, the default: until the next one is due: a late run is
-    better than none, and the next one makes it needless). Runs of one job never overlap. An
-    ``async def`` runs on the daemon's event loop. The other arguments are explained at ``Job``.
+    ``schedule`` is ``Every``, ``Cron``, ``Poll`` or any APScheduler trigger. ``grace`` says how
+    late a run may still start; by default, until the next one is due. Runs of one job never
+    overlap. An ``async def`` runs on the daemon's event loop. ``Job`` explains the other arguments.
 
-    Raises ``ValueError`` or ``TypeError``, in one sentence, for what makes no sense.
+    Raises ``ValueError`` or ``TypeError``, in one sentence, for invalid arguments or methods.
     """
     if not isinstance(schedule, Schedule) and inspect.isroutine(schedule):
         raise TypeError("@job needs a schedule, as in @job(Every(minutes=5))")
 
     def decorate(method: Method) -> Method:
         name = _name_of(method)
-        # The class is being made; a second method of the same name would replace the first.
+        # The class body is still running; a second method of this name would replace the first.
         if job_of(sys._getframe(1).f_locals.get(name)):
             raise ValueError(f"there are two jobs {name}(): give one of them another name")
         try:
@@ -88,7 +87,7 @@ def job(
 
 
 def _name_of(method: Any) -> str:
-    """The name of what can be a job. Raises ``TypeError`` or ``ValueError`` for what cannot."""
+    """The name of a method. Raises ``TypeError`` or ``ValueError`` if it cannot be a job."""
     if not inspect.isfunction(method):
         raise TypeError(f"@job decorates methods, not {method!r}")
     name = method.__name__
@@ -114,7 +113,7 @@ _MARK = "_daemonkit_job"
 
 
 def job_of(method: Any) -> Job | None:
-    """The job that a method is, if it is one."""
+    """The job of a method under ``@job``, else None."""
     found = getattr(method, _MARK, None)
     return found if isinstance(found, Job) else None
 

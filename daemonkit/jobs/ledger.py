@@ -1,9 +1,8 @@
-"""The ledger: a row for each due time of a job, and what became of it.
+"""The ledger: a row for each due time of a job, with its outcome.
 
-Results are written a moment after the runs, many in one transaction: a thousand runs a second must
-not be a thousand transactions. The due time of an exclusive job is claimed before its run begins,
-by inserting its row.
-"""
+Results are written shortly after the runs, many in one transaction, so that a thousand runs a
+second are not a thousand transactions. The due time of an exclusive job is claimed before its run
+by inserting its row."""
 
 from __future__ import annotations
 
@@ -31,20 +30,20 @@ logger = logging.getLogger("daemonkit")
 Result = TypeVar("Result")
 
 REQUEST_SECONDS = 5.0
-"""The deadline of one request to the database."""
+"""The time limit of one request to the database."""
 
 CLAIM_SECONDS = 3.0
-"""The longest time for a claim, all its tries together."""
+"""The time limit of a claim with all its tries."""
 
 FLUSH_SECONDS = 5.0
-"""For the last rows, when the daemon ends."""
+"""The time limit for writing the last rows when the daemon ends."""
 
 COMPLAINT_INTERVAL = 60.0
-"""Seconds between two sentences about a ledger that cannot be written."""
+"""Seconds between two log messages about a ledger that cannot be written."""
 
 
 class Ledger(Protocol):
-    """What the scheduler asks of a ledger."""
+    """The ledger, as the scheduler uses it."""
 
     is_kept: bool
     """Whether anything is written."""
@@ -56,19 +55,19 @@ class Ledger(Protocol):
         """Claim a due time for this process. False if another one has it."""
 
     def note(self, entry: Entry) -> None:
-        """Have a row written, a moment later. From any thread; returns at once."""
+        """Write a row soon. From any thread; returns at once."""
 
     def complain(self, error: Exception) -> None:
-        """Say that the ledger cannot be written, once a minute."""
+        """Log that the ledger cannot be written, at most once a minute."""
 
     def hurry(self) -> None:
         """Write at once from now on: the process may end at any moment."""
 
     def flush(self) -> None:
-        """Write what is left, within a few seconds. Nothing can be noted after that."""
+        """Write the remaining rows, within a few seconds. Nothing can be noted afterwards."""
 
     def close(self) -> None:
-        """End the sessions."""
+        """Close the sessions."""
 
 
 class NoLedger:
@@ -94,7 +93,7 @@ class NoLedger:
 
 
 class DatabaseLedger:
-    """The ledger in the database. Only ``open()`` and ``claim()`` raise when that is away."""
+    """The ledger in the database. Only ``open()`` and ``claim()`` raise when it is away."""
 
     is_kept = True
 
@@ -114,13 +113,13 @@ class DatabaseLedger:
             is_temporary=lambda error: classify(error) is not None,
         )
         self._complained_at = -COMPLAINT_INTERVAL
-        self._is_ailing = self._has_no_table = False
+        self._is_failing = self._has_no_table = False
 
     def open(self, *, needed: bool) -> dict[str, datetime]:
         """The newest due time of each job that has a row.
 
-        ``needed``: whether a job cannot do without the ledger. Then this raises what the database
-        raises, and ``ImproperlyConfigured`` if there is no table.
+        ``needed`` says whether a job needs the ledger. Then this raises the errors of the database,
+        and ``ImproperlyConfigured`` if there is no table.
         """
         try:
             return self._ask(self.rows.newest)
@@ -131,7 +130,7 @@ class DatabaseLedger:
             if not needed:
                 self.complain(error)
                 return {}
-        # Outside of the except block, or the other error would be logged with this one.
+        # Outside the except block, or the first error would be logged with this one.
         alias = conf.database()
         raise ImproperlyConfigured(
             f"{self.daemon} has jobs that need the ledger (exclusive=True or catch_up=True), and "
@@ -141,15 +140,15 @@ class DatabaseLedger:
     def claim(self, entry: Entry) -> bool:
         """Claim a due time for this process. False if another one has it.
 
-        Raises what the database raises, after ``claim_seconds`` at the latest. Then the due time
-        must not be run.
+        Raises the errors of the database, after ``claim_seconds`` at the latest. The due time must
+        not be run then.
         """
         deadline = time.monotonic() + self._claim_seconds
         skips = [each for each in self._queue.pending() if each.job == entry.job and each.is_skip]
         tries = 0
         while True:
             left = max(0.0, deadline - time.monotonic())
-            claim = partial(self.rows.claim, entry, skips, again=tries > 0)
+            claim = partial(self.rows.claim, entry, skips, retried=tries > 0)
             try:
                 claimed = self._sessions.claims.run(claim, left)
             except Exception as error:
@@ -191,10 +190,10 @@ class DatabaseLedger:
     # When it cannot be written
 
     def complain(self, error: Exception, lost: int = 0) -> None:
-        """Say that the ledger cannot be written, once a minute."""
+        """Log that the ledger cannot be written, at most once a minute."""
         now = time.monotonic()
         if now - self._complained_at >= COMPLAINT_INTERVAL:
-            self._complained_at, self._is_ailing = now, True
+            self._complained_at, self._is_failing = now, True
             logger.error(
                 "the ledger of %s cannot be written: %s%s%s",
                 self.daemon,
@@ -211,8 +210,8 @@ class DatabaseLedger:
         return f". It has no table: {how}" if self._has_no_table else ""
 
     def _recovered(self) -> None:
-        if self._is_ailing:
-            self._is_ailing = self._has_no_table = False
+        if self._is_failing:
+            self._is_failing = self._has_no_table = False
             logger.info("the ledger of %s can be written again", self.daemon)
 
 

@@ -1,4 +1,4 @@
-"""Reading the ledger: what ``daemons runs`` shows."""
+"""Reads the ledger for ``daemons runs``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from daemonkit.process.identity import Identity
 
 
 def read(daemon: str | None = None) -> list[dict[str, Any]]:
-    """The rows of one daemon, or of all: the newest first, at most ``keep_runs`` of each job.
+    """The rows of one daemon or of all, newest first, at most ``keep_runs`` for each job.
 
     A running row whose process is gone from this host has the status "killed".
     """

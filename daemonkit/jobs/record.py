@@ -1,4 +1,4 @@
-"""The record of a daemon's jobs: what became of each due time, announced and written down."""
+"""The record of a daemon's jobs: announces the outcome of each due time, and writes it down."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from daemonkit.signals import announce
 
 
 class Record:
-    """What became of the due times of one daemon's jobs. From any thread."""
+    """Records the outcome of each due time of one daemon's jobs. From any thread."""
 
     def __init__(self, life: Life, ledger: Ledger, wall_clock: WallClock) -> None:
         self._life, self._ledger, self._wall_clock = life, ledger, wall_clock
         self._catching_up = {job.name for job in life.settings.jobs if job.catch_up}
 
     def claim(self, job: str, due: Moment, now: Moment) -> bool:
-        """Whether this process may run an exclusive due time. A claim that fails is a skip."""
+        """Whether this process may run a due time of an exclusive job. A failed claim is a skip."""
         entry = Entry(
             job=job,
             due=self._wall_clock.label(due),
@@ -43,7 +43,7 @@ class Record:
         return is_ours
 
     def ran(self, iteration: Iteration, *, failed: bool, error: str) -> None:
-        """A run has ended. ``error``: what the ledger is to say of its failure."""
+        """Record that a run has ended. ``error`` is the text of its failure for the ledger."""
         if not self._ledger.is_kept:
             return
         entry = Entry(
@@ -59,7 +59,7 @@ class Record:
         self._ledger.note(entry)
 
     def skipped(self, job: str, due: Moment, reason: SkipReason) -> None:
-        """A due time has passed without a run."""
+        """Record that a due time has passed without a run."""
         life = self._life
         announce(signals.run_skipped, life.daemon, job=job, due=due, reason=reason)
         if life.stop.asked and reason is SkipReason.DOWN and job in self._catching_up:
@@ -71,7 +71,7 @@ class Record:
 
 
 def stored_text(error: BaseException) -> str:
-    """What the database is to hold of an error, as ``DAEMONKIT["store_errors"]`` says."""
+    """The text of an error that is stored, as ``DAEMONKIT["store_errors"]`` says."""
     match conf.store_errors():
         case "text":
             return one_line(error)

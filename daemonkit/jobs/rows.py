@@ -1,7 +1,6 @@
-"""The ledger's rows: what is read from and written to the table of ``daemonkit.models.Run``.
+"""Reads and writes the ledger's rows, in the table of ``daemonkit.models.Run``.
 
-All of it is ORM code for the alias of ``DAEMONKIT["database"]``, and raises what the database
-raises.
+It uses the ORM on the alias ``DAEMONKIT["database"]``, and raises the errors of the database.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ _KEY = ["daemon", "job", "due"]
 _RESULTS = ["status", "reason", "late", "started", "seconds", "error", "host", "pid"]
 
 BATCH_SIZE = 500
-"""Rows of one statement."""
+"""The largest number of rows in one statement."""
 
 PRUNE_SIZE = 2000
-"""Rows that are deleted at one time."""
+"""The largest number of rows that one pruning deletes."""
 
 
 class Entry(NamedTuple):
-    """What is to be written about one due time of a job."""
+    """The data for the row of one due time of a job."""
 
     job: str
     due: datetime
@@ -71,12 +70,12 @@ class Rows:
 
     # Claims of exclusive runs
 
-    def claim(self, entry: Entry, skips: list[Entry], *, again: bool = False) -> bool:
+    def claim(self, entry: Entry, skips: list[Entry], *, retried: bool = False) -> bool:
         """Insert the row of a run that is about to begin. False if another process has it.
 
         ``skips`` are this job's earlier due times that are still to be written. They are written
         first: if this process is killed now, the next one looks no further back than this claim.
-        ``again``: an earlier try got no answer, and may have taken effect.
+        ``retried`` says that an earlier try got no answer; it may have taken effect.
         """
         if skips:
             self._insert_skips(skips)
@@ -85,7 +84,7 @@ class Rows:
             with _savepoint():
                 row.save(using=conf.database(), force_insert=True)  # one statement, in autocommit
         except IntegrityError:
-            return (again and self._is_ours(row)) or self._take_over(row)
+            return (retried and self._is_ours(row)) or self._take_over(row)
         return True
 
     def _is_ours(self, row: Run) -> bool:
@@ -102,10 +101,10 @@ class Rows:
     # Results and skips
 
     def write(self, entries: list[Entry]) -> None:
-        """Write what became of some due times, in one transaction.
+        """Write the outcomes of due times in one transaction.
 
-        A result replaces the row of its due time; a skip does not. Rows are sorted, so that
-        processes which write the same ones do not deadlock.
+        A result overwrites the row of its due time; a skip does not. Rows are sorted, so that
+        processes that write the same ones do not deadlock.
         """
         results = {(each.job, each.due): each for each in entries if not each.is_skip}
         skips = {(each.job, each.due): each for each in entries if each.is_skip}
@@ -127,9 +126,8 @@ class Rows:
     def _insert_skips(self, entries: list[Entry]) -> None:
         rows = [self._row(each) for each in entries]
         for row in rows:
-            if (
-                row.reason == SkipReason.LEDGER
-            ):  # our claim got no answer, but may have taken effect
+            # A claim of ours that got no answer may have taken effect.
+            if row.reason == SkipReason.LEDGER:
                 claim = self._claims().filter(job=row.job, due=row.due)
                 claim.update(status=row.status, reason=row.reason)
         Run.objects.using(conf.database()).bulk_create(
@@ -141,9 +139,8 @@ class Rows:
     def prune(self, *, all_jobs: bool = False) -> None:
         """Delete all but the newest ``keep_runs`` rows of each job, at most ``PRUNE_SIZE`` rows.
 
-        Of many jobs only those whose rows have grown by a tenth, unless ``all_jobs``: to look
-        costs as much as to write.
-        """
+        With more than ten jobs, only those with a tenth of new rows are pruned, unless
+        ``all_jobs``: finding old rows costs as much as writing new ones."""
         keep, jobs = conf.keep_runs(), set(self._new_rows)
         if len(jobs) > 10 and not all_jobs:
             jobs = {job for job in jobs if self._new_rows[job] * 10 >= keep}
@@ -180,13 +177,13 @@ class Rows:
 
 
 def _savepoint() -> AbstractContextManager[None]:
-    """What an IntegrityError can be rolled back to, inside a transaction of a test's."""
+    """A savepoint for an IntegrityError, inside a transaction of a test; else nothing."""
     if connections[conf.database()].in_atomic_block:
         return transaction.atomic(using=conf.database())
     return contextlib.nullcontext()
 
 
-# A project without USE_TZ has columns without a zone. They hold UTC, in which no hour comes twice.
+# Without USE_TZ columns have no time zone. They hold UTC, in which no hour is repeated.
 
 
 def for_database(moment: datetime) -> datetime:

@@ -34,10 +34,10 @@ class Owner(Protocol):
 
 
 class Run:
-    """One run of a job, from its due time until it is known what became of it.
+    """One run of a job, from its due time until its outcome is recorded.
 
-    The pool calls ``execute()`` as a unit of work. When that has ended, it tells the run its
-    result or error, as it would tell a future.
+    The pool calls ``execute()`` as a unit of work. It then sets the result or error of the run, as
+    it does for a future.
     """
 
     __slots__ = ("_kept", "due", "job", "number", "seconds", "started", "timing")
@@ -51,7 +51,7 @@ class Run:
         self._kept: Any = None
 
     def execute(self) -> Any:
-        """Do the job's work, unless something has come in between."""
+        """Do the job's work, unless it may not begin any more."""
         job, life = self.job, self.job.life
         now = life.clock.moment()
         if reason := job.begin(self, now):
@@ -74,7 +74,7 @@ class Run:
                 self.seconds = life.clock.moment().monotonic - now.monotonic
                 job.work_ended(now, self.seconds)
 
-    # What the pool tells
+    # What the pool calls, as for a future
 
     def set_running_or_notify_cancel(self) -> bool:
         return True
@@ -86,22 +86,22 @@ class Run:
         self.end(None, error)
 
     def cancel(self) -> bool:
-        """No thread has come to it, and none will."""
+        """Skip the run: no thread has begun it, and none will."""
         self.job.record.skipped(self.job.name, self.due, SkipReason.DOWN)
         self.job.end(None)
         return True
 
     def end(self, result: Any, error: BaseException | None) -> None:
-        """Tell everybody what the run came to."""
+        """Announce and record the outcome of the run."""
         iteration = None
         try:
-            if self.started is None and error is not None:  # it failed before its work began
+            if self.started is None and error is not None:  # it failed before the job began
                 self.job.runs += 1
                 self.number, self.started = self.job.runs, self.job.life.clock.moment()
             if self.started is not None:
                 iteration = self.iteration(self.started, self.seconds, result)
                 iteration = self._tell(iteration, error)
-        except BaseException as raised:  # by a listener, by on_error()
+        except BaseException as raised:  # by a listener or on_error()
             if ends_process(raised):
                 self.job.end_process(raised)
             else:
@@ -115,7 +115,7 @@ class Run:
 
     @property
     def _is_raised_at_end(self) -> bool:
-        """Whether somebody will get to see the error once more."""
+        """Whether the life raises the error once more when it ends."""
         return self.job.life.once or self.job.life.verdict.is_over
 
     def iteration(self, started: Moment, seconds: float, result: Any = None) -> Iteration:

@@ -1,4 +1,4 @@
-"""The jobs of a daemon's class, and the schedule that they make together."""
+"""The jobs of a daemon's class, and their combined schedule."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ MAX_NAMES = 5
 def jobs_of(daemon: type[Any]) -> tuple[Job, ...]:
     """The jobs of a daemon's class, in the order of their definition.
 
-    Raises ``CommandError`` (exit code 2) for one that a subclass has overridden
-    without saying when it is to run.
+    Raises ``CommandError`` (exit code 2) for one that a subclass has overridden without
+    ``@job``.
     """
     members = (pair for each in reversed(daemon.__mro__) for pair in vars(each).items())
     jobs = []
@@ -41,7 +41,7 @@ def jobs_of(daemon: type[Any]) -> tuple[Job, ...]:
 
 
 class Jobs(Value, Schedule):
-    """The schedule of a daemon with jobs: that of all of them."""
+    """The combined schedule of all jobs of a daemon."""
 
     jobs: tuple[Job, ...]
 
@@ -64,7 +64,7 @@ class Jobs(Value, Schedule):
         return (due for due, _ in self.upcoming_jobs(now))
 
     def upcoming_jobs(self, now: Moment) -> Iterator[tuple[datetime, Job]]:
-        """The due times to come, and whose they are."""
+        """The coming due times, each with its job."""
         pending = [(job, job.schedule.upcoming(now)) for job in self.jobs]
         heads = [(due, index) for index, (_, times) in enumerate(pending)
                  if (due := next(times, None))]  # fmt: skip
@@ -78,7 +78,7 @@ class Jobs(Value, Schedule):
 
 
 def one_of(jobs: tuple[Job, ...], names: list[str]) -> tuple[Job, ...]:
-    """The jobs of these names. Raises ``ValueError``, with what there is, for any other."""
+    """The jobs of these names. Raises ``ValueError``, which lists all jobs, for an unknown name."""
     known = {job.name: job for job in jobs}
     for name in names:
         if name not in known:

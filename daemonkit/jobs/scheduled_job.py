@@ -1,4 +1,4 @@
-"""One job of a running daemon: when it is due, and where its run stands."""
+"""One job of a running daemon: its due times and the state of its run."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ ROUNDING = 0.001
 
 
 class Phase(Enum):
-    """Where the run of a job stands."""
+    """The state of a job's run."""
 
     IDLE = "idle"
     QUEUED = "queued"
     RUNNING = "running"
     ENDING = "ending"
-    """Its work is done, and what became of it is being told. The next run waits for that."""
+    """Its work is done, and its outcome is being announced. The next run waits for that."""
 
 
 class Loop(Protocol):
     """The scheduler, as a job sees it."""
 
     def run_ended(self, job: ScheduledJob) -> None:
-        """The end of a run may make the job due."""
+        """Note that a run has ended, which may make the job due."""
 
     def end_process(self, job: ScheduledJob, error: BaseException) -> None:
-        """A run has raised what ends the process."""
+        """End the process, because a run has raised ``error``."""
 
 
 class Skip(NamedTuple):
@@ -51,7 +51,7 @@ class Skip(NamedTuple):
 class ScheduledJob:
     """A job, its due times and its run.
 
-    The main thread decides what is to run. A thread of the pool says how far the run is.
+    The main thread decides what runs. A thread of the pool reports the progress of the run.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class ScheduledJob:
         self.times = DueTimes(job.schedule, life.pace.since)
         self.runs = 0
         self.last: Iteration | None = None
-        """What the last run came to, without its error; None if it went well."""
+        """The iteration of the last run, without its error; None if the run succeeded."""
         self._not_before = self._began = self._ended = float("-inf")
         self._lock = threading.Lock()
         self._phase = Phase.IDLE
@@ -76,11 +76,11 @@ class ScheduledJob:
         self._deferred: Moment | None = None
         self._undecided: Iteration | None = None
 
-    # The main thread: what is due, and what follows from it
+    # On the main thread: what is due, and what follows from it
 
     def decide(self, due: Moment, now: Moment, reason_to_wait: str) -> Run | Skip | None:
-        """What follows from a due time that has come: a run for the pool, a due time that is
-        skipped, or neither as yet."""
+        """What follows from a due time that has passed: a run for the pool, a skip, or nothing
+        yet."""
         with self._lock:
             if self._phase is Phase.ENDING:
                 older, self._deferred = self._deferred, due
@@ -94,7 +94,7 @@ class ScheduledJob:
             return self._run
 
     def skip_reason(self, due: Moment, now: Moment, reason_to_wait: str) -> SkipReason | None:
-        """Why a due time that has passed is not run; None if nothing hinders it."""
+        """Why a due time that has passed is skipped; None if it may run."""
         with self._lock:
             return self._skip_reason(due, now, reason_to_wait)
 
@@ -108,14 +108,14 @@ class ScheduledJob:
         return SkipReason.GRACE if self.is_too_late(due, now) else None
 
     def is_too_late(self, due: Moment, now: Moment) -> bool:
-        """Whether a due time is past its grace. One that is not fixed has no grace to pass."""
+        """Whether a due time is past its grace. Grace applies only to fixed schedules."""
         grace = self.job.grace
         return grace is not None and self.is_fixed and now.monotonic - due.monotonic > grace
 
     def after_run(self, now: Moment) -> list[Moment]:
-        """See when the job is next due, if its last run decides that.
+        """Set the next due time, if it depends on the last run.
 
-        Returns the due time that came while that run was ending, if one did.
+        Returns the due time that passed while that run was ending, if there is one.
         """
         with self._lock:
             deferred, self._deferred = self._deferred, None
@@ -126,7 +126,7 @@ class ScheduledJob:
                 self.times.go_on_at(due)
             else:
                 self._not_before = due.monotonic
-                # The due time of an exclusive job is claimed, and nobody may run it twice.
+                # The due time of an exclusive job is claimed, and must not run twice.
                 if iteration.problem is not None and not self.job.exclusive:
                     self.times.add(due)
         return [] if deferred is None else [deferred]
@@ -137,13 +137,14 @@ class ScheduledJob:
 
     @property
     def running(self) -> Run | None:
-        """The run whose work is being done."""
+        """The run whose work is in progress."""
         return self._run if self._phase is Phase.RUNNING else None
 
-    # A thread of the pool: how far the run is
+    # On a thread of the pool: the progress of the run
 
     def begin(self, run: Run, now: Moment) -> SkipReason | None:
-        """A thread has come to the run. Why its work may not begin, after all; None if it may."""
+        """Begin the run on a thread. Returns why its work may not begin after all; None if it
+        may."""
         with self._lock:
             self._phase = Phase.RUNNING
         if self.life.stop.asked:
@@ -156,8 +157,8 @@ class ScheduledJob:
             self._began, self._ended = began.monotonic, began.monotonic + seconds
 
     def end(self, iteration: Iteration | None) -> None:
-        """The run has ended, and came to this; None if it never began. The result of ``iteration``
-        is what the schedule keeps of it."""
+        """The run has ended with ``iteration``; None if it never began. The iteration's result is
+        what the schedule's ``judge()`` returned."""
         with self._lock:
             if iteration is not None:
                 self.life.last, self.last = iteration, None
@@ -165,7 +166,7 @@ class ScheduledJob:
                     self.last = iteration._replace(error=None)
                 if iteration.error is not None or not self.is_fixed:
                     self._undecided = iteration
-            # A run that went well changes nothing for the loop, except when it was the last one.
+            # A successful run changes nothing for the loop, unless it was the last one.
             if self._undecided is not None or self._deferred is not None or self.is_over:
                 self._loop.run_ended(self)  # before it is idle, or the loop would miss it
             self._phase, self._run = Phase.IDLE, None

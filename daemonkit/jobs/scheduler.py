@@ -1,7 +1,7 @@
-"""The loop of a daemon with jobs: it waits until a job is due and hands its run to the pool.
+"""The loop of a daemon with jobs: it waits until a job is due and passes its run to the pool.
 
-The main thread decides what is due, what is skipped and why; threads of the pool do the work. A
-run that has ended comes back to the main thread if its end decides when the job is next due.
+The main thread decides what runs, and what is skipped and why. Threads of the pool do the work. The
+main thread processes the end of a run if the next due time of the job depends on it.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 
 SERVING_INTERVAL = 0.02
-"""Seconds: how often the main thread, while it waits for the last jobs, looks for the sync work of
-tasks on the event loop."""
+"""Seconds between two checks for sync work of tasks on the event loop, while the main thread waits
+for the last jobs."""
 
 
 def live(life: Life, scheduler: Scheduler) -> Iteration | None:
-    """A life of a daemon with jobs. The last iteration, if there was one."""
+    """Run a life of a daemon with jobs. Returns the last iteration, if there was one."""
     scheduler.begin(life)
     with (
         life.watched(),
@@ -50,8 +50,8 @@ def live(life: Life, scheduler: Scheduler) -> Iteration | None:
 class Scheduler:
     """The loop of a daemon with jobs.
 
-    ``sessions`` are for the ledger. Without them the caller has a transaction open: then jobs run
-    in it, one after the other on the calling thread.
+    ``sessions`` are for the ledger. They are None if the caller has a transaction open: then jobs
+    run in it, one after the other on the calling thread.
     """
 
     life: Life
@@ -71,14 +71,14 @@ class Scheduler:
         self._is_open = False
 
     def _run_inline(self, name: str, settings: Settings) -> None:
-        from daemonkit.jobs.inline import CallersLedger, CallingThread  # for tests alone
+        from daemonkit.jobs.inline import CallersLedger, CallingThread  # only in tests
 
         if settings.ledger:
             self.ledger = CallersLedger(name)
         self.pool = CallingThread(lambda: self.life.verdict.is_over)
 
     def begin(self, life: Life) -> None:
-        """Belong to this life, whose jobs it runs."""
+        """Prepare to run the jobs of this life."""
         wall_clock = WallClock(life.begun)
         self.life, self.record = life, Record(life, self.ledger, wall_clock)
         self.dispatcher = Dispatcher(
@@ -90,11 +90,11 @@ class Scheduler:
         ]
 
     def open(self) -> None:
-        """Look in the ledger for due times that passed while the process was down. What opens after
-        it may fail, and then this is called again."""
+        """Find in the ledger which due times passed while the process was down. Called again if a
+        later step of opening fails."""
         if self._is_open:
             return
-        conf.keep_runs()  # whether they make sense
+        conf.keep_runs()  # raises if the settings are invalid
         conf.store_errors()
         life = self.life
         newest = self.ledger.open(needed=any(job.needs_ledger for job in life.settings.jobs))
@@ -126,12 +126,12 @@ class Scheduler:
         pace, now = self.life.pace, self.clock.moment()
         reason_to_wait = pace.reason_to_wait(now)  # before ``since``
         limit = self.life.settings.max_ticks
-        # All at once: a thread that wakes up would only be in the way before.
+        # All at once: threads that wake up earlier would only compete with this one.
         if runs := self.dispatcher.runs(now, reason_to_wait, pace.since, limit):
             self.pool.fulfil((run, run.execute) for run in runs)
 
     def _wait(self) -> None:
-        """Wait until something is due, unless it is so by now."""
+        """Wait until something is due, unless it already is."""
         life, now, due = self.life, self.clock.moment(), self.dispatcher.next_due()
         seconds = due.monotonic - now.monotonic
         if seconds <= 0 or not life.goes_on(self.dispatcher.begun, now):
@@ -149,9 +149,9 @@ class Scheduler:
             time.sleep(0.0005)
 
     def _close(self) -> None:
-        """Let running jobs finish; the watcher insists if they take too long."""
+        """Let running jobs finish. The watcher forces the end if they take too long."""
         life, limit = self.life, self.life.settings.max_ticks
-        is_over = not limit or self.dispatcher.begun < limit  # or what is queued belongs to it
+        is_over = not limit or self.dispatcher.begun < limit  # at the limit queued runs still count
         while not self.pool.close(cancel=is_over or life.stop.asked, timeout=self._joining_time):
             life.pulsed()
             life.serve_tasks()
@@ -159,7 +159,7 @@ class Scheduler:
 
     @property
     def _joining_time(self) -> float:
-        """Seconds for which the end of the jobs may be awaited at a stretch."""
+        """Seconds to wait for the end of the jobs at one time."""
         return self.life.pulse if self.life.watched_life.event_loop is None else SERVING_INTERVAL
 
     # From other threads
@@ -168,13 +168,13 @@ class Scheduler:
         self.dispatcher.run_ended(job)
 
     def end_process(self, job: ScheduledJob, error: BaseException) -> None:
-        """A run has raised what ends the process, and the life raises it at its end."""
+        """End the process, because a run has raised ``error``. The life raises it when it ends."""
         self._raised = error
         self.life.ask_to_stop(f"{type(error).__name__} in job {job.name}")
 
-    def last_words(self) -> None:
-        """The process is being forced to end: note what runs as failed, for it may end with no more
-        to be said. What ends by itself in time says so after it."""
+    def before_forced_end(self) -> None:
+        """Record running jobs as failed, because the process is forced to end and may not get to
+        record them later. A run that still ends in time overwrites its row."""
         self.ledger.hurry()
         error, now = f"forced to end: {self.life.stop.forced}", self.clock.moment()
         for job in self.dispatcher.jobs:

@@ -1,4 +1,4 @@
-"""Why a due time of a job passed without a run."""
+"""``SkipReason``: why a due time of a job passed without a run."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from enum import StrEnum
 
 
 class SkipReason(StrEnum):
-    """What ``run_skipped`` carries and the ledger's column ``reason`` holds."""
+    """The ``reason`` of the signal ``run_skipped`` and of the ledger's rows."""
 
     OVERLAP = "overlap"
-    """The run before it was still running."""
+    """The previous run was still in progress."""
 
     GRACE = "grace"
-    """It came too late: past its grace, or the next due time had come."""
+    """It was too late: past its grace, or the next due time had passed."""
 
     BACK_OFF = "back-off"
-    """The run before it had failed, and the pause was not over."""
+    """The previous run had failed, and the pause was not over."""
 
     DOWN = "down"
-    """No process ran the daemon, or the process was about to end."""
+    """No process ran the daemon, or its process was about to end."""
 
     PAUSED = "paused"
 

@@ -1,4 +1,4 @@
-"""The processes that a process has started: ended with it when it is ended by force."""
+"""The child processes of a process. A forced end ends them, too."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 LOOK_INTERVAL = 0.02
-"""Seconds between two looks at whether they have ended."""
+"""Seconds between two checks whether the children have ended."""
 
 
 class _Status(NamedTuple):
-    """What Linux says of a process. The same pid with another start is another process."""
+    """A process as Linux reports it. The same pid with another start time is another process."""
 
     pid: int
     state: str
@@ -24,14 +24,14 @@ class _Status(NamedTuple):
 
 
 class Children:
-    """All descendants of a process, as they were when this object was made. Without /proc: none."""
+    """All descendants of a process when this object was made. Without /proc: none."""
 
     def __init__(self, pid: int) -> None:
         self._found = list(_descendants(pid))
 
     @property
     def pids(self) -> list[int]:
-        """The numbers of those that live."""
+        """The pids of those that are alive."""
         return [each.pid for each in self._alive()]
 
     def terminate(self) -> None:
@@ -41,7 +41,7 @@ class Children:
         self._signal(signal.SIGKILL)
 
     def end(self, within: float) -> None:
-        """Wait for so many seconds until they have ended, and kill those that have not."""
+        """Wait up to ``within`` seconds for them to end, then kill the rest."""
         deadline = time.monotonic() + within
         while self._alive() and time.monotonic() < deadline:
             time.sleep(LOOK_INTERVAL)
@@ -75,12 +75,12 @@ def _all_processes() -> Iterator[_Status]:
 
 
 def _status(pid: int) -> _Status | None:
-    """None if it is gone."""
+    """The process with this pid; None if it is gone."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return None
-    fields = text.rpartition(")")[2].split()  # see proc(5): its name may hold spaces
+    fields = text.rpartition(")")[2].split()  # see proc(5): the name may contain spaces
     return _Status(pid, fields[0], int(fields[1]), int(fields[19]))
 
 

@@ -1,7 +1,7 @@
-"""The end of a process in which C code keeps Python's lock, so that no thread of ours can run.
+"""A time limit for C code that holds Python's lock (the GIL), so that no other thread can run.
 
-``faulthandler`` waits in C, and needs no lock: when it is not told in time that Python runs, it
-writes the stacks of all threads and ends the process with exit code 1.
+``faulthandler`` waits in C, without the lock. If its timer is not restarted in time, it writes the
+stacks of all threads and ends the process with exit code 1.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import sys
 _output: list[int] = []
 
 
-def expect_python_within(seconds: float) -> None:
-    """End the process unless this is called again within so many seconds. There is one timer for
-    the process: it replaces that of a project's own ``faulthandler.dump_traceback_later()``."""
+def end_unless_called_within(seconds: float) -> None:
+    """End the process unless this is called again within ``seconds``. It replaces a timer that the
+    project has set by ``faulthandler.dump_traceback_later()``: a process has only one."""
     faulthandler.dump_traceback_later(seconds, exit=True, file=_descriptor())
 
 
-def expect_nothing() -> None:
-    """Take the timer back. Also needed before a fork: a child could not."""
+def cancel() -> None:
+    """Cancel the timer. Also call this before a fork: a child could not cancel it."""
     faulthandler.cancel_dump_traceback_later()
 
 

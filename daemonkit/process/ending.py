@@ -1,7 +1,7 @@
-"""What keeps a process from ending, in words.
+"""Describes what keeps a process from ending.
 
-A process that is told to stop may wait for ever in the interpreter's own end: for a thread, for a
-``multiprocessing`` child, in an ``atexit`` function.
+After a daemon has stopped, the interpreter itself may wait forever as it shuts down: for a thread,
+for a ``multiprocessing`` child, or in an ``atexit`` function.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from daemonkit.process.children import Children
 _NOT_OF_THE_PROJECT = (sysconfig.get_path("stdlib"), str(Path(__file__).parent.parent))
 
 
-def what_stands() -> str:
-    """What keeps the process from ending: its threads, its children, and the main thread's work."""
+def blockers() -> str:
+    """The threads, children and functions that keep the process from ending, as text."""
     main = threading.main_thread()
     threads = [each for each in threading.enumerate() if each is not main and not each.daemon]
     frames = sys._current_frames()
@@ -31,7 +31,7 @@ def what_stands() -> str:
 
 
 def _waits_for_others(frame: FrameType | None) -> bool:
-    """Whether the interpreter, as it ends, waits for threads or for ``multiprocessing``'s
+    """Whether the interpreter is shutting down and waits for threads or ``multiprocessing``
     children."""
     while frame is not None and frame.f_back is not None:
         frame = frame.f_back
@@ -40,7 +40,7 @@ def _waits_for_others(frame: FrameType | None) -> bool:
 
 
 def _at(frame: FrameType | None) -> str:
-    """The nearest function and line of the project, where a thread stands."""
+    """The innermost function and line of the project in a stack, such as " in f() at a.py:3"."""
     nearest = frame
     while frame is not None and frame.f_code.co_filename.startswith(_NOT_OF_THE_PROJECT):
         frame = frame.f_back

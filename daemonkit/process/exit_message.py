@@ -1,4 +1,4 @@
-"""The sentence with which a process ends after an error, in the format of its log."""
+"""The message that a process writes when it ends after an error, in the format of its log."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from daemonkit.formats import FORMATS, formatter_for
 def ends_in_a_sentence(
     stderr: IO[str] | Any, log_format: str | None, *, daemon: str = "", traceback: bool = False
 ) -> Iterator[None]:
-    """End the process for a ``CommandError``, by its exit code and "CommandError: ..." on stderr.
+    """On a ``CommandError``, write "CommandError: ..." to stderr and exit with its code.
 
-    Django's commands do the same, but in the journal the sentence has the level of an error, and
-    as JSON it is an object like any other of the log. ``traceback`` lets the error through.
+    Django's commands do the same. Here the message also has the level of an error in the journal,
+    and is an object like other log records in JSON. With ``traceback`` the error is raised.
     """
     try:
         yield
@@ -33,13 +33,13 @@ def ends_in_a_sentence(
 
 
 def format_in(words: Sequence[str]) -> str | None:
-    """The log format among words of a command line that are not parsed yet, or do not parse."""
-    said = None
+    """The value of ``--log-format`` in a command line that is not parsed yet, or cannot be."""
+    value = None
     for word, after in zip(words, [*words[1:], ""], strict=False):
-        option, _, value = word.partition("=")
+        option, _, joined = word.partition("=")
         if option == "--log-format":
-            said = value or after
-    return said if said in FORMATS else None
+            value = joined or after
+    return value if value in FORMATS else None
 
 
 def _record(error: CommandError, daemon: str) -> logging.LogRecord:

@@ -1,4 +1,4 @@
-"""The end of a process by force: its children first, then itself."""
+"""Ending a process by force: first its children, then itself."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from daemonkit.process.children import Children
 
 CHILDREN_TIME = 1.0
-"""Seconds between SIGTERM and SIGKILL for what a process has started that is forced to end."""
+"""Seconds between SIGTERM and SIGKILL for the children of a process that is forced to end."""
 
-ASIDE_TIME = 0.5
-"""Seconds to wait for what is done in a thread of its own."""
+IN_THREAD_TIME = 0.5
+"""Seconds to wait for work that ``in_thread()`` runs."""
 
 
 class ForcedEnd:
-    """What is done with the children of this process, and with the process itself. What it needs is
-    loaded only then: most processes end well."""
+    """Ends this process and its children. It imports what it needs only when it is used, because
+    most processes are never forced to end."""
 
     def __init__(self) -> None:
         self._children: Children | None = None
 
-    def what_stands(self) -> str:
-        """What keeps the process from ending, in words."""
-        from daemonkit.process.ending import what_stands
+    def blockers(self) -> str:
+        """A text that says what keeps the process from ending."""
+        from daemonkit.process.ending import blockers
 
-        return what_stands()
+        return blockers()
 
     def terminate_children(self) -> None:
         from daemonkit.process.children import Children
@@ -42,7 +42,7 @@ class ForcedEnd:
         self._children.terminate()
 
     def end_children(self) -> None:
-        """Kill the children that SIGTERM does not end."""
+        """Wait for the children to end after SIGTERM, then kill the rest."""
         if self._children is None:  # the tick was faster than the watcher
             self.terminate_children()
         assert self._children is not None
@@ -51,23 +51,23 @@ class ForcedEnd:
     def leave(self) -> NoReturn:
         if self._children is not None:
             self._children.kill()
-        aside(flush)
+        in_thread(flush)
         os._exit(Exit.FORCED)
 
 
-def aside(work: Callable[..., None], *arguments: object) -> None:
-    """Do it in a thread of its own and wait a moment for it.
+def in_thread(work: Callable[..., None], *arguments: object) -> None:
+    """Run ``work`` in a thread of its own, and wait ``IN_THREAD_TIME`` for it at most.
 
-    It may log, and the thread that we watch may hang with the log's lock in its hands.
+    The work may log, and a thread that hangs may hold the lock of a log handler.
     """
     thread = threading.Thread(target=work, args=arguments, daemon=True)
-    with contextlib.suppress(RuntimeError):  # the interpreter is ending, and starts no thread
+    with contextlib.suppress(RuntimeError):  # no thread can start while the interpreter shuts down
         thread.start()
-        thread.join(ASIDE_TIME)
+        thread.join(IN_THREAD_TIME)
 
 
 def flush() -> None:
-    """Write out what is buffered, before an end without the interpreter's own."""
+    """Flush log handlers and streams, before ``os._exit()`` or ``os.execve()``."""
     for handler in logging.root.handlers:
         with contextlib.suppress(Exception):
             handler.flush()

@@ -1,4 +1,4 @@
-"""Who this process is, and whether another one is gone."""
+"""The identity of a process, and whether another process is gone."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import socket
 from typing import NamedTuple
 
 HOST_LENGTH = 150
-"""Characters of a host's name that are kept: they must fit into a column."""
+"""Characters of a host name that are kept: they must fit into a database column."""
 
 
 class Identity(NamedTuple):
-    """A process among those of all hosts. The token tells it from others that had or will have the
-    same pid, on a host of the same name."""
+    """Identifies a process on any host. The token distinguishes processes that have the same pid at
+    different times, or on different hosts of the same name."""
 
     host: str
     pid: int
@@ -29,7 +29,7 @@ class Identity(NamedTuple):
 
     @property
     def is_gone(self) -> bool:
-        """Whether the process has ended, as far as can be seen from here: not for another host."""
+        """Whether the process has ended. Always False for a process on another host."""
         if self.host != host_name():
             return False
         try:
@@ -51,6 +51,6 @@ def host_name() -> str:
 
 
 def parse_identity(text: str) -> Identity:
-    """Read what ``str()`` of an identity with a token has written."""
+    """The identity behind the text HOST:PID:TOKEN."""
     host, pid, token = text.rsplit(":", 2)
     return Identity(host, int(pid), token)

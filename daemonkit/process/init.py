@@ -1,8 +1,8 @@
-"""The first process of a container: it starts the daemon, hands on its signals and reaps orphans.
+"""A small init for containers: it starts the daemon, forwards signals and reaps orphans.
 
-The kernel gives every orphan to process 1, which must reap it. A daemon cannot: it could not tell
-orphans from children that its own code still waits for. So a daemon that finds itself to be
-process 1 executes this file, which is a program of its own and imports nothing of daemonkit.
+The kernel makes process 1 the parent of every orphan, and process 1 must reap it. A daemon cannot:
+it could not tell orphans from children that its own code still waits for. So a daemon that is
+process 1 executes this file, a program of its own that imports nothing of daemonkit.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HANDED_ON = {
 
 
 def leave_process_1() -> None:
-    """Have this command run as a child of a small init, if it is process 1; else do nothing."""
+    """If this process is process 1, replace it by a small init that runs this command."""
     if os.getpid() == 1:
         program, *arguments = sys.orig_argv
         path = program if os.sep in program else sys.executable
@@ -35,14 +35,14 @@ def leave_process_1() -> None:
 
 
 def main(path: str, command: Sequence[str]) -> NoReturn:
-    """Run a command until it ends, and end with its exit code."""
+    """Run a command until it ends, and exit with its exit code."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {*HANDED_ON, signal.SIGCHLD})
     child = os.posix_spawn(path, list(command), os.environ, setsigmask=())
     while True:
         found = signal.sigwaitinfo({*HANDED_ON, signal.SIGCHLD})
         if found.si_signo == signal.SIGCHLD:
             _reap(child)
-        elif found.si_code <= 0:  # by kill(2); what a terminal sends, it sends to the child, too
+        elif found.si_code <= 0:  # by kill(2); a terminal signals the child itself
             os.kill(child, found.si_signo)
 
 

@@ -1,4 +1,4 @@
-"""Memory: how much this process holds, and sizes as people write them."""
+"""How much memory this process uses, and sizes such as "300m"."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ _SIZE = r"(\d+(?:\.\d+)?)\s*([kmg]?)b?"
 
 
 def resident() -> int:
-    """Bytes of memory that this process holds now, what it shares with its parent included.
+    """The resident set size of this process in bytes, including pages shared with its parent.
 
-    Not the high-water mark of getrusage(2), which never goes down. Raises ``OSError`` where there
-    is no /proc.
-    """
+    This is not the high-water mark of getrusage(2), which never goes down. Raises ``OSError`` where
+    there is no /proc."""
     descriptor = os.open("/proc/self/statm", os.O_RDONLY)
     try:
         return int(os.read(descriptor, 200).split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -31,6 +30,6 @@ def parse_size(text: str | int) -> int:
 
 
 def size_text(size: int) -> str:
-    """A size that reads well: 314572800 is "300m"."""
+    """The size as a short text: 314572800 is "300m"."""
     unit = max((unit for unit, bytes_ in _UNITS.items() if size >= bytes_), key=_UNITS.__getitem__)
     return f"{size / _UNITS[unit]:.4g}{unit}"

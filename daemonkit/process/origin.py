@@ -1,4 +1,4 @@
-"""How this process was started: the command, the environment and the folder of its first image."""
+"""How this process was first started: its command, environment and working folder."""
 
 from __future__ import annotations
 
@@ -7,22 +7,20 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-EXECUTED_ANEW = "DAEMONKIT_EXECUTED_ANEW"
-"""An environment variable with the number of a process that has executed itself anew. SIGHUP is
-ignored while such a process starts, so that another one does not kill it."""
+REEXECUTED = "DAEMONKIT_REEXECUTED"
+"""An environment variable that holds the pid of a process that has re-executed itself. Such a
+process ignores SIGHUP while it starts, so that a second SIGHUP does not kill it."""
 
 TRIAL = "DAEMONKIT_TRIAL"
-"""An environment variable that makes a start a trial of new code; see ``trial.py``."""
+"""An environment variable that marks a process as a trial of new code; see ``trial.py``."""
 
 NOT_FOR_CHILDREN = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
-"""Environment variables by which systemd and one process speak, and no other."""
+"""Environment variables that systemd sets for one process only."""
 
 
 class Origin(NamedTuple):
-    """What a process needs to start once more as it was started.
-
-    ``folder`` may be a path through symbolic links, which lead elsewhere after a deployment.
-    """
+    """What a process needs to start again as it was first started. ``folder`` may contain symbolic
+    links, which may point elsewhere after a deployment."""
 
     command: tuple[str, ...]
     environment: dict[str, str]
@@ -30,21 +28,21 @@ class Origin(NamedTuple):
 
     @classmethod
     def of_this_process(cls) -> Origin:
-        """To be called before anything has changed the folder. The environment is the one with
-        which the process was executed, whatever has been set or deleted since."""
+        """Call this before the working folder changes. Later changes of the environment, after the
+        process was executed, do not count."""
         environment = _first_environment()
-        environment.pop(EXECUTED_ANEW, None)
+        environment.pop(REEXECUTED, None)
         return cls(tuple(sys.orig_argv), environment, working_folder() or os.getcwd())  # noqa: PTH109
 
     @property
     def program(self) -> str:
-        """The path to execute: a relative one leads from ``folder``."""
+        """The path to execute; if relative, then to ``folder``."""
         return self.command[0] if os.sep in self.command[0] else sys.executable
 
 
 def working_folder() -> str | None:
-    """$PWD, if it names the folder that we are in: it keeps the symbolic links of the path, and may
-    name another folder tomorrow, such as the next release behind ``current``."""
+    """$PWD, if it names the current folder. It keeps symbolic links, so it may later name another
+    one: the next release behind a link such as ``current``."""
     folder = os.environ.get("PWD", "")
     try:
         return folder if Path(folder).is_absolute() and Path(folder).samefile(".") else None
@@ -52,16 +50,16 @@ def working_folder() -> str | None:
         return None
 
 
-def is_executed_anew() -> bool:
-    """Whether this process has executed itself anew. Asked once: it forgets it."""
-    return os.environ.pop(EXECUTED_ANEW, None) == str(os.getpid())
+def is_reexecuted() -> bool:
+    """Whether this process has re-executed itself. Only the first call returns True."""
+    return os.environ.pop(REEXECUTED, None) == str(os.getpid())
 
 
 _is_trial = False
 
 
 def is_trial() -> bool:
-    """Whether this process only tries new code. Programs that it starts are no trials."""
+    """Whether this process is a trial of new code. The programs that it starts are not."""
     global _is_trial
     _is_trial = os.environ.pop(TRIAL, "") != "" or _is_trial
     return _is_trial

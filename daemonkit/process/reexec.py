@@ -1,4 +1,4 @@
-"""Executing itself anew: the same process, with the code and the settings of today."""
+"""Re-executing a process: the same pid, with the current code and settings."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from daemonkit.errors import one_line
 from daemonkit.exits import Exit
 from daemonkit.process.children import Children
 from daemonkit.process.forced_end import CHILDREN_TIME, flush
-from daemonkit.process.origin import EXECUTED_ANEW, Origin
+from daemonkit.process.origin import REEXECUTED, Origin
 from daemonkit.process.signal_bytes import STOP_SIGNALS
 
 
-def execute_anew(name: str, origin: Origin) -> NoReturn:
-    """Replace this process by a new start of its own command: same pid, new code.
+def reexecute(name: str, origin: Origin) -> NoReturn:
+    """Execute this process's own command again in its place: same pid, new code.
 
-    The new image starts as the first one did: same environment, folder and signal mask, and no
-    children. A SIGTERM or SIGINT that comes before it has handlers ends it, as at any start;
-    SIGHUP is ignored until then. Call it after ``last_look()``.
+    The new image starts as the first one did, with the same environment, folder and signal mask,
+    and without children. Until it has its handlers, SIGTERM and SIGINT end it, as at any start, and
+    SIGHUP is ignored. Call ``handle_pending_signals()`` first.
 
-    Raises ``CommandError`` (1), which names ``name``, where the program is gone: the process is
-    then as it was, but for its connections, its children and the signals.
+    Raises ``CommandError`` (exit code 1) if the program cannot be executed. By then connections
+    are closed, children are ended and the signal handlers are reset. ``name`` is for the message.
     """
     connections.close_all()
     flush()
@@ -33,7 +33,7 @@ def execute_anew(name: str, origin: Origin) -> NoReturn:
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    environment = {**origin.environment, EXECUTED_ANEW: str(os.getpid())}
+    environment = {**origin.environment, REEXECUTED: str(os.getpid())}
     try:
         if os.path.isdir(origin.folder):  # noqa: PTH112
             os.chdir(origin.folder)
@@ -41,12 +41,12 @@ def execute_anew(name: str, origin: Origin) -> NoReturn:
         os.execve(origin.program, origin.command, environment)
     except OSError as error:
         raise CommandError(
-            f"{name} cannot execute itself anew: {one_line(error)}", returncode=Exit.TICK_FAILED
+            f"{name} cannot re-execute itself: {one_line(error)}", returncode=Exit.TICK_FAILED
         ) from error
 
 
 def _end_and_reap_children() -> None:
-    """The new image knows nothing of the children of this one: they would become zombies."""
+    """End the children: the new image would never reap them."""
     children = Children(os.getpid())
     children.terminate()
     children.end(CHILDREN_TIME)

@@ -1,4 +1,4 @@
-"""The bytes by which a watcher hears of signals."""
+"""The bytes that tell a watcher which signals have arrived."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from collections.abc import Iterator
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-_TOLD_BY_PYTHON = 0x80
-"""Set in the byte of a signal that its Python-level handler has written, and not C."""
+_FROM_PYTHON = 0x80
+"""The bit that is set in a byte written by a Python-level handler."""
 
 
 def byte_of_handler(signum: int) -> bytes:
-    """What the Python-level handler of a signal writes. C writes the number of the signal."""
-    return bytes([signum | _TOLD_BY_PYTHON])
+    """The byte that the Python-level handler writes. The C-level handler writes ``signum``."""
+    return bytes([signum | _FROM_PYTHON])
 
 
 class Arrivals:
-    """The signals behind the bytes. Each writes one from C and, when Python gets to it, one from
-    its handler; but only the second if the wake-up descriptor is somebody else's."""
+    """Turns bytes into signals. The C-level handler of a signal writes a byte, the Python-level one
+    another later; only that arrives while other code has replaced the wake-up descriptor."""
 
     def __init__(self) -> None:
-        self._untold: Counter[int] = Counter()
+        self._awaited: Counter[int] = Counter()
 
     def of(self, written: bytes) -> Iterator[signal.Signals]:
         for byte in written:
-            signum = byte & ~_TOLD_BY_PYTHON
+            signum = byte & ~_FROM_PYTHON
             if signum not in STOP_SIGNALS:
                 continue
             if byte == signum:
-                self._untold[signum] += 1
+                self._awaited[signum] += 1
                 yield signal.Signals(signum)
-            elif not self._untold.pop(signum, 0):
+            elif not self._awaited.pop(signum, 0):
                 yield signal.Signals(signum)

@@ -1,4 +1,4 @@
-"""Who has the process's signals: taken for a life, given back after it, left by a forked child."""
+"""Installs signal handlers for a life, restores the earlier ones after it and in a forked child."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-from daemonkit.process.origin import is_executed_anew
+from daemonkit.process.origin import is_reexecuted
 from daemonkit.process.signal_bytes import STOP_SIGNALS
 from daemonkit.process.stopping import Stop
 from daemonkit.process.watched import Orders, Unattended, Watched
-from daemonkit.process.watcher import UNWINDING, Watcher
+from daemonkit.process.watcher import UNWIND_TIME, Watcher
 
-_standing: Watcher | None = None
-_here = threading.local()
+_current: Watcher | None = None
+_this_thread = threading.local()
 
 
 @contextlib.contextmanager
@@ -30,27 +30,27 @@ def on_signals(
     to_the_end: bool = False,
     passed_on: bool = False,
 ) -> Iterator[Watcher]:
-    """Take SIGTERM, SIGINT and SIGHUP for the block, and mind the deadlines of what is ``watched``.
+    """Handle SIGTERM, SIGINT and SIGHUP during the block, and enforce the deadlines of ``watched``.
 
-    A block inside another shares its watcher, so that a signal stops both. Off the main thread,
-    where Python allows no signal handlers (autoreload, some tests), only the deadlines remain.
-    Handlers, wake-up descriptor and SIGUSR1 are put back as they were. With ``orders`` it is a
-    worker that lives in the block: SIGTERM, however often, only asks it, and SIGINT and SIGHUP are
-    its supervisor's. With ``to_the_end`` the process ends with the block, and the signals are not
-    given back: one that comes late must not change its exit code. With ``passed_on`` the signal
-    that stopped the block is sent again when it has ended, to whoever had the signals before.
-    """
-    global _standing
+    A block inside another one shares its watcher, so that a signal stops both. Off the main thread
+    Python allows no signal handlers (autoreload, some tests), and only deadlines are enforced.
+    Handlers, wake-up descriptor and SIGUSR1 are restored after the block.
+
+    With a supervisor's ``orders`` the block runs in a worker: SIGTERM only asks it to stop, and the
+    supervisor handles SIGINT and SIGHUP. With ``to_the_end`` the process ends after the block:
+    handlers stay, so that a late signal cannot change the exit code. With ``passed_on`` a signal
+    that stopped the block is raised again for the restored handlers."""
+    global _current
     watched = watched or Unattended()
-    standing = _standing
-    if standing is not None and threading.current_thread() is threading.main_thread():
-        outer = standing.watched
-        standing.watch(watched)
+    current = _current
+    if current is not None and threading.current_thread() is threading.main_thread():
+        outer = current.watched
+        current.watch(watched)
         try:
-            yield standing
+            yield current
         finally:
-            if not standing.stop.forced:
-                standing.watch_the_end(outer)
+            if not current.stop.forced:
+                current.watch_again(outer)
         return
     if to_the_end and None in (sys.stdin, sys.stdout, sys.stderr):
         from daemonkit.process.streams import open_closed_streams
@@ -63,7 +63,7 @@ def on_signals(
     try:
         with watcher.restored as restored:
             if is_main:
-                _standing = watcher
+                _current = watcher
                 _take_signals(watcher, restored)
             if to_the_end:
                 atexit.register(_ignore_signals)
@@ -86,9 +86,9 @@ def on_signals(
 
 
 def _end(watcher: Watcher) -> None:
-    global _standing
-    if _standing is watcher:
-        _standing = None
+    global _current
+    if _current is watcher:
+        _current = None
     watcher.close()
     if not watcher.stop.forced:
         watcher.stop.close()
@@ -101,38 +101,36 @@ def _take_signals(watcher: Watcher, restored: contextlib.ExitStack) -> None:
         # getsignal() is None for a handler that C code installed; there is no way back to it.
         handler = signal.getsignal(signum)
         if signum is signal.SIGHUP and handler is signal.SIG_IGN:
-            if not is_executed_anew():
+            if not is_reexecuted():
                 continue  # nohup(1)
             handler = signal.SIG_DFL
-        signal.signal(signum, tell_the_watcher)
-        watcher.taken[signum] = tell_the_watcher
+        signal.signal(signum, notify_watcher)
+        watcher.taken[signum] = notify_watcher
         restored.callback(signal.signal, signum, handler or signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    # In C, so that it answers even from within a driver's call that never returns.
+    # In C, so that it works even inside a call of a driver that never returns.
     with contextlib.suppress(AttributeError, ValueError, OSError):  # stderr without a descriptor
         faulthandler.register(signal.SIGUSR1, file=sys.__stderr__.fileno(), all_threads=True)  # type: ignore[union-attr]
         restored.callback(faulthandler.unregister, signal.SIGUSR1)
 
 
-def tell_the_watcher(signum: int, frame: FrameType | None) -> None:
-    """The handler of all signals that are taken. It raises nothing: an exception out of the blue
-    leaves database wrappers in states that Django takes for healthy.
+def notify_watcher(signum: int, frame: FrameType | None) -> None:
+    """The handler of all our signals. It never raises: an exception at an arbitrary line could
+    leave a database wrapper in a state that Django takes for healthy.
 
-    The C-level handler has written to the wake-up descriptor long before this runs. But if a tick
-    has replaced the descriptor, as asyncio does, this is the first that the watcher hears.
-    """
-    if _standing is not None:
-        _standing.tell(signum)
-        if _standing.is_leaving:
-            time.sleep(UNWINDING)
+    The C-level handler has already written to the wake-up descriptor. But if a tick has replaced
+    the descriptor, as asyncio does, only this handler notifies the watcher."""
+    if _current is not None:
+        _current.notify(signum)
+        if _current.is_leaving:
+            time.sleep(UNWIND_TIME)
 
 
-def put_back() -> list[str]:
-    """Take the signals again that somebody has taken from us: handlers, wake-up descriptor, mask.
+def restore_signals() -> list[str]:
+    """Restore our handlers, wake-up descriptor and signal mask if a tick has changed them.
 
-    For the main thread, between ticks. Returns what had been changed, in words.
-    """
-    watcher = _standing
+    For the main thread, between ticks. Returns what had changed, as in "the handler of SIGTERM"."""
+    watcher = _current
     if watcher is None or not watcher.taken:
         return []
     if threading.current_thread() is not threading.main_thread():
@@ -140,7 +138,7 @@ def put_back() -> list[str]:
     changed = [f"the handler of {signum.name}" for signum in watcher.foreign_handlers()]
     if changed:
         for signum in watcher.taken:
-            signal.signal(signum, tell_the_watcher)
+            signal.signal(signum, notify_watcher)
     descriptor = watcher.wakeup_descriptor
     if signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False) != descriptor:
         changed.append("the wake-up descriptor")
@@ -149,52 +147,53 @@ def put_back() -> list[str]:
     return changed
 
 
-def last_look() -> None:
-    """Before this process executes itself anew: act upon the signals that have come. From here on
-    they are blocked, and wait for the new image."""
+def handle_pending_signals() -> None:
+    """Block signals, and handle those that have arrived. Call it before this process re-executes
+    itself: later signals stay pending for the new image."""
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    if _standing is not None:
-        _standing.last_look()
+    if _current is not None:
+        _current.handle_pending_signals()
 
 
-# A forked child is no daemon: a signal to it must end it, and must not wake its parent's watcher by
-# the descriptor that both have. Nor may one that comes before it has forgotten its parent's ways.
+# A forked child is no daemon: a signal must end it, and must not wake its parent's watcher through
+# the descriptor that both share. This also holds for a signal that comes right after the fork.
 
 
-def hold_still() -> None:
-    """Before a fork: let the watcher finish, and stop signals to this thread and the child wait."""
-    if _standing is not None:
-        _here.mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        _here.holds = Watcher.acting.acquire(timeout=UNWINDING)
-        _standing.forks()
+def before_fork() -> None:
+    """Before a fork: wait until the watcher is not acting, and block signals."""
+    if _current is not None:
+        _this_thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        _this_thread.holds = Watcher.acting.acquire(timeout=UNWIND_TIME)
+        _current.before_fork()
 
 
-def forget_in_child() -> None:
-    """In a forked child: signals mean what they meant before ``on_signals``."""
-    global _standing
-    Watcher.acting, _here.holds = threading.Lock(), False
-    watcher, _standing = _standing, None
+def after_fork_in_child() -> None:
+    """In a forked child: restore the handlers from before ``on_signals()``."""
+    global _current
+    Watcher.acting, _this_thread.holds = threading.Lock(), False
+    watcher, _current = _current, None
     if watcher is not None:
         watcher.restored.close()
         signal.set_wakeup_fd(-1)
-        watcher.part()
+        watcher.replace_pipes()
 
 
-def let_go() -> None:
-    """After a fork, in both: what has waited takes its effect."""
-    mask, _here.mask = getattr(_here, "mask", None), None
+def after_fork() -> None:
+    """After a fork, in parent and child: unblock signals; pending ones are now delivered."""
+    mask, _this_thread.mask = getattr(_this_thread, "mask", None), None
     if mask is not None:
-        if _here.holds:
-            _here.holds = False
+        if _this_thread.holds:
+            _this_thread.holds = False
             Watcher.acting.release()
-        if _standing is not None:
-            _standing.look_again()  # in the parent: it expects Python again
+        if _current is not None:
+            _current.look_again()  # in the parent: restarts the timer of deadlock.py
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _ignore_signals() -> None:
-    """Let no third signal change the exit code. The interpreter, as it ends, gives every signal
-    back to the system, except those that are ignored."""
+    """Ignore signals, so that a late one does not change the exit code.
+
+    The interpreter resets all handlers as it shuts down, except those of ignored signals."""
     if threading.current_thread() is threading.main_thread():
         for signum in STOP_SIGNALS:
             signal.signal(signum, signal.SIG_IGN)

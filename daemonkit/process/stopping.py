@@ -1,6 +1,6 @@
-"""Being told to stop, and waiting without missing it.
+"""Stop requests, and waits that they end.
 
-Who tells is the watcher (``watcher.py``), or anybody: ``Stop.ask()`` may be called by any thread.
+Most requests come from the watcher (``watcher.py``), but any thread may call ``Stop.ask()``.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from contextvars import ContextVar, Token
 
 
 class Stop:
-    """Whether a life is to end, and waiting that ends as soon as it is.
+    """Whether a life has been asked to stop, and waits that end as soon as it has.
 
-    A pipe holds one byte from the moment somebody asks: every wait of every thread, present and
-    to come, finds it readable. A second pipe is for the loop alone, which may be nudged.
+    A request writes one byte to a pipe and leaves it there, so that the pipe is readable for all
+    current and later waits of all threads. A second pipe wakes only the loop: see ``nudge()``.
     """
 
     def __init__(self) -> None:
@@ -31,14 +31,14 @@ class Stop:
         )
         self.reason: str | None = None
         self.signum: signal.Signals | None = None
-        """The signal that asked for the end, if it was one."""
+        """The signal that asked for the stop, if there was one."""
         self.forced: str | None = None
         self.reloading = False
         self.asked_at = math.inf
         self.touched = -math.inf
         self.ticks: dict[int, Tick] = {}
         self.cut_short: tuple[str, ...] = ()
-        """Which jobs were running when the end was forced."""
+        """The names of the jobs that were running when the end was forced."""
 
     @property
     def asked(self) -> bool:
@@ -50,19 +50,19 @@ class Stop:
             self.reason, self.asked_at = reason, time.monotonic()
             os.write(self._writer, b".")
 
-    def part(self) -> None:
-        """In a forked child: what it asks from now on, it asks itself alone."""
+    def replace_pipes(self) -> None:
+        """In a forked child: replace the pipes that it shares with its parent."""
         replace_pipe(self._reader, self._writer)
         replace_pipe(self._nudged, self._nudger)
         if self.asked:
             os.write(self._writer, b".")
 
     def wait(self, seconds: float) -> bool:
-        """Wait; True if the time passed, False at once when told to stop."""
+        """Wait; True if the time has passed, False as soon as a stop is requested."""
         return not _readable(seconds, self._reader)
 
     def wait_as_loop(self, seconds: float) -> bool:
-        """Wait as the loop does: the same, but a nudge ends it, too."""
+        """As ``wait()``, but a nudge ends it, too, with False."""
         if not _readable(seconds, self._reader, self._nudged):
             return True
         with contextlib.suppress(BlockingIOError):
@@ -70,18 +70,18 @@ class Stop:
         return False
 
     def nudge(self) -> None:
-        """Have the loop look again at what is due, from any thread; also when it does not wait."""
-        with contextlib.suppress(BlockingIOError):  # full: it will
+        """End the loop's current or next wait: it checks again what is due. From any thread."""
+        with contextlib.suppress(BlockingIOError):  # full: the loop will wake up anyway
             os.write(self._nudger, b".")
 
     def beat(self) -> str:
-        """Proof of progress: ``tick_timeout`` and, while stopping, ``stop_timeout`` start anew.
+        """Report progress: restarts ``tick_timeout`` and, while stopping, ``stop_timeout``.
 
-        May be called by any thread that a tick has started. One that has not taken over the tick's
-        context, as ``daemonkit.Pool`` and ``asyncio.to_thread`` do, counts for each tick that
-        runs: nobody can tell which one started it.
+        Any thread that a tick has started may call it. ``daemonkit.Pool`` and ``asyncio.to_thread``
+        pass the tick's context to their threads. A beat from a thread without that context counts
+        for all running ticks, because it cannot be told which one started the thread.
 
-        Returns whose progress it is, the name of a job, or ""."""
+        Returns the name of the job whose progress it is, or ""."""
         self.touched = time.monotonic()
         tick = _current.get()
         is_known = tick is not None and self.ticks.get(tick.thread) is tick
@@ -91,8 +91,8 @@ class Stop:
         return beating[0].name if len(beating) == 1 else ""
 
     def timing(self, timeout: float | None, name: str = "") -> Tick:
-        """Hold a unit of work of this thread to a time limit, in seconds: a ``with`` block. The
-        name is its job's."""
+        """A ``with`` block that holds a unit of work on this thread to a time limit in seconds.
+        ``name`` is the name of its job."""
         return Tick(self.ticks, timeout, name)
 
 
@@ -103,7 +103,7 @@ class Tick:
     is_prolonged = False
     overdue_since: float | None = None
     cut_at = math.inf
-    """When its connections are to be cut, once it is overdue."""
+    """When to cut its connections, once it is overdue."""
     is_cut = False
     has_beaten = False
 
@@ -113,19 +113,19 @@ class Tick:
         self.thread = threading.get_ident()
         self.timeout, self.name = timeout, name
         self.began = self.touched = time.monotonic()
-        """When it began, and when it last proved progress."""
+        """When it began, and when it last reported progress."""
         self._running = running
         self._outer = running.get(self.thread)
 
     def next_step(self, pulse: float) -> float:
-        """When it is to be held to its time limit: to be called overdue, cut, or given up a pulse
-        after that. Infinity without a limit."""
+        """When its time limit next requires something: to declare it overdue, to cut its
+        connections, or to give it up a pulse after the cut. Infinity without a limit."""
         if self.overdue_since is not None:
             return self.cut_at + (pulse if self.is_cut else 0.0)
         return math.inf if self.timeout is None else self.touched + self.timeout
 
     def next_look(self, pulse: float) -> float:
-        """When something is to be done about it: it has lasted one pulse, or too long."""
+        """When the watcher must next look at it: after its first pulse, or at ``next_step()``."""
         step = self.next_step(pulse)
         return step if self.is_prolonged else min(self.began + pulse, step)
 
@@ -143,15 +143,14 @@ class Tick:
 
 
 _current: ContextVar[Tick | None] = ContextVar("tick", default=None)
-"""The one that this thread is in, or this coroutine, whose loop runs on a thread of its own."""
+"""The tick that the current thread or coroutine works for."""
 
 
 def _readable(seconds: float, *descriptors: int) -> bool:
-    """Wait for one of them to be readable; False when so many seconds have passed.
+    """Wait for one of the descriptors to be readable; False if ``seconds`` have passed.
 
-    poll(2) counts whole milliseconds, and a wait that is rounded up is a tick that is late: the
-    rest of one is slept.
-    """
+    poll(2) takes whole milliseconds. They are rounded down, so that no tick is late, and select(2)
+    waits for the rest."""
     until = time.monotonic() + seconds
     poll = select.poll()
     for descriptor in descriptors:
@@ -171,7 +170,7 @@ def pipe() -> tuple[int, int]:
 
 
 def replace_pipe(reader: int, writer: int) -> None:
-    """Put a new pipe behind the same two descriptors."""
+    """Replace a pipe by a new one that has the same two descriptors."""
     new = pipe()
     os.dup2(new[0], reader, inheritable=False)
     os.dup2(new[1], writer, inheritable=False)
@@ -184,5 +183,5 @@ def close_pipe(*descriptors: int) -> None:
 
 
 def milliseconds(seconds: float) -> float:
-    """For poll(2): between none and a day of them."""
+    """The milliseconds for poll(2): from 0 to those of a day."""
     return min(max(0.0, seconds), 86400.0) * 1000

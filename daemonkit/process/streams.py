@@ -1,4 +1,4 @@
-"""Standard streams that are closed when a process starts."""
+"""Opens standard streams that are closed when a process starts."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import sys
 
 
 def open_closed_streams() -> None:
-    """Lead standard input, output and error to /dev/null where they are closed.
+    """Open /dev/null as standard input, output and error where they are closed.
 
-    Otherwise a socket or a pipe could get the descriptor, and C code or a program would write to
-    it; and ``sys.stdout`` and ``sys.stderr`` are None.
+    Otherwise a socket or a pipe could get the descriptor of a standard stream, and C code or a
+    child would write to it. ``sys.stdout`` and ``sys.stderr`` would be None.
     """
     for descriptor in (0, 1, 2):
         try:

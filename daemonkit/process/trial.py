@@ -1,7 +1,6 @@
-"""Trying new code before the old process goes: a fresh interpreter imports and checks it.
+"""Tries new code before a reload: a fresh interpreter imports and checks it.
 
-It runs the same command, and finds in its environment that it is a trial: then it ends where a life
-would begin.
+It runs the same command with an environment variable set, and exits where a life would begin.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _LONGEST_REASON = 500
 
 
 class Trial:
-    """One trial. It ends after ``seconds`` at the latest, and has then failed."""
+    """A trial process. It fails if it has not ended after ``seconds``."""
 
     def __init__(self, origin: Origin, seconds: float) -> None:
         self._seconds = seconds
@@ -42,13 +41,13 @@ class Trial:
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=self._output,
-                start_new_session=True,  # a terminal's signals are not for it
+                start_new_session=True,  # it gets no signals from the terminal
             )
         except OSError as error:
             self._failure = one_line(error)
 
     def reason_to_refuse(self) -> str | None:
-        """Why the new code is refused; "" if it loads, None if that is not known yet."""
+        """Why the new code is refused; "" if it loads, None while the trial runs."""
         if self._process is None:
             return self._failure
         code = self._process.poll()
@@ -62,7 +61,7 @@ class Trial:
         return "" if code == 0 else reason
 
     def end(self) -> None:
-        """End it, and whatever it has started."""
+        """Kill the trial process and its children."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)

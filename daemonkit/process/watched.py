@@ -1,4 +1,4 @@
-"""What the watcher watches, and whose orders it takes."""
+"""The interfaces of what a watcher watches, and of the supervisor whose orders it follows."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 class Watched(Protocol):
-    """What the watcher has to know of a life, and tells it. Its calls come from other threads."""
+    """A life as its watcher sees it. The watcher calls its methods from other threads."""
 
     stop_timeout: float
     tick_timeout: float | None
     pulse: float
     may_restart: bool
-    """Whether SIGHUP has it execute itself anew. If not, SIGHUP stops it."""
+    """Whether SIGHUP re-executes the process. If not, SIGHUP stops it."""
     ending_since: float
-    """When it began to end, told or not; infinity before. What is still open must then close within
-    ``stop_timeout``."""
+    """When it began to end, for whatever reason; infinity before. What is still open must then
+    close within ``stop_timeout``."""
     is_over: bool
-    """Whether all is done that there was to do: who insists now comes too late."""
+    """Whether it has ended. A second signal then no longer forces the end."""
 
     def on_asked(self, reason: str) -> None: ...
     def on_prolonged(self, tick: Tick) -> None: ...
@@ -38,24 +38,23 @@ class Watched(Protocol):
 
     def on_left(self, reason: str) -> None: ...
     def try_new_code(self) -> Trial | None:
-        """Begin to try the new code before the old process goes; None if there is nothing to
-        try."""
+        """Start a trial of the new code; None if there is nothing to try."""
 
     def on_reload_failed(self, reason: str) -> None: ...
     def cut(self, threads: set[int], *, for_good: bool) -> None: ...
 
 
 class Orders(Protocol):
-    """The orders of a supervisor. ``descriptor`` can be read when there are some."""
+    """The orders of a supervisor. ``descriptor`` is readable when there are some."""
 
     descriptor: int
 
     def follow(self, stop: Callable[[str], None], force: Callable[[str], None]) -> bool:
-        """Call ``stop`` or ``force`` with the reason of each; False when the supervisor is gone."""
+        """Call ``stop`` or ``force`` with the reason of each; False if the supervisor is gone."""
 
 
 class Unattended:
-    """What is watched before a daemon's class is even imported: a signal is kept for it."""
+    """Watched before a daemon's class is imported. A signal then stops the later life."""
 
     stop_timeout: float = 25.0
     tick_timeout: float | None = None

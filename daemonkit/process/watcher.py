@@ -1,11 +1,10 @@
-"""The watcher: it hears the signals, minds the deadlines, and insists.
+"""The watcher: a thread that handles signals and enforces deadlines.
 
-The first SIGTERM or SIGINT asks: the tick in flight finishes. The second one, or ``stop_timeout``
-running out, insists: the tick's connections are cut, and the process ends. SIGHUP asks, too, and
-then the process is to execute itself anew. All of it is decided in one thread, the watcher, because
-Python runs no signal handler while the main thread sits in a driver's C code; the C-level handler
-does write to ``signal.set_wakeup_fd`` even then.
-"""
+The first SIGTERM or SIGINT asks the process to stop: the tick in flight finishes. The second one,
+or the end of ``stop_timeout``, forces it: the tick's connections are cut, and the process ends.
+SIGHUP also asks, and the process then re-executes itself. One thread, the watcher, decides all
+this, because Python runs no signal handler while the main thread is in a driver's C code. Even then
+the C-level handler writes to the descriptor of ``signal.set_wakeup_fd()``."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from daemonkit.process import deadlock
-from daemonkit.process.forced_end import ForcedEnd, aside
+from daemonkit.process.forced_end import ForcedEnd, in_thread
 from daemonkit.process.signal_bytes import Arrivals, byte_of_handler
 from daemonkit.process.stopping import Stop, Tick, close_pipe, milliseconds, pipe, replace_pipe
 from daemonkit.process.watched import Orders, Unattended, Watched
@@ -29,59 +28,59 @@ from daemonkit.process.watched import Orders, Unattended, Watched
 if TYPE_CHECKING:
     from daemonkit.process.trial import Trial
 
-UNWINDING = 2.0
-"""Seconds for ``finally`` blocks and context managers: after the cut and before the end, and of a
-task that was cancelled before the cut."""
+UNWIND_TIME = 2.0
+"""Seconds for ``finally`` blocks and context managers to run: between the cut and the end of the
+process, and between the cancelling of a task and the cut."""
 
-ABANDONED = 0.8
-"""Seconds for the tick in flight of a worker whose supervisor is gone, and then, after the cut, for
-what unwinds: nobody minds it any more, and a new supervisor may be starting its successor."""
+ABANDONED_TIME = 0.8
+"""Seconds that a worker's tick in flight may take once the supervisor is gone, and seconds to
+unwind after its cut. They are few, because a new supervisor may already be starting a
+replacement."""
 
-SAME_BURST = 0.05
-"""A second signal that follows this fast (seconds) is the first one delivered twice, to the
-process and to its group, as ``timeout(1)`` and some supervisors do."""
+DUPLICATE_TIME = 0.05
+"""Seconds after the first signal in which a second one does not count: ``timeout(1)`` and some
+supervisors signal a process and then its group, which delivers the same signal twice."""
 
-LATE_BURST = 1.0
-"""The same while the interpreter ends. There is nothing left to be cut then, so that a storm of
-signals need not change the exit code."""
+DUPLICATE_TIME_AT_EXIT = 1.0
+"""The same while the interpreter shuts down. No tick is left to cut then, so repeated signals
+should not change the exit code."""
 
 END_LOOK_INTERVAL = 0.2
-"""Seconds between two looks at whether the interpreter has begun to end."""
+"""Seconds between two checks whether the interpreter has begun to shut down."""
 
 TRIAL_LOOK_INTERVAL = 0.05
-"""Seconds between two looks at whether the trial of new code has ended."""
+"""Seconds between two checks whether the trial of new code has ended."""
 
 Handler: TypeAlias = Callable[[int, FrameType | None], Any]
 
 
 class Watcher:
-    """The one thread of ours: it counts signals, minds the deadlines, and cuts.
+    """Handles signals, enforces deadlines and cuts connections, in a thread of its own.
 
-    In a worker it also takes its supervisor's ``orders``, from a pipe whose end says that the
-    supervisor is gone. A supervisor itself, which forks, has no thread, and looks by hand.
-    """
+    In a worker it also follows its supervisor's ``orders``, read from a pipe that closes when the
+    supervisor ends. A supervisor forks, so it runs no such thread and calls ``look()`` itself."""
 
     acting = threading.Lock()
-    """Held by a watcher that acts, and by a thread that forks: what the watcher has in its hands in
-    the middle of a log line, the child would wait for in vain."""
+    """Held while a watcher acts, and by a thread while it forks. Otherwise a child could inherit a
+    lock, such as that of a log handler, that no thread in it will release."""
 
     def __init__(self, stop: Stop, watched: Watched, orders: Orders | None = None) -> None:
         self.stop, self.watched, self.orders = stop, watched, orders
         self.restored = contextlib.ExitStack()
-        """Puts the signals back as they were found."""
+        """Restores the signal handlers that were found."""
         self.taken: dict[signal.Signals, Handler] = {}
-        """The signals that are ours, and our handler of each."""
+        """Our handler of each signal that we handle."""
         self._foreign: dict[signal.Signals, object] = {}
         self._arrivals = Arrivals()
         self.guards_process = False
-        """Whether the process is to end with what is watched, and may be ended by force."""
+        """Whether the process ends with what is watched, and may be ended by force."""
         self.starts_children = True
-        """Whether the children of this process are the project's, and end with it."""
+        """Whether the children of this process belong to the project's code, and end with it."""
         self._stop_timeout = watched.stop_timeout
         self._last_life = watched
         self.is_leaving = False
-        """Whether the process ends within a moment, and its main thread is to do nothing more."""
-        self._expects_python = False
+        """Whether the process is about to end, and its main thread must do nothing more."""
+        self._has_deadlock_timer = False
         self._awaits_end = False
         self._process_ends_since = math.inf
         self._trial: Trial | None = None
@@ -99,24 +98,23 @@ class Watcher:
         return self._writer
 
     def watch(self, watched: Watched) -> None:
-        """Watch this from now on. What has been asked before it began holds for it."""
+        """Watch ``watched`` from now on. A stop that was already requested applies to it."""
         self.watched = self._last_life = watched
         self._stop_timeout = watched.stop_timeout
         if self.stop.reloading and not watched.may_restart:
             self.stop.reloading = False
         self.look_again()
 
-    def watch_the_end(self, outer: Watched) -> None:
-        """A life inside another block has ended: watch what was watched before."""
+    def watch_again(self, outer: Watched) -> None:
+        """Watch ``outer`` again: a life inside its block has ended."""
         self.watched = outer
         if not isinstance(outer, Unattended):
             self._last_life = outer
         self.look_again()
 
     def let_process_end(self, *, now: bool = False) -> None:
-        """Bound what is left: threads and children that the interpreter waits for, and ``atexit``
-        functions. It is bounded from when the interpreter begins to end, or from now on: a program
-        that has called the command line's entry point may go on."""
+        """Limit how long the interpreter may wait for threads, children and ``atexit`` functions:
+        from when it begins to shut down, or with ``now`` from this call."""
         self._awaits_end = True
         if now:
             self._process_ends_since = min(self._process_ends_since, time.monotonic())
@@ -124,20 +122,20 @@ class Watcher:
             self.start()
         self.look_again()
 
-    def tell(self, signum: int) -> None:
-        """Hear of a signal from its Python-level handler."""
-        with contextlib.suppress(OSError):  # full: it is awake already; or closed, in a child
+    def notify(self, signum: int) -> None:
+        """Called by the Python-level handler of a signal."""
+        with contextlib.suppress(OSError):  # full: the watcher is awake; or closed, in a child
             os.write(self._writer, byte_of_handler(signum))
 
     def foreign_handlers(self) -> dict[signal.Signals, object]:
-        """The handlers by which somebody has replaced ours. From any thread."""
+        """The handlers that have replaced ours. From any thread."""
         found = {signum: signal.getsignal(signum) for signum in self.taken}
         return {signum: each for signum, each in found.items() if each is not self.taken[signum]}
 
-    def part(self) -> None:
-        """In a forked child, which has no such thread: tell the parent nothing by its pipes."""
+    def replace_pipes(self) -> None:
+        """In a forked child: replace the pipes that it shares with its parent."""
         replace_pipe(self._reader, self._writer)
-        self.stop.part()
+        self.stop.replace_pipes()
 
     def start(self) -> None:
         self._closing = False
@@ -145,14 +143,14 @@ class Watcher:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread; but not once it insists: then it is what ends the process."""
+        """End the thread, unless it is forcing the process to end."""
         if self.stop.forced:
             return
         self._end_thread()
         close_pipe(self._reader, self._writer)
 
-    def last_look(self) -> None:
-        """Act upon what has come, and end the thread: its process is about to become another."""
+    def handle_pending_signals(self) -> None:
+        """End the thread, and handle what has arrived. The process is about to be replaced."""
         self._end_thread()
         self.look(0)
 
@@ -165,9 +163,9 @@ class Watcher:
         self._end_trial()
 
     @contextlib.contextmanager
-    def by_hand(self) -> Iterator[None]:
-        """Have no thread for the block, because it forks: it calls ``look()`` instead, which the
-        death of a child wakes as well. It must insist by itself: nothing ends its process."""
+    def without_thread(self) -> Iterator[None]:
+        """Run a block that forks without the thread. It calls ``look()`` instead, which the end of
+        a child also wakes. It must force the end by itself: no watcher ends this process."""
         self._end_thread()
         self.starts_children = False
         child = signal.getsignal(signal.SIGCHLD)
@@ -181,58 +179,57 @@ class Watcher:
                 self.start()
 
     def look_again(self) -> None:
-        """Have the deadlines read anew, after something that the watcher sleeps by has changed."""
+        """Wake the watcher, so that it reads the deadlines again after one has changed."""
         with contextlib.suppress(BlockingIOError):  # full: it is awake already
             os.write(self._writer, b"\0")
 
     def _watch(self) -> None:
         while not self._closing:
             with Watcher.acting:
-                self._expect_python()
+                self._start_deadlock_timer()
             self.look()
-        self._expect_nothing()
+        self._cancel_deadlock_timer()
 
-    def _expect_python(self) -> None:
-        """Have C code that keeps Python's lock for longer than a tick may take end the process."""
+    def _start_deadlock_timer(self) -> None:
+        """Have the process end if C code holds Python's lock for longer than a tick may take."""
         limit = self.watched.tick_timeout if self.guards_process else None
         if limit is None:
-            self._expect_nothing()
+            self._cancel_deadlock_timer()
         else:
-            self._expects_python = True
-            deadlock.expect_python_within(limit + self.watched.pulse)
+            self._has_deadlock_timer = True
+            deadlock.end_unless_called_within(limit + self.watched.pulse)
 
-    def forks(self) -> None:
-        """Before a fork: a child could not take back the timer of a thread that it has not got."""
-        self._expect_nothing()
+    def before_fork(self) -> None:
+        """Before a fork: cancel the timer of ``deadlock``, which a child could not cancel."""
+        self._cancel_deadlock_timer()
 
-    def _expect_nothing(self) -> None:
-        if self._expects_python:
-            self._expects_python = False
-            deadlock.expect_nothing()
+    def _cancel_deadlock_timer(self) -> None:
+        if self._has_deadlock_timer:
+            self._has_deadlock_timer = False
+            deadlock.cancel()
 
     def look(self, seconds: float = math.inf, others: Iterable[int] = ()) -> set[int]:
-        """Wait for a signal, an order, a deadline or so many seconds, and act on what has come.
-
-        Returns which of the ``others`` can be read; any of them ends the wait, too.
-        """
+        """Wait for a signal, an order or a deadline, at most ``seconds``, and act on it. Returns
+        the ``others`` that are readable: descriptors that end the wait, too."""
         poll = select.poll()
         ordered = self.orders.descriptor if self.orders is not None else None
         for descriptor in (self._reader, ordered, *others):
             if descriptor is not None:
                 poll.register(descriptor, select.POLLIN)
-        ready = {found for found, _ in poll.poll(milliseconds(min(seconds, self._patience())))}
-        told = os.read(self._reader, 4096) if self._reader in ready else b""
+        time_limit = min(seconds, self._seconds_to_sleep())
+        ready = {found for found, _ in poll.poll(milliseconds(time_limit))}
+        written = os.read(self._reader, 4096) if self._reader in ready else b""
         with Watcher.acting:
-            for signum in self._arrivals.of(told):
+            for signum in self._arrivals.of(written):
                 self._received(signum)
             if ordered in ready:
                 self._take_orders()
-            self._mind_the_deadlines(time.monotonic())
+            self._check_deadlines(time.monotonic())
         return ready
 
-    def _patience(self) -> float:
-        """Seconds to sleep: to the next deadline, or so short that no tick that starts meanwhile
-        can pass its own unseen."""
+    def _seconds_to_sleep(self) -> float:
+        """Seconds until the next deadline, and few enough that a tick which starts during the sleep
+        cannot pass its own deadline unnoticed."""
         watched, now = self.watched, time.monotonic()
         idle = min(watched.pulse, watched.tick_timeout or math.inf)
         if self._awaits_end:
@@ -245,7 +242,7 @@ class Watcher:
 
     def _received(self, signum: signal.Signals) -> None:
         stop, name = self.stop, signum.name
-        if self._is_worker:  # its supervisor hears the others, and whether one comes twice
+        if self._is_worker:  # its supervisor handles the others, and repeated signals
             if signum is signal.SIGTERM:
                 self._ask_once(name)
         elif signum is signal.SIGHUP and not self._has_terminal and self.watched.may_restart:
@@ -255,18 +252,18 @@ class Watcher:
                 if self._trial is None:
                     self._reload()
         elif not stop.asked or stop.reloading:
-            stop.reloading = False  # now it is to end, and not to begin anew
+            stop.reloading = False  # now it must end, and not re-execute itself
             stop.signum = signum
             self._ask(name)
-        elif time.monotonic() - stop.asked_at > self._burst:
+        elif time.monotonic() - stop.asked_at > self._duplicate_time:
             self._force(f"a second signal, {name}")
 
     @property
-    def _burst(self) -> float:
-        """Seconds after the first signal in which another one is none."""
+    def _duplicate_time(self) -> float:
+        """Seconds after the first signal in which another one does not count."""
         if self._process_ends_since < math.inf:
-            return LATE_BURST
-        return math.inf if self._last_life.is_over else SAME_BURST
+            return DUPLICATE_TIME_AT_EXIT
+        return math.inf if self._last_life.is_over else DUPLICATE_TIME
 
     def _reload(self) -> None:
         self.stop.reloading = True
@@ -277,20 +274,20 @@ class Watcher:
         if trial is not None:
             trial.end()
 
-    def _mind_the_trial(self, trial: Trial) -> None:
+    def _check_trial(self, trial: Trial) -> None:
         reason = trial.reason_to_refuse()
         if reason is None:
             return
         self._trial = None
         if reason:
-            self._tell(self.watched.on_reload_failed, reason)
+            self._call(self.watched.on_reload_failed, reason)
         else:
             self._reload()
 
     def _take_orders(self) -> None:
         assert self.orders is not None
         if not self.orders.follow(self._ask_once, self._force):
-            self.orders, self._abandoned_at = None, time.monotonic() + ABANDONED
+            self.orders, self._abandoned_at = None, time.monotonic() + ABANDONED_TIME
             self._ask_once("the supervisor is gone")
 
     def _ask_once(self, name: str) -> None:
@@ -301,25 +298,25 @@ class Watcher:
         self._end_trial()
         self.stop.ask(name)
         self.stop.reason, self.stop.asked_at = name, time.monotonic()
-        self._tell(self.watched.on_asked, name)
+        self._call(self.watched.on_asked, name)
 
-    def _tell(self, work: Callable[..., None], *arguments: object) -> None:
+    def _call(self, work: Callable[..., None], *arguments: object) -> None:
         if self._thread is None:
             work(*arguments)
         else:
-            aside(work, *arguments)
+            in_thread(work, *arguments)
 
     def _stop_deadline(self) -> float:
-        """When all that is to end must have ended: so long after it was told to stop, or after it
-        began to end by itself."""
+        """When the end is forced: ``stop_timeout`` after the stop was requested, after the last
+        beat, or after the life began to end by itself."""
         stop, process_ends = self.stop, self._process_ends_since
         if stop.forced:
             return math.inf
         since = stop.asked_at if stop.asked else min(self.watched.ending_since, process_ends)
         deadline = max(since, stop.touched) + self._stop_timeout
-        return deadline if process_ends == math.inf else max(deadline, process_ends + UNWINDING)
+        return deadline if process_ends == math.inf else max(deadline, process_ends + UNWIND_TIME)
 
-    def _mind_the_deadlines(self, now: float) -> None:
+    def _check_deadlines(self, now: float) -> None:
         if now >= self._leave_at:
             self._leave()
         if self._awaits_end and not threading.main_thread().is_alive():
@@ -327,18 +324,18 @@ class Watcher:
         if now >= self._abandoned_at:
             self._abandoned_at = math.inf
             self._force("the supervisor is gone")
-            self._leave_at = min(self._leave_at, now + ABANDONED)
+            self._leave_at = min(self._leave_at, now + ABANDONED_TIME)
         if self._trial is not None:
-            self._mind_the_trial(self._trial)
+            self._check_trial(self._trial)
         if now >= self._stop_deadline():
             reason = f"stop_timeout of {self._stop_timeout:g} s ran out"
-            self._force(reason + self._whom_it_waits_for())
+            self._force(reason + self._blockers())
         if self.stop.ticks:
-            self._mind_the_handlers()
+            self._check_handlers()
         for tick in list(self.stop.ticks.values()):
             if now >= tick.began + self.watched.pulse and not tick.is_prolonged:
                 tick.is_prolonged = True
-                self._tell(self.watched.on_prolonged, tick)
+                self._call(self.watched.on_prolonged, tick)
             if now < tick.next_step(self.watched.pulse) or self.stop.forced:
                 continue
             if tick.overdue_since is None:
@@ -353,21 +350,21 @@ class Watcher:
                 self._force(f"{which} past its tick_timeout did not return when it was cut")
 
     def _overdue(self, tick: Tick, now: float) -> None:
-        """Cancel the task of a tick, if it has one: its connections are cut later then."""
+        """Announce that a tick is overdue. If it has a task, cancel that before the cut."""
         tick.overdue_since = now
-        self._tell(self.watched.on_overdue, tick)
-        tick.cut_at = now + UNWINDING if self.watched.cancel(tick) else now
+        self._call(self.watched.on_overdue, tick)
+        tick.cut_at = now + UNWIND_TIME if self.watched.cancel(tick) else now
 
-    def _whom_it_waits_for(self) -> str:
-        """Which thread or child will not end, in words; "" where a tick or a worker is the one."""
+    def _blockers(self) -> str:
+        """Says which thread or child does not end; "" if it is a tick or a worker."""
         is_known = self.stop.ticks or not self.starts_children
-        return "" if is_known else f" for {self._forced_end.what_stands()}"
+        return "" if is_known else f" for {self._forced_end.blockers()}"
 
-    def _mind_the_handlers(self) -> None:
-        """Tell of handlers that a tick has replaced: once, as long as they stay the same."""
+    def _check_handlers(self) -> None:
+        """Announce the handlers that a tick has replaced, each once while it is in place."""
         foreign = self.foreign_handlers()
         if news := {signum: foreign[signum] for signum in foreign.keys() - self._foreign.keys()}:
-            self._tell(self.watched.on_handlers_replaced, news)
+            self._call(self.watched.on_handlers_replaced, news)
         self._foreign = foreign
 
     def _force(self, reason: str) -> None:
@@ -381,28 +378,28 @@ class Watcher:
         self.stop.cut_short = tuple(sorted(tick.name for tick in running if tick.name))
         self.stop.ask(reason)
         if self._thread is not None:
-            self._leave_at = time.monotonic() + UNWINDING
+            self._leave_at = time.monotonic() + UNWIND_TIME
         self.watched.cut({self._home, *list(self.stop.ticks)}, for_good=True)
-        self._tell(self.watched.on_forced, reason)
+        self._call(self.watched.on_forced, reason)
         if self.starts_children:
-            aside(self._forced_end.terminate_children)
+            in_thread(self._forced_end.terminate_children)
 
     def end_children(self) -> None:
-        """At a forced end: kill what this process has started, if SIGTERM does not end it."""
+        """At a forced end: wait for this process's children to end, then kill the rest."""
         if self.starts_children:
             self._forced_end.end_children()
 
     def _leave(self, reason: str = "") -> NoReturn:
-        """End the process. With a reason it is one that nobody has announced."""
+        """End the process. A ``reason`` that was not announced yet is logged first."""
         self._hold_main_thread()
         if reason:
-            aside(self._last_life.on_left, reason)
+            in_thread(self._last_life.on_left, reason)
             self.end_children()
         self._forced_end.leave()
 
     def _hold_main_thread(self) -> None:
-        """Keep the main thread from ending the process, with another exit code, when the children
-        that it waits for end: our handler holds it."""
+        """Hold the main thread in our signal handler. Otherwise it could end the process with
+        another exit code, once the children that it waits for have ended."""
         self.is_leaving = True
         for signum in self.taken.keys() - self.foreign_handlers().keys():
             signal.pthread_kill(self._home, signum)
@@ -410,8 +407,8 @@ class Watcher:
 
 
 def _has_terminal() -> bool:
-    """Whether the process has a controlling terminal. Its SIGHUP then says that the terminal is
-    gone, as it did before daemons took it for "begin anew", and ends the process."""
+    """Whether the process has a controlling terminal. SIGHUP then means that the terminal is gone,
+    and ends the process."""
     with contextlib.suppress(OSError):  # ENXIO: none
         os.close(os.open(os.ctermid(), os.O_RDONLY | os.O_NOCTTY))
         return True
@@ -419,4 +416,4 @@ def _has_terminal() -> bool:
 
 
 def _only_wake(signum: int, frame: FrameType | None) -> None:
-    """Python must have a handler, or the C-level one would not write to the wake-up descriptor."""
+    """Does nothing. Without a Python handler nothing is written to the wake-up descriptor."""

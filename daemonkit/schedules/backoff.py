@@ -1,4 +1,4 @@
-"""Back-off: what a failed iteration does to the next due time."""
+"""Back-off: how a failed iteration changes the next due time."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from daemonkit.schedules.value import Value
 
 class Backoff(Value):
     """Seconds to wait after the first, second, third... failure in a row: exponential, capped,
-    and with jitter, so that many daemons do not come back to a restarted server as one.
+    and with jitter, so that many daemons do not reconnect to a restarted server all at once.
 
-    The wait is drawn between half of ``first * factor ** (failures - 1)`` and the whole of it;
-    the whole is never more than ``cap``.
+    The wait is a random value between half of ``first * factor ** (failures - 1)`` and all of it.
+    It is never more than ``cap``.
     """
 
     first: float
@@ -40,9 +40,9 @@ class Backoff(Value):
 def next_due(schedule: Schedule, last: Iteration | None, begun: Moment, now: Moment) -> Moment:
     """When the next tick is due, after ``last`` or at the beginning of a life.
 
-    A tick that failed because of its connection is due again after the pause, even if its
-    schedule's next turn is a day away: the work is outstanding, and the work was not at fault.
-    Any other failure can only put the next turn off, never bring it forward.
+    A tick that failed because of its connection is due again after the pause, even if the next due
+    time of its schedule is a day away: its work is not done, and did not cause the failure. Any
+    other failure can only delay the next due time.
     """
     if last is None or last.error is None:
         return schedule.due(last, begun, now)
@@ -60,11 +60,11 @@ def after_failure(
     *,
     cut_by_us: bool,
 ) -> Iteration:
-    """The iteration as a failed one: of what kind, how many in a row have failed by now, and how
-    long to wait before the next.
+    """The iteration with its error, the kind of problem, the number of failures in a row, and the
+    pause before the next try.
 
-    One that lost its connection is due again at once, one time: most losses are a restart or an
-    idle session that was dropped. Not if we cut the connection ourselves.
+    The first failure by a lost connection has no pause, because most losses are a restart or a
+    dropped idle session. If daemonkit itself cut the connection, there is a pause.
     """
     problem = classify(error)
     failures = 1 + (last.failures if last else 0)

@@ -1,4 +1,4 @@
-"""What a schedule is: a value that says when the next tick is due."""
+"""``Schedule``: a value that says when the next tick is due."""
 
 from __future__ import annotations
 
@@ -14,56 +14,55 @@ from daemonkit.iteration import Iteration
 
 
 class Schedule(ABC):
-    """Says when the next tick is due, from the last one and from both clocks as they now stand."""
+    """Says when the next tick is due, from the last iteration and both clocks."""
 
     is_fixed: ClassVar[bool] = False
-    """Whether the due times are those of a clock: the same however long the ticks take, and
-    whatever they return."""
+    """Whether due times depend on a clock only, not on how long ticks take or what they return."""
 
     is_interval: ClassVar[bool] = False
     """Whether the due times are counted from the start of the process, on the monotonic clock."""
 
     jobs: tuple[Any, ...] = ()
-    """The jobs whose due times these are; none for the schedule of a ``tick()``."""
+    """The jobs that have these due times; empty for the schedule of a ``tick()``."""
 
     @abstractmethod
     def due(self, last: Iteration | None, begun: Moment, now: Moment) -> Moment:
-        """The next due moment; it may lie in the past, and then the tick is due at once.
+        """The next due time. If it has passed, the tick is due at once.
 
         ``last`` is the last iteration, None before the first; ``begun`` is when the daemon's life
         began. The loop asks again in every slice of its wait, because the wall clock may be set.
-        ``NEVER`` means that no tick is due any more.
+        ``NEVER`` means that no further tick is due.
         """
 
     def judge(self, result: Any) -> Any:
-        """What ``due()`` has to know of a tick's result, which is kept until the next tick.
+        """The part of a tick's result that ``due()`` needs. It is kept until the next tick.
 
-        Called once, inside the tick's unit of work: what it raises is the tick's failure. Most
-        schedules need nothing of it. One that returns the result itself keeps it in memory.
+        Called once, inside the tick's unit of work: an error that it raises fails the tick. Most
+        schedules need nothing and return None. Returning the result keeps it in memory.
         """
         return result
 
     @property
     def is_shareable(self) -> bool:
-        """Whether several workers can share the work, each of them doing another part of it."""
+        """Whether several workers can share the work, so that each does a different part of it."""
         return False
 
     def same_everywhere(self) -> Schedule:
-        """This schedule, with due times that are the same in every process on every host.
+        """A version of this schedule that has the same due times in every process on every host.
 
-        Raises ``ValueError`` if it cannot have them.
+        Raises ``ValueError`` if there is none.
         """
         if self.is_fixed:
             return self
-        raise no_agreement(self)
+        raise not_same_everywhere(self)
 
     @property
     def zone(self) -> tzinfo:
-        """The time zone in which people think of this schedule: Django's, unless it has its own."""
+        """The time zone of this schedule: its own, or else Django's TIME_ZONE."""
         return timezone.get_default_timezone()
 
     def upcoming(self, now: Moment) -> Iterator[datetime]:
-        """The due times to come of a daemon started now whose ticks take no time."""
+        """The coming due times of a daemon that starts now and whose ticks take no time."""
         last = None
         while True:
             due = self.due(last, now, now if last is None else last.due)
@@ -73,13 +72,13 @@ class Schedule(ABC):
             last = Iteration(number=1, due=due, started=due, seconds=0.0)
 
 
-def set_by(last: Iteration | None, begun: Moment, now: Moment) -> float:
-    """How many seconds the wall clock was set forward since the last tick; below zero: back."""
+def clock_shift(last: Iteration | None, begun: Moment, now: Moment) -> float:
+    """By how many seconds the wall clock was set forward since the last tick; negative: back."""
     then = begun if last is None else last.started
     return (now.wall - now.monotonic) - (then.wall - then.monotonic)
 
 
-def no_agreement(schedule: Schedule) -> ValueError:
+def not_same_everywhere(schedule: Schedule) -> ValueError:
     return ValueError(
         f"exclusive=True makes no sense with {schedule}, on whose times no two processes "
         f"would agree; use Every(...) or Cron(...)"

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from daemonkit.clock import Moment
 from daemonkit.iteration import Iteration
-from daemonkit.schedules.base import Schedule, set_by
+from daemonkit.schedules.base import Schedule, clock_shift
 from daemonkit.schedules.value import Value
 
 if TYPE_CHECKING:
@@ -28,9 +28,10 @@ _NICKNAMES = {
 class Cron(Value, Schedule):
     """At the times of a cron expression of five fields, by the rules of Debian's cron(8).
 
-    0 and 7 are Sunday; names, ranges, lists and steps work. In the night when the clock goes back
-    a fixed time fires once, in the night when it goes forward one that is skipped fires once.
-    ``timezone`` is a name such as "Asia/Shanghai"; without it Django's TIME_ZONE holds.
+    0 and 7 are Sunday; names, ranges, lists and steps work. A fixed time that occurs twice in the
+    night when the clock goes back fires once. One that is skipped in the night when the clock goes
+    forward fires once, too. ``timezone`` is a name such as "Asia/Shanghai"; the default is Django's
+    TIME_ZONE.
     """
 
     is_fixed = True
@@ -68,34 +69,37 @@ class Cron(Value, Schedule):
         return f"cron {self.expression}" + (f" ({self.timezone})" if self.timezone else "")
 
     def judge(self, result: Any) -> None:
-        """Nothing: whatever a tick returns, the next one is due at its time."""
+        """None: the next due time does not depend on a tick's result."""
 
     def due(self, last: Iteration | None, begun: Moment, now: Moment) -> Moment:
         # From the later of due and started: a wait that ended a millisecond early must not find
-        # the same time due again, and turns that were missed must not come in a burst.
+        # the same due time again, and missed due times must not run in a burst.
         after = begun.wall if last is None else max(last.due.wall, last.started.wall)
-        set_back = set_by(last, begun, now)
+        set_back = clock_shift(last, begun, now)
         if set_back < -1 and (last is None or not self._would_repeat(-set_back)):
-            after += set_back  # the clock was set back: what it would have said then
+            after += set_back  # the time that a clock set back earlier would have shown
         return now.at_wall(self._next(after))
 
     def _would_repeat(self, set_back: float) -> bool:
-        """Whether a tick is not to be run again when the clock was set back by so many seconds:
-        a correction of less than a minute repeats none, one of less than three hours, as in
-        cron(8), none whose minute and hour are fixed."""
+        """Whether a tick would wrongly run again after the clock was set back by ``set_back``
+        seconds.
+
+        A correction of less than a minute repeats no tick. As in cron(8), one of less than three
+        hours repeats none whose minute and hour are fixed.
+        """
         minute, hour = self._fields.split()[:2]
         return set_back < 60 or (set_back < 3 * 3600 and "*" not in minute[0] + hour[0])
 
     def _next(self, after: float) -> float:
-        # CronSim, started inside the repeated hour of an autumn night, begins with times that
-        # have been: pass over them.
+        # Started in the repeated hour of an autumn night, CronSim begins with times that have
+        # passed: skip them.
         for candidate in self._times(datetime.fromtimestamp(after, self.zone)):
             if candidate.timestamp() > after:
                 return candidate.timestamp()
         raise ValueError(f"the cron string {self.expression!r} never comes due again")
 
     def _times(self, start: datetime) -> CronSim:
-        from cronsim import CronSim, CronSimError  # loaded by those alone who have a cron string
+        from cronsim import CronSim, CronSimError  # not for a daemon without cron
 
         try:
             return CronSim(self._fields, start)

@@ -1,4 +1,4 @@
-"""Durations as people write them: "30s", "1h30m", "500ms"."""
+"""Durations as text: "30s", "1h30m", "500ms"."""
 
 from __future__ import annotations
 

@@ -7,16 +7,16 @@ from typing import Any
 
 from daemonkit.clock import Moment
 from daemonkit.iteration import Iteration
-from daemonkit.schedules.base import Schedule, set_by
+from daemonkit.schedules.base import Schedule, clock_shift
 from daemonkit.schedules.durations import duration_text
 from daemonkit.schedules.value import Value
 
 
 class Every(Value, Schedule):
-    """Every so many seconds, from start to start, the first time at once.
+    """At an interval from start to start; the first tick is due at once.
 
-    Runs on the monotonic clock, without drift. A tick that takes longer than the interval is
-    followed at once by the next; turns missed meanwhile are not made up.
+    It uses the monotonic clock and does not drift. After a tick that takes longer than the interval
+    the next one is due at once; missed ticks are not made up.
     """
 
     is_fixed = True
@@ -40,7 +40,7 @@ class Every(Value, Schedule):
         return f"every {duration_text(self.seconds)}"
 
     def judge(self, result: Any) -> None:
-        """Nothing: whatever a tick returns, the next one is due at its time."""
+        """None: the next due time does not depend on a tick's result."""
 
     def same_everywhere(self) -> Schedule:
         return Aligned(self.seconds)
@@ -49,13 +49,13 @@ class Every(Value, Schedule):
         if last is None:
             return begun
         due = last.due.monotonic + self.seconds
-        # After an overlong tick: at once, and counted from there.
+        # After an overlong tick: at once, and the interval counts from there.
         return now.at_monotonic(max(due, last.started.monotonic + last.seconds))
 
 
 class Aligned(Every):
-    """An interval whose due times are the same on every host: the multiples of it by the wall
-    clock, since 1970. That of exclusive jobs."""
+    """An interval with the same due times on every host: the multiples of it on the wall clock
+    since 1970. Exclusive jobs use it."""
 
     is_interval = False
 
@@ -64,9 +64,9 @@ class Aligned(Every):
 
     def due(self, last: Iteration | None, begun: Moment, now: Moment) -> Moment:
         after = begun.wall if last is None else max(last.due.wall, last.started.wall)
-        if (set_back := set_by(last, begun, now)) < -1:
+        if (set_back := clock_shift(last, begun, now)) < -1:
             after += set_back
         turn = math.floor(after / self.seconds) + 1
-        if turn * self.seconds <= after:  # a division that was rounded down
+        if turn * self.seconds <= after:  # the division was rounded down
             turn += 1
         return now.at_wall(turn * self.seconds)

@@ -10,13 +10,13 @@ from daemonkit.schedules.base import Schedule
 
 
 class Once(Schedule):
-    """At once, and never again."""
+    """One tick, due at once."""
 
     def __str__(self) -> str:
         return "once"
 
     def judge(self, result: Any) -> None:
-        """Nothing: no tick follows."""
+        """None: no tick follows."""
 
     def due(self, last: Iteration | None, begun: Moment, now: Moment) -> Moment:
         return begun if last is None else NEVER

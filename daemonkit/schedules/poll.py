@@ -1,4 +1,4 @@
-"""``Poll``: at once while there is work, and after a pause when there is none."""
+"""``Poll``: again at once while there is work, after a pause when there is none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from daemonkit.schedules.value import Value
 
 
 class Poll(Value, Schedule):
-    """Again at once while ``tick()`` returns something true, else after ``idle`` seconds."""
+    """Due again at once if ``tick()`` returns a true value, otherwise after ``idle`` seconds."""
 
     idle: float
 
@@ -25,7 +25,7 @@ class Poll(Value, Schedule):
         return f"poll, idle {duration_text(self.idle)}"
 
     def judge(self, result: Any) -> bool:
-        """Whether the tick has found something to do, so that there may be more."""
+        """Whether the tick found work, so that there may be more."""
         return bool(result)
 
     @property

@@ -1,4 +1,4 @@
-"""What a schedule and a back-off are: values."""
+"""``Value``: the base class of schedules and back-offs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import NoReturn
 
 
 class Value:
-    """Equal to what holds the same and is of the same class; hashable, printable, unchangeable.
+    """An immutable object that is equal to others of its class with the same attributes.
 
-    A constructor hands over what it holds, by name. ``@dataclass`` would write these methods for
-    each class, and compile them, at each start of each process.
+    A constructor passes the attributes by name. ``@dataclass`` would generate and compile these
+    methods for each class at each start of each process.
     """
 
     def __init__(self, **held: object) -> None:

@@ -1,6 +1,6 @@
-"""What a daemon's class says: its settings, and the methods that it has to write.
+"""Checks what a daemon's class defines: its settings and its methods.
 
-Whatever makes no sense there is one sentence with the mend, and exit code 2.
+An error is one sentence that says how to correct it, with exit code 2.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _BOOLEANS = ("ledger", "leader", "per_worker")
 _VALUES = ("schedule", "backoff")
 
 _SIMILARITY = 0.87
-"""How much a name must resemble that of a setting to be taken for a misspelt one, as ``difflib``
-counts it: "tick_timout" has 0.96, "stop_time" has 0.86."""
+"""The ratio of ``difflib`` from which a name counts as a misspelt setting: "tick_timout" has 0.96,
+"stop_time" has 0.86."""
 
 
 def tick_of(daemon: _Written) -> Callable[[], Any]:
     """The daemon's ``tick()``, which may return a coroutine.
 
-    Raises ``CommandError`` (exit code 2) if the class is no daemon yet, or makes no sense.
+    Raises ``CommandError`` (exit code 2) if the class is not a complete and valid daemon.
     """
     if sys.platform not in ("linux", "darwin"):
         raise CommandError(f"daemonkit runs on Linux, and on macOS, but not on {sys.platform}")
@@ -71,8 +71,8 @@ def tick_of(daemon: _Written) -> Callable[[], Any]:
 
 
 def has_jobs(daemon: type[Any]) -> bool:
-    """Whether a class has methods under ``@job``. Whoever wrote it has then imported ``job``: a
-    plain loop loads nothing to find out."""
+    """Whether a class has methods under ``@job``. If so, its module has imported ``job``, so the
+    check imports nothing for a plain loop."""
     if "daemonkit.jobs.job" not in sys.modules:
         return False
     from daemonkit.jobs.schedule import jobs_of
@@ -89,12 +89,12 @@ def _refuse_other_arguments(method: Any, whose: str, what: str, *arguments: Any)
     try:
         inspect.signature(method).bind(*arguments)
     except (TypeError, ValueError) as error:
-        if isinstance(error, TypeError) or inspect.ismethod(method):  # not one written in C
+        if isinstance(error, TypeError) or inspect.ismethod(method):  # except methods written in C
             raise usage(f"{whose} is called with {what} besides self: {error}") from None
 
 
 def _refuse_misspelt_settings(daemon: Daemon) -> None:
-    """Raise ``CommandError`` for a class attribute that nearly has the name of a setting."""
+    """Raise ``CommandError`` for a class attribute whose name is almost that of a setting."""
     for name, value in _members(type(daemon)):
         settings = _settings_like(value)
         if not settings or name.startswith("_") or name in _ALL:

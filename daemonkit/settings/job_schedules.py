@@ -1,4 +1,4 @@
-"""By which schedules the jobs of a daemon run: what ``@job`` says, and what the options say."""
+"""The schedules of a daemon's jobs: those of ``@job``, or those that the options set."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def schedule_of_jobs(daemon: Daemon, options: Mapping[str, Any], *, once: bool) -> Jobs:
-    """The schedules of a daemon's jobs, as one. Raises ``CommandError`` for what makes no sense."""
+    """The schedules of a daemon's jobs as one. Raises ``CommandError`` for invalid combinations."""
     jobs = jobs_of(type(daemon))
-    for said in ("every", "cron", "schedule"):
-        if options.get(said) is not None:
-            raise usage(f"{daemon.name} has jobs with schedules of their own: no --{said} for it")
+    for name in ("every", "cron", "schedule"):
+        if options.get(name) is not None:
+            raise usage(f"{daemon.name} has jobs with schedules of their own: no --{name} for it")
     if daemon.schedule is not None:
         raise usage(f"{daemon.name} has jobs with schedules of their own, and a schedule beside "
                      f"them that nothing would run by; take it away")  # fmt: skip

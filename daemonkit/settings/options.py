@@ -15,8 +15,8 @@ HANDED_IN = ("schedule", "clock", "raise_errors")
 
 
 def add_daemon_options(parser: CommandParser, name: str) -> None:
-    """Add the options that every daemon has. Values are read by ``Settings``, so that a bad
-    one is one sentence. Raises ``CommandError`` if one clashes with the daemon's own."""
+    """Add the options that every daemon has. ``Settings`` parses their values. Raises
+    ``CommandError`` if one clashes with an option of the daemon's own."""
     own = {action.dest for action in parser._actions}
     group = parser.add_argument_group("daemon options")
     for flag, details in _OPTIONS.items():

@@ -1,5 +1,5 @@
-"""Values as somebody typed them, on a command line or in a class: checked, or one sentence with the
-flag in it and exit code 2."""
+"""Parses values from a command line or a class. For a bad value it raises ``CommandError`` (exit
+code 2) with one sentence that names the flag."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from daemonkit.schedules.durations import parse_duration
 def seconds(name: str, value: Any) -> float:
     time = seconds_or_none(name, value)
     if time is None:
-        raise usage(f"{_said(name)} needs a time; it cannot be none")
+        raise usage(f"{_flag(name)} needs a time; it cannot be none")
     return time
 
 
@@ -27,9 +27,9 @@ def seconds_or_none(name: str, value: Any) -> float | None:
     try:
         time = parse_duration(value)
     except ValueError as error:
-        raise usage(f"{_said(name)} takes {error}") from None
+        raise usage(f"{_flag(name)} takes {error}") from None
     if time <= 0:
-        raise usage(f"{_said(name)} must be above zero, not {value}")
+        raise usage(f"{_flag(name)} must be above zero, not {value}")
     return time
 
 
@@ -37,21 +37,21 @@ def count(name: str, value: Any) -> int | None:
     if value is None or value == "none":
         return None
     if not str(value).isascii() or not str(value).isdigit() or int(value) < 1:
-        raise usage(f"{_said(name)} takes a whole number above zero, not {value!r}")
+        raise usage(f"{_flag(name)} takes a whole number above zero, not {value!r}")
     return int(value)
 
 
 def at_least_one(name: str, value: Any) -> int:
     number = count(name, value)
     if number is None:
-        raise usage(f"{_said(name)} needs a number; it cannot be none")
+        raise usage(f"{_flag(name)} needs a number; it cannot be none")
     return number
 
 
 def size(name: str, value: Any) -> int | None:
     if value is None or value == "none":
         return None
-    from daemonkit.process.memory import (  # for those who have a limit
+    from daemonkit.process.memory import (  # not for a loop without max_memory
         parse_size,
         resident,
         size_text,
@@ -61,20 +61,20 @@ def size(name: str, value: Any) -> int | None:
         found = parse_size(value)
         held = resident()
     except ValueError as error:
-        raise usage(f"{_said(name)} takes {error}") from None
+        raise usage(f"{_flag(name)} takes {error}") from None
     except OSError:
-        raise usage(f"{_said(name)} needs Linux's /proc/self/statm") from None
+        raise usage(f"{_flag(name)} needs Linux's /proc/self/statm") from None
     if found <= 0:
-        raise usage(f"{_said(name)} must be above zero, not {value}")
+        raise usage(f"{_flag(name)} must be above zero, not {value}")
     if found <= held:
         raise usage(
-            f"{_said(name)} of {value} is less than the {size_text(held)} that the process holds "
+            f"{_flag(name)} of {value} is less than the {size_text(held)} that the process holds "
             f"when it starts: say more, with a unit, such as 300m or 1g"
         )
     return found
 
 
-def _said(name: str) -> str:
+def _flag(name: str) -> str:
     flag = f"--{name.replace('_', '-')}"
     return flag if name == "every" else f"{name} ({flag})"
 

@@ -1,4 +1,4 @@
-"""By which schedule a daemon runs: what its class says, and what its options say instead."""
+"""The schedule of a daemon: that of its class, unless an option overrides it."""
 
 from __future__ import annotations
 

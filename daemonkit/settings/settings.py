@@ -21,53 +21,53 @@ _LIMITS = ("once", "max_ticks", "max_seconds", "max_memory")
 
 
 class Settings:
-    """What holds for one run. Times are in seconds, memory in bytes; None means no bound.
+    """The settings of one run. Times are in seconds, memory in bytes; None means no limit.
 
-    Raises ``CommandError`` (exit code 2), in one sentence, for whatever does not fit.
+    Raises ``CommandError`` (exit code 2), in one sentence, for invalid values or combinations.
     """
 
     def __init__(
         self, daemon: Daemon, options: Mapping[str, Any], *, supervised: bool = False
     ) -> None:
-        said = partial(_said, daemon, options)
+        value = partial(_value, daemon, options)
         self.once = bool(options.get("once"))
         self.schedule = schedule_of(daemon, options, once=self.once)
         self.jobs = self.schedule.jobs
         self.has_jobs = bool(self.jobs)
-        self.pulse = seconds("pulse", said("pulse"))
-        self.stop_timeout = seconds("stop_timeout", said("stop_timeout"))
-        self.tick_timeout = seconds_or_none("tick_timeout", said("tick_timeout"))
+        self.pulse = seconds("pulse", value("pulse"))
+        self.stop_timeout = seconds("stop_timeout", value("stop_timeout"))
+        self.tick_timeout = seconds_or_none("tick_timeout", value("tick_timeout"))
         self.shortest_tick_timeout = _shortest(self.tick_timeout, self.jobs)
-        self.max_failures = count("max_failures", said("max_failures"))
+        self.max_failures = count("max_failures", value("max_failures"))
         once_each = max(1, len(self.jobs))
-        self.max_ticks = once_each if self.once else count("max_ticks", said("max_ticks"))
-        self.max_seconds = seconds_or_none("max_seconds", said("max_seconds"))
-        self.threads = at_least_one("threads", said("threads"))
+        self.max_ticks = once_each if self.once else count("max_ticks", value("max_ticks"))
+        self.max_seconds = seconds_or_none("max_seconds", value("max_seconds"))
+        self.threads = at_least_one("threads", value("threads"))
         self.ledger = bool(daemon.ledger)
         self.leader = leads(daemon, options)
         self.terms = _terms(daemon, options)
-        self.max_memory = size("max_memory", said("max_memory"))
+        self.max_memory = size("max_memory", value("max_memory"))
         self.workers = _workers(daemon, options, self.schedule)
         self.supervised = supervised
         self.raise_errors = self._raises_errors(daemon, options)
         self.typed = frozenset(name for name in _LIMITS if options.get(name))
         self.may_restart = daemon.is_started_by_shell and not self.typed - {"max_memory"}
-        """Whether SIGHUP executes the process anew: not one that is to end by itself, and not that
-        of a program which runs the daemon by ``call_command()``."""
+        """Whether SIGHUP re-executes the process. Not if a typed limit ends this run, and not in a
+        program that runs the daemon by ``call_command()``."""
         self.verbosity = int(options.get("verbosity", 1))
         self.log_format: str | None = options.get("log_format")
         self.clock: Clock = options.get("clock") or Clock()
 
     def _raises_errors(self, daemon: Daemon, options: Mapping[str, Any]) -> bool:
-        """Whether a failed tick is an error for who started the daemon: for a program, unless it
-        says ``raise_errors=False``; a daemon that a shell started goes on."""
-        said = options.get("raise_errors")
+        """Whether a failed tick raises its error: by default for ``call_command()``, not for a
+        daemon that a shell has started."""
+        value = options.get("raise_errors")
         is_alone = self.workers == 1 and not self.supervised
-        return bool(said) if said is not None else is_alone and not daemon.is_started_by_shell
+        return bool(value) if value is not None else is_alone and not daemon.is_started_by_shell
 
 
 def _shortest(daemons: float | None, jobs: Sequence[Job]) -> float | None:
-    """The shortest of all time limits, by which the watcher looks: the daemon's, or its jobs'."""
+    """The shortest ``tick_timeout`` of a daemon or its jobs, which the watcher needs."""
     if not jobs:
         return daemons
     from daemonkit.jobs.job import DAEMON_DEFAULT  # not for a plain loop
@@ -76,15 +76,15 @@ def _shortest(daemons: float | None, jobs: Sequence[Job]) -> float | None:
     return min((each for each in own if each is not None), default=None)
 
 
-def _said(daemon: Daemon, options: Mapping[str, Any], name: str) -> Any:
-    """The option of this name, or what the class says where nobody has typed one."""
+def _value(daemon: Daemon, options: Mapping[str, Any], name: str) -> Any:
+    """The option of this name, or the class attribute if the option was not given."""
     value = options.get(name)
     return getattr(daemon, name) if value is None else value
 
 
 def _workers(daemon: Daemon, options: Mapping[str, Any], schedule: Schedule) -> int:
-    """How many processes are to run the loop, if it makes sense that they be several."""
-    workers = at_least_one("workers", _said(daemon, options, "workers"))
+    """How many processes run the loop. Raises ``CommandError`` if several make no sense."""
+    workers = at_least_one("workers", _value(daemon, options, "workers"))
     for name in ("once", "reload"):
         if workers > 1 and options.get(name):
             if options.get("workers") is not None:
@@ -103,18 +103,18 @@ def _workers(daemon: Daemon, options: Mapping[str, Any], schedule: Schedule) -> 
 
 
 def leads(daemon: Daemon, options: Mapping[str, Any]) -> bool:
-    """Whether of all that run it one leads."""
-    return bool(_said(daemon, options, "leader"))
+    """Whether the daemon has a leader."""
+    return bool(_value(daemon, options, "leader"))
 
 
 def _terms(daemon: Daemon, options: Mapping[str, Any]) -> Terms | None:
-    """The times of the lease, where somebody leads or has said them."""
+    """The times of the lease; None for a daemon without a leader, unless options set them."""
     names = ("lease", "renew_deadline", "renew_every")
     if not leads(daemon, options) and all(options.get(name) is None for name in names):
         return None
-    from daemonkit.leading.terms import Terms  # loaded by those alone who want it
+    from daemonkit.leading.terms import Terms  # not for a plain loop
 
-    lease, renew_deadline, renew_every = (_said(daemon, options, name) for name in names)
+    lease, renew_deadline, renew_every = (_value(daemon, options, name) for name in names)
     terms = Terms.of(
         seconds("lease", lease),
         seconds_or_none("renew_deadline", renew_deadline),

@@ -26,10 +26,10 @@ from daemonkit.process import reexec
 from daemonkit.process.forced_end import CHILDREN_TIME
 from daemonkit.process.origin import Origin
 from daemonkit.process.signal_bytes import STOP_SIGNALS
-from daemonkit.process.signal_handlers import last_look, on_signals
+from daemonkit.process.signal_handlers import handle_pending_signals, on_signals
 from daemonkit.process.stopping import Stop, Tick
 from daemonkit.process.trial import Trial
-from daemonkit.process.watcher import UNWINDING, Watcher
+from daemonkit.process.watcher import UNWIND_TIME, Watcher
 from daemonkit.signals import announce
 from daemonkit.workers.announcing import Announcements
 from daemonkit.workers.forking import fork_worker, prepare
@@ -72,7 +72,7 @@ class Supervisor:
         self.pulse = min(each.pulse for each in limits)
         self.tick_timeout = None if None in ticks else max(t for t in ticks if t is not None)
         # A worker keeps its own stop_timeout. This longer one is for a worker that does not.
-        self.stop_timeout = max(each.stop_timeout for each in limits) + UNWINDING + 1.0
+        self.stop_timeout = max(each.stop_timeout for each in limits) + UNWIND_TIME + 1.0
         self.stop = Stop()
         self._origin = Origin.of_this_process()
         self._turns = Turns(self.places, time.monotonic())
@@ -99,7 +99,7 @@ class Supervisor:
         again = starts_text(self.name)
         teams = ", ".join(map(str, self.teams))
         logger.info("supervisor of %s started%s", teams, f" ({again})" if again else "")
-        with on_signals(self) as watcher, watcher.by_hand(), self._announced():
+        with on_signals(self) as watcher, watcher.without_thread(), self._announced():
             self.stop = watcher.stop
             if self.stop.reason is not None:  # requested while the project was imported
                 self.on_asked(self.stop.reason)
@@ -135,9 +135,9 @@ class Supervisor:
         if self._end is not None:
             raise self._end
         if self.stop.reloading:
-            last_look()  # a stop signal may have arrived in the meantime
+            handle_pending_signals()  # a stop signal may have arrived in the meantime
         if self.stop.reloading:
-            reexec.execute_anew(self.name, self._origin)
+            reexec.reexecute(self.name, self._origin)
         if self.stop.forced or self._was_cut:
             raise SystemExit(Exit.FORCED)
 
@@ -285,7 +285,7 @@ class Supervisor:
     def on_forced(self, reason: str) -> None:
         logger.critical("supervisor forced to end: %s", reason)
         announce(signals.daemon_forced, self, reason=reason)
-        self._kill_at = time.monotonic() + UNWINDING + 1.0
+        self._kill_at = time.monotonic() + UNWIND_TIME + 1.0
         for worker in self.workers:
             worker.force(reason)
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from daemonkit.exits import Exit
 from daemonkit.process.children import Children
-from daemonkit.process.watcher import UNWINDING
+from daemonkit.process.watcher import UNWIND_TIME
 from daemonkit.settings.settings import Settings
 from daemonkit.workers.wire import LineBuffer, News, Order, Report, Verb
 
@@ -143,7 +143,7 @@ class Worker:
         A worker reports nothing during a tick, and while it opens or closes.
         """
         if self.is_leaving:
-            allowed: float | None = self.settings.stop_timeout + UNWINDING
+            allowed: float | None = self.settings.stop_timeout + UNWIND_TIME
         else:
             allowed = 0.0 if self.is_idle else self.settings.tick_timeout
         if allowed is None:
