@@ -121,7 +121,7 @@ class Verdict:
         elif now.monotonic >= self.refusal_proven_at:
             self._end_with(
                 Exit.MISCONFIGURED,
-                f"was refused by the database for {REFUSAL_PROVEN_AFTER:g} s; mend DATABASES:",
+                f"was refused by the database for {REFUSAL_PROVEN_AFTER:g} s; correct DATABASES:",
                 error,
             )
         else:

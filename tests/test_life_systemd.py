@@ -438,7 +438,7 @@ def test_a_wrong_password_ends_in_failed_without_a_restart(shop: Site, mariadb: 
     shop.is_state(unit, "failed", within=90)
     assert shop.machine.show(unit, "ExecMainStatus") == "78"
     assert shop.restarts(unit) == 0
-    assert "mend DATABASES" in shop.machine.journal(unit, "--priority=err")
+    assert "correct DATABASES" in shop.machine.journal(unit, "--priority=err")
 
 
 def test_an_instance_that_is_not_a_daemon_fails_once_with_a_reason(shop: Site) -> None:

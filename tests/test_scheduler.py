@@ -572,7 +572,9 @@ def test_a_daemon_with_invalid_jobs_ends_with_one_sentence_and_2() -> None:
     turn = method(Every(seconds=1))
     past = DateTrigger(datetime.now(UTC) - timedelta(days=1))
     assert "jobs and a tick()" in usage({"work": turn, "tick": lambda self: None})
-    assert "a schedule beside them" in usage({"work": turn, "schedule": Every(seconds=1)})
+    assert "its class schedule would have no effect" in usage(
+        {"work": turn, "schedule": Every(seconds=1)}
+    )
     assert "no --every" in usage({"work": turn}, every="5s")
     assert "no --cron" in usage({"work": turn}, cron="* * * * *")
     assert "threads" in usage({"work": turn}, threads="0")
@@ -628,6 +630,6 @@ def test_a_job_that_a_subclass_overrides_without_a_schedule_is_refused() -> None
     assert caught.value.returncode == 2
     assert str(caught.value) == (
         "test_scheduler.first() overrides a job and is none: put @job(...) above it, too, or "
-        "write first = None to be rid of the job"
+        "write first = None to remove the job"
     )
     assert [each.name for each in jobs_of(Without)] == ["second"]

@@ -34,7 +34,7 @@ def jobs_of(daemon: type[Any]) -> tuple[Job, ...]:
         elif method is not None:
             raise CommandError(
                 f"{daemon.__module__.rpartition('.')[2]}.{name}() overrides a job and is none: put "
-                f"@job(...) above it, too, or write {name} = None to be rid of the job",
+                f"@job(...) above it, too, or write {name} = None to remove the job",
                 returncode=Exit.USAGE,
             )
     return tuple(jobs)

@@ -1,7 +1,7 @@
-"""The end of a child that somebody's work forked on one of our threads.
+"""Ends a child process that was forked by work on one of our threads.
 
-The child is a copy of the process in which only that thread goes on. If it came back from the work
-it would go on as a copy of the thread, and wait for work that never comes.
+The child is a copy of the process in which only that thread runs. If it returned from the work, it
+would continue as a copy of our thread, and wait for work that never comes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def end(error: BaseException | None) -> NoReturn:
 
 
 def _exit_code(error: BaseException | None) -> int:
-    """What an exception means for the exit code. Prints what Python prints of it."""
+    """The exit code for an exception. Prints it as Python does."""
     if error is None:
         return 0
     if not isinstance(error, SystemExit):

@@ -20,8 +20,8 @@ def schedule_of_jobs(daemon: Daemon, options: Mapping[str, Any], *, once: bool) 
         if options.get(name) is not None:
             raise usage(f"{daemon.name} has jobs with schedules of their own: no --{name} for it")
     if daemon.schedule is not None:
-        raise usage(f"{daemon.name} has jobs with schedules of their own, and a schedule beside "
-                     f"them that nothing would run by; take it away")  # fmt: skip
+        raise usage(f"{daemon.name} has jobs with schedules of their own, so its class schedule "
+                     f"would have no effect; remove it")  # fmt: skip
     if not daemon.ledger and (job := next((job for job in jobs if job.needs_ledger), None)):
         raise usage(
             f"{daemon.name} has ledger = False, and its job {job.name} needs it: exclusive=True "
