@@ -342,8 +342,8 @@ def test_the_supervisors_pulse_stops_when_a_workers_pulse_stops(listened: Projec
     os.kill(workers_of(daemon)[0], signal.SIGSTOP)
     daemon.wait_for("no sign of life", within=30)
     at_sigabrt = heard(daemon).count("pulse")
+    # By SIGABRT, or by faulthandler's timer, which ran out while the worker was stopped.
     daemon.wait_for("polling.1 (pid", within=20)
-    daemon.wait_for("ended by SIGABRT", within=20)
     assert heard(daemon).count("pulse") <= at_sigabrt + 1
     daemon.wait_for("HEARD daemon_pulse", within=20, count=at_sigabrt + 5)
     assert daemon.stop(within=20) == 0
