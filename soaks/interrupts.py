@@ -43,7 +43,23 @@ class Interrupts:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _on_alarm(self, signum: int, frame: FrameType | None) -> None:
+        if self._kind is not None and _is_in_a_pool(frame):
+            signal.setitimer(signal.ITIMER_REAL, SHORTEST)  # a moment later
+            return
         kind, self._kind = self._kind, None
         if kind is not None:
             self.raised += 1
             raise kind
+
+
+def _is_in_a_pool(frame: FrameType | None) -> bool:
+    """Whether the code of psycopg_pool is running.
+
+    An exception that is raised in the middle of its ``getconn()`` loses a place of the pool for
+    good, with Django alone as well. Nothing outside of it can know which connection was taken.
+    """
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith("psycopg_pool"):
+            return True
+        frame = frame.f_back
+    return False

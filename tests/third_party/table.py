@@ -24,7 +24,8 @@ from tests.third_party.worker import FAULTS, ONLY_WITH_DAEMONKIT
 WORKS = "works"
 NOT_OFFERED = "Django has none"
 HANGS = "hangs"
-PATIENCE = 30.0
+ANSWER_TIMEOUT = 90.0
+"""Seconds to wait for the answer of a process."""
 
 
 def folder_of(package: Package) -> Path:
@@ -173,7 +174,7 @@ class Process:
             hung.set()
             self._process.kill()
 
-        timer = threading.Timer(PATIENCE, give_up)
+        timer = threading.Timer(ANSWER_TIMEOUT, give_up)
         timer.start()
         try:
             self._say(fault)

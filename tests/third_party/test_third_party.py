@@ -12,23 +12,9 @@ from tests.third_party.worker import FAULTS
 
 pytestmark = pytest.mark.one_python
 
-PENDING = {"django-tenants", "django-db-connection-pool", "django-db-geventpool"}
-
-
-def parameters() -> list[object]:
-    pending = pytest.mark.xfail(strict=False, reason="the way to drop a connection is changing")
-    return [
-        pytest.param(
-            package,
-            id=package.name,
-            marks=[pending] if package.name.partition(",")[0] in PENDING else [],
-        )
-        for package in PACKAGES
-    ]
-
 
 @pytest.mark.leaves_sessions
-@pytest.mark.parametrize("package", parameters())
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
 def test_what_works_without_daemonkit_works_with_it(
     package: Package, request: pytest.FixtureRequest
 ) -> None:
