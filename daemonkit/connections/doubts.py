@@ -73,6 +73,8 @@ def why_drop(
                 return f"was interrupted by {type(error).__name__}"
             if why := _ended_in(link, behind):
                 return why
+        if link.errors.interrupted is not None:
+            return f"was interrupted in a call of the driver: {link.errors.interrupted}"
         if link.errors.read_only is not None:
             return f"found it read-only: {link.errors.read_only}"
         if link.errors.lost is not None and not is_lost_elsewhere(link):
@@ -108,6 +110,8 @@ def may_roll_back(link: Link, wrapper: Wrapper, behind: list[Failure]) -> bool:
     """Whether an open transaction may be rolled back without a warning: DATABASES turns autocommit
     off, or the unit of work ended only in an IntegrityError or a DataError."""
     if wrapper.connection is None or wrapper.in_atomic_block or link.raw.session.seems_idle():
+        return False
+    if link.errors.interrupted is not None:
         return False
     ended_harmlessly = bool(behind) and all(failure.is_harmless for failure in behind)
     return ended_harmlessly or not wrapper.settings_dict["AUTOCOMMIT"]

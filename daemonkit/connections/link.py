@@ -156,7 +156,11 @@ class Link:
             return False
         if self.raw.session.is_closed():
             return False
-        usable = bool(type(wrapper).is_usable(wrapper)) and not self.raw.has_reconnected()
+        try:
+            usable = bool(type(wrapper).is_usable(wrapper)) and not self.raw.has_reconnected()
+        except BaseException as error:
+            self.errors.note_interruption(error)
+            raise
         if usable:
             self.raw.answered_at = monotonic()
         return usable

@@ -33,6 +33,9 @@ class ObservedErrors(DatabaseErrorWrapper):
         self._link = weakref.proxy(link)
         self.lost: str | None = None
         self.read_only: str | None = None
+        self.interrupted: str | None = None
+        """What interrupted a call of the driver. Its answer may still arrive, and would be read as
+        the answer to the next statement."""
         self.from_elsewhere = False
         """Whether the error about a lost session came from a cursor of another connection."""
         self._errors: weakref.WeakSet[BaseException] = weakref.WeakSet()
@@ -43,6 +46,8 @@ class ObservedErrors(DatabaseErrorWrapper):
             return
         if isinstance(error, (Error, self.wrapper.Database.Error)):
             self._observe(error)
+        elif kind is not GeneratorExit:  # which is how a loop over a cursor is left
+            self.note_interruption(error)
         try:
             super().__exit__(kind, error, traceback)
         except Error as translated:
@@ -63,10 +68,18 @@ class ObservedErrors(DatabaseErrorWrapper):
         if self.seen:
             self._link.needs_check = True
 
+    def note_interruption(self, error: BaseException) -> None:
+        """Note that a call of the driver raised an exception that is not a database error.
+
+        A signal handler or a time limit raised it, or the driver could not read the answer.
+        """
+        self.interrupted = one_line(error)
+        self._link.needs_check = True
+
     @property
     def seen(self) -> bool:
-        """Whether an error showed that the session is lost or read-only."""
-        return self.lost is not None or self.read_only is not None
+        """Whether an error showed that the session is lost, read-only or in the middle of a call."""
+        return bool(self.lost or self.read_only or self.interrupted)
 
     def __contains__(self, error: object) -> bool:
         return error in self._errors
@@ -74,7 +87,7 @@ class ObservedErrors(DatabaseErrorWrapper):
     def forget_session(self) -> None:
         """Forget the errors of a session that was replaced by another one."""
         self.from_elsewhere = False
-        self.lost = self.read_only = None
+        self.lost = self.read_only = self.interrupted = None
 
     def clear(self) -> None:
         """Forget all errors, before the next unit of work."""

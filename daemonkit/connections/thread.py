@@ -71,7 +71,7 @@ class ThreadConnections:
                     link.belongs_to_caller = link.is_in_transaction(wrapper)
                     if link.belongs_to_caller or wrapper.connection is None:
                         continue
-                    if link.errors.read_only is not None:
+                    if link.errors.read_only is not None or link.errors.interrupted is not None:
                         link.drop()
                     self._clean(link, wrapper)
                     link.errors.clear()
