@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 from typing import Any
@@ -27,14 +28,21 @@ def cut_socket(descriptor: int | None, inode: int) -> None:
     The connection may have been closed meanwhile, and its descriptor reused for another file. So
     this works on a duplicate, which no other thread can close, and compares inodes first.
     """
-    if descriptor is None:
-        return
-    try:
-        duplicate = os.dup(descriptor)
-    except OSError:
-        return
-    if os.fstat(duplicate).st_ino != inode:
-        os.close(duplicate)
-        return
-    with socket.socket(fileno=duplicate) as handle, contextlib.suppress(OSError):
-        handle.shutdown(socket.SHUT_RDWR)
+    with contextlib.suppress(OSError):
+        if descriptor is not None and os.fstat(descriptor).st_ino == inode:
+            with contextlib.closing(_duplicate(descriptor)) as handle:
+                if os.fstat(handle.fileno()).st_ino == inode:
+                    handle.shutdown(socket.SHUT_RDWR)
+
+
+def _duplicate(descriptor: int) -> socket.SocketType:
+    """Duplicate a socket in one step of the interpreter.
+
+    A signal handler that raises between ``dup()`` and what closes the duplicate would leave it
+    open.
+    """
+    return next(map(_socket_of, map(os.dup, [descriptor])))
+
+
+_socket_of = functools.partial(socket.SocketType, -1, -1, -1)
+"""Make a socket of a descriptor, with the family, type and protocol that it has."""
