@@ -78,7 +78,7 @@ class ObservedErrors(DatabaseErrorWrapper):
 
     @property
     def seen(self) -> bool:
-        """Whether an error showed that the session is lost, read-only or in the middle of a call."""
+        """Whether an error showed that the session is lost, read-only or inside a call."""
         return bool(self.lost or self.read_only or self.interrupted)
 
     def __contains__(self, error: object) -> bool:
