@@ -30,8 +30,6 @@ def reexecute(name: str, origin: Origin) -> NoReturn:
     connections.close_all()
     flush()
     _end_and_reap_children()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     environment = {**origin.environment, REEXECUTED: str(os.getpid())}
     try:

@@ -149,10 +149,16 @@ def restore_signals() -> list[str]:
 
 def handle_pending_signals() -> None:
     """Block signals, and handle those that have arrived. Call it before this process re-executes
-    itself: later signals stay pending for the new image."""
+    itself: later signals stay pending for the new image.
+
+    Another thread may still take a later signal. It then ends the process, and is not lost.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     if _current is not None:
-        _current.handle_pending_signals()
+        _current.end_thread()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, signal.SIG_DFL)
+        _current.look(0)
 
 
 # A forked child is no daemon: a signal must end it, and must not wake its parent's watcher through

@@ -146,15 +146,11 @@ class Watcher:
         """End the thread, unless it is forcing the process to end."""
         if self.stop.forced:
             return
-        self._end_thread()
+        self.end_thread()
         close_pipe(self._reader, self._writer)
 
-    def handle_pending_signals(self) -> None:
-        """End the thread, and handle what has arrived. The process is about to be replaced."""
-        self._end_thread()
-        self.look(0)
-
-    def _end_thread(self) -> None:
+    def end_thread(self) -> None:
+        """End the thread. What arrives from now on, ``look()`` handles."""
         self._closing = True
         self.look_again()
         if self._thread is not None:
@@ -166,7 +162,7 @@ class Watcher:
     def without_thread(self) -> Iterator[None]:
         """Run a block that forks without the thread. It calls ``look()`` instead, which the end of
         a child also wakes. It must force the end by itself: no watcher ends this process."""
-        self._end_thread()
+        self.end_thread()
         self.starts_children = False
         child = signal.getsignal(signal.SIGCHLD)
         signal.signal(signal.SIGCHLD, _only_wake)
