@@ -43,7 +43,9 @@ def _be_the_parent() -> NoReturn:
     while True:
         before = _times_of_files()
         code = subprocess.run(autoreload.get_child_arguments(), env=environment, check=False)
-        if code.returncode == _CHANGED:
+        # Python aborts as it ends if the daemon's thread is just writing to stdout.
+        has_aborted = code.returncode == -signal.SIGABRT and _times_of_files() != before
+        if code.returncode == _CHANGED or has_aborted:
             has_changed = True
         elif has_changed and code.returncode in (Exit.TICK_FAILED, Exit.USAGE):
             sys.stderr.write("the new code does not load; it is tried again when it changes\n")

@@ -241,6 +241,7 @@ def test_reload_restarts_on_a_change_of_code_and_survives_code_that_does_not_loa
 
     def change(text: str, answer: str) -> None:
         def changed() -> bool:  # again, if the reloader had not yet noted the times of files
+            assert daemon.is_running, daemon.so_far
             code.write_text(text)
             with contextlib.suppress(AssertionError):
                 daemon.wait_for(answer, within=5)
