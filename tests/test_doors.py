@@ -73,7 +73,7 @@ def own_signals() -> Iterator[None]:
     finally:
         gc.unfreeze()
         atexit.unregister(signal_handlers._ignore_signals)
-        if (standing := signal_handlers._standing) is not None:  # it would watch later tests
+        if (standing := signal_handlers._current) is not None:  # it would watch later tests
             signal_handlers._end(standing)
             signal.set_wakeup_fd(-1)
         for signum, handler in before.items():
