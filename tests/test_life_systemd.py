@@ -329,9 +329,10 @@ def test_a_daemon_that_reaches_a_limit_of_its_class_is_restarted_without_a_failu
         """,
     )
     shop.drop_in(unit, "[Service]\nRestartSec=100ms\n")
+    before = shop.machine.journal(unit)  # of the same unit in an earlier test
     shop.start(unit)
     eventually(lambda: len(notes(mariadb, DATABASE)) >= 3 * 3 * workers, 40, every=0.2)
-    assert "Failed with result" not in shop.machine.journal(unit)
+    assert "Failed with result" not in shop.machine.journal(unit).removeprefix(before)
     if workers == 1:
         assert shop.restarts(unit) >= 2
         again = r"started \d+ times within the hour"
