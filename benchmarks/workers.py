@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -28,7 +29,8 @@ from lab.redis_server import Redis
 
 SEPARATE, OURS = "separate processes", "daemonkit --workers"
 QUEUES: dict[str, QueueWorkers] = {each.name: each for each in (Celery(), DjangoQ())}
-PATIENCE = 15.0
+START_SECONDS, SUCCESSOR_SECONDS = 60.0, 15.0
+"""How long to wait for the first report of all workers, and of a successor."""
 POLL = [sys.executable, "-m", "django", "run_daemon", "kept_poll", "--skip-checks", "-v", "0"]
 
 
@@ -88,7 +90,7 @@ def successors(database: Mapping[str, Any], redis: Redis | None, *, quick: bool)
 
 
 class Crew:
-    """So many workers of one kind, and whoever minds and feeds them."""
+    """A number of workers of one kind, their supervisor, and the process that fills their queue."""
 
     def __init__(
         self, name: str, workers: int, database: Mapping[str, Any], redis: Redis | None
@@ -103,7 +105,7 @@ class Crew:
             BENCHMARK_REDIS=redis.url if redis else "",
             BENCHMARK_WORKERS=str(workers),
         )
-        self._feeder: subprocess.Popen[str] | None = None
+        self._feeder: subprocess.Popen[bytes] | None = None
         if queue and redis:
             redis.client.flushall()
             self._feeder = self._start(queue.feeder_command())
@@ -116,7 +118,7 @@ class Crew:
             return [[*POLL, "--workers", str(self.workers)]]
         return [QUEUES[self.name].worker_command(self.workers)]
 
-    def _start(self, command: list[str]) -> subprocess.Popen[str]:
+    def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
         mute = self.name in QUEUES
         return subprocess.Popen(
             command,
@@ -124,7 +126,7 @@ class Crew:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL if mute else subprocess.PIPE,
             stderr=subprocess.DEVNULL if mute else None,
-            text=True,
+            bufsize=0,  # so that select() sees every line that is left
             start_new_session=True,
         )
 
@@ -142,9 +144,19 @@ class Crew:
                 process.stdout.close()
 
     def wait(self) -> list[int]:
-        """Until every worker has ticked; their pids."""
+        """Wait until every worker has ticked. Return their process ids.
+
+        Raises ``RuntimeError`` if they have not within ``START_SECONDS``.
+        """
+        deadline = time.monotonic() + START_SECONDS
         while len(self._seen) < self.workers:
-            self._hear()
+            try:
+                self._hear(deadline)
+            except TimeoutError:
+                raise RuntimeError(
+                    f"{self.name}: {len(self._seen)} of {self.workers} workers have reported "
+                    f"within {START_SECONDS:.0f} seconds"
+                ) from None
         return list(self._seen)[: self.workers]
 
     def pss(self) -> float:
@@ -156,8 +168,10 @@ class Crew:
         return float(sum(each.memory_full_info().pss for each in members))
 
     def all_replaced(self) -> list[float]:
-        """Kill each worker, one after the other: seconds until one that was not there before has
-        ticked. For ever, where none does within ``PATIENCE``: that ends the series."""
+        """Kill one worker after the other. Return the seconds until a new process has ticked.
+
+        Infinity, which ends the series, if none has within ``SUCCESSOR_SECONDS``.
+        """
         seconds: list[float] = []
         for victim in self.wait():
             before = set(self._seen)
@@ -165,31 +179,36 @@ class Crew:
             os.kill(victim, signal.SIGKILL)
             try:
                 while not (new := self._seen.keys() - before):
-                    self._hear(until=killed + PATIENCE)
+                    self._hear(killed + SUCCESSOR_SECONDS)
             except TimeoutError:
                 return [*seconds, math.inf]
             seconds.append(min(self._seen[pid] for pid in new) - killed)
         return seconds
 
-    def _hear(self, until: float = math.inf) -> None:
-        """Wait for more news of who has ticked, and when."""
-        if self._feeder and self.redis:
-            while not (said := self.redis.client.lpop("ticked")):
-                time.sleep(0.002)
-                if time.monotonic() > until:
-                    raise TimeoutError
-            pid, ticked = str(said).split()
-            self._seen.setdefault(int(pid), float(ticked))
-            if time.monotonic() > until:
-                raise TimeoutError
-            return
-        mute = [each for each in self._processes if each.pid not in self._seen]
-        stdout = mute[0].stdout if self.name == SEPARATE else self._processes[0].stdout
-        assert stdout
-        said = json.loads(stdout.readline())
-        self._seen[said["pid"]] = said["ticked"]
+    def _hear(self, deadline: float) -> None:
+        """Note who has ticked next, and when. Raises ``TimeoutError`` at the deadline."""
+        said = self._from_redis(deadline) if self._feeder else self._from_pipe(deadline)
+        self._seen.setdefault(int(said["pid"]), float(said["ticked"]))
 
-    def _session(self, process: subprocess.Popen[str]) -> list[psutil.Process]:
+    def _from_redis(self, deadline: float) -> dict[str, Any]:
+        assert self.redis
+        while not (line := self.redis.client.lpop("ticked")):
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            time.sleep(0.002)
+        pid, ticked = str(line).split()
+        return {"pid": pid, "ticked": ticked}
+
+    def _from_pipe(self, deadline: float) -> dict[str, Any]:
+        silent = [each for each in self._processes if each.pid not in self._seen]
+        stdout = (silent if self.name == SEPARATE else self._processes)[0].stdout
+        assert stdout
+        if not select.select([stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            raise TimeoutError
+        found: dict[str, Any] = json.loads(stdout.readline())
+        return found
+
+    def _session(self, process: subprocess.Popen[bytes]) -> list[psutil.Process]:
         return [each for each in psutil.process_iter() if _session_of(each.pid) == process.pid]
 
 

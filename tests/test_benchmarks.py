@@ -63,7 +63,7 @@ def test_a_quick_run_prints_every_row_and_no_lost_session_costs_a_tick() -> None
     need(MariaDB, PostgreSQL)
     if reason := Redis.why_missing():
         pytest.skip(reason)
-    done = run("benchmarks", "--quick", within=900)
+    done = run("benchmarks", "--quick", within=400)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not done.stderr
     paragraphs = done.stdout.split("\n\n")

@@ -1,10 +1,14 @@
-"""The bare site, with a cluster of django-q2 on the Redis that the benchmark hands over."""
+"""The bare site, with Celery or django-q2 on the Redis that the benchmark starts.
+
+Each of the two has an environment of its own, so django-q2 is not installed beside Celery.
+"""
 
 import os
+from importlib.util import find_spec
 
 from lab.sites.bare.settings import *  # noqa: F403
 
-INSTALLED_APPS = ["django_q", "lab.sites.bare"]
+INSTALLED_APPS = [*(["django_q"] if find_spec("django_q") else []), "lab.sites.bare"]
 REDIS_URL = os.environ["BENCHMARK_REDIS"]
 Q_CLUSTER = {
     "name": "benchmark",
