@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.core.management import call_command
-from django.db import connections, transaction
+from django.db import transaction
 from django.test import TestCase, TransactionTestCase
 from shop.models import Supplier
 
@@ -18,6 +18,7 @@ from daemonkit.models import Run
 from daemonkit.testing import FakeClock, run_due, run_ticks
 from lab.servers import Server
 from tests.kit.aliases import MakeAlias
+from tests.kit.tables import empty_table
 
 threads: list[int] = []
 
@@ -113,12 +114,8 @@ def test_the_fixture_db_is_a_test_case_too(daemon: Any) -> None:
 def ledger(server: Server, alias: MakeAlias, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     name = alias(server)
     monkeypatch.setattr(settings, "DAEMONKIT", {"database": name}, raising=False)
-    with connections[name].schema_editor() as editor:
-        editor.create_model(Run)
-    yield name
-    with connections[name].schema_editor() as editor:
-        editor.delete_model(Run)
-    connections[name].close()
+    with empty_table(Run, name):
+        yield name
 
 
 class Noting(BaseDaemonCommand):
