@@ -226,7 +226,7 @@ def cut_by_tick_timeout(worker: Worker) -> None:
     class Command(BaseDaemonCommand):
         schedule = Every(seconds=0.01)
         backoff = Backoff(first=0.01)
-        tick_timeout = 0.5
+        tick_timeout = 2  # a good tick on a busy machine takes less
         max_ticks = 3
 
         def tick(self) -> None:
