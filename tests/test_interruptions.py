@@ -8,6 +8,7 @@ import gc
 import itertools
 import os
 import random
+import sqlite3
 import threading
 from collections.abc import Callable, Coroutine
 
@@ -118,6 +119,21 @@ def test_an_interruption_at_any_step_of_ours_leaves_the_thread_healthy(
         check(alias, interrupt(work, alias, number, OURS))
     assert notes(server).count("healthy") == len(chosen)
     assert len(server.sessions()) <= 4  # a pool may open one too many
+
+
+@pytest.mark.parametrize("work", WORK)
+def test_an_interruption_at_any_step_leaves_no_sqlite_file_locked(
+    alias: MakeAlias, work: Work
+) -> None:
+    probe = alias(None, CONN_MAX_AGE=0)
+    work(probe, "warm")
+    folders = (OURS, DJANGOS)
+    steps = count_steps(lambda: work(probe, "counted"), *folders, steps=Steps.SIGNALS)
+    path = connections[probe].settings_dict["NAME"]
+    for number in sample(steps, 200):
+        check(probe, interrupt(work, probe, number, *folders, steps=Steps.SIGNALS))
+        with contextlib.closing(sqlite3.connect(path, timeout=0)) as other, other:
+            other.execute("INSERT INTO entry (note) VALUES ('other')")
 
 
 def test_an_interruption_between_any_two_instructions_leaves_the_thread_healthy(

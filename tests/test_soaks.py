@@ -15,9 +15,6 @@ pytestmark = pytest.mark.one_python
 
 SECONDS = 8
 VARIANTS = [(soak.name, variant) for soak in SOAKS.values() for variant in soak.variants]
-NOT_SLICED = {("units", "pool"), ("units", "sqlite")}
-"""`make soak` runs them too. An interruption inside the pool or inside SQLite's close() can still
-lose a place of the pool, or leave the file locked."""
 
 
 def soak(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -31,7 +28,7 @@ def soak(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize(("name", "variant"), sorted({*VARIANTS} - NOT_SLICED))
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
 def test_nothing_goes_wrong_in_a_slice_of_a_soak(name: str, variant: str) -> None:
     done = soak(name, "--variant", variant, "--seed", "1", "--seconds", str(SECONDS))
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,26 +1,30 @@
-"""psycopg_pool under Django: test each connection that it lends, and return each one once."""
+"""psycopg_pool under Django: test each connection that it lends, and return each one once.
+
+A loan is an object that a connection has as an attribute while it is lent, and None afterwards.
+Setting an attribute is one step: no signal handler can run in the middle of it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import weakref
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
-from daemonkit.connections.raw_connection import pool_of
 from daemonkit.connections.wrappers import Wrapper
 
 Pool: TypeAlias = Any
 """A ``psycopg_pool.ConnectionPool``. The package may not be installed."""
 
 
-def take_back(raw: Any) -> None:
-    """Close a connection that a pool has lent, and give it back: the pool then replaces it."""
-    with contextlib.suppress(Exception):
-        raw.close()
-    with contextlib.suppress(Exception):
-        pool_of(raw).putconn(raw)
+def take_back(raw: Any, loan: object) -> None:
+    """Close a lent connection and return it, so that the pool replaces it. Does nothing if this
+    loan has ended. Never raises an ``Exception``."""
+    if getattr(raw, "daemonkit_loan", None) is loan:
+        with contextlib.suppress(Exception):
+            raw.close()
+        with contextlib.suppress(Exception):
+            raw._pool.putconn(raw)
 
 
 class Borrower(Protocol):
@@ -28,6 +32,8 @@ class Borrower(Protocol):
 
     lent: Any
     """A connection that a pool has lent and that no wrapper holds yet."""
+    loan: object
+    """The loan of that connection."""
 
     def give_back_lent(self) -> None: ...
 
@@ -53,9 +59,8 @@ def test_before_lending(pool: Pool, this_borrower: Callable[[], Borrower]) -> bo
         return False
     if getattr(pool, "_check", None) == pool.check_connection:
         pool._check = lambda raw: this_borrower().is_test_due(raw) or pool.check_connection(raw)
-    returned: weakref.WeakSet[Any] = weakref.WeakSet()
-    pool.getconn = functools.partial(_lend, pool, returned, this_borrower)
-    pool.putconn = functools.partial(_take, pool, returned)
+    pool.getconn = functools.partial(_lend, pool, this_borrower)
+    pool.putconn = functools.partial(_take, pool)
     return True
 
 
@@ -69,31 +74,28 @@ def is_alive(pool: Pool, raw: Any) -> bool:
 
 
 def _lend(
-    pool: Pool,
-    returned: weakref.WeakSet[Any],
-    this_borrower: Callable[[], Borrower],
-    timeout: float | None = None,
+    pool: Pool, this_borrower: Callable[[], Borrower], timeout: float | None = None
 ) -> Any:
     """Replaces ``getconn()``."""
     borrower = this_borrower()
     borrower.give_back_lent()  # left by an interruption
     for tries_left in range(pool.max_size, -1, -1):
+        borrower.loan = loan = object()
         borrower.lent = raw = type(pool).getconn(pool, timeout)
-        returned.discard(raw)
+        raw.daemonkit_loan = loan
         if not tries_left or not borrower.is_test_due(raw) or is_alive(pool, raw):
             break
-        take_back(raw)
+        take_back(raw, loan)
     return raw
 
 
-def _take(pool: Pool, returned: weakref.WeakSet[Any], raw: Any) -> None:
+def _take(pool: Pool, raw: Any) -> None:
     """Replaces ``putconn()``. Returning a connection a second time does nothing.
 
     After an interruption it is unknown whether the connection was returned. If a broken one were
     returned twice, the pool would replace it twice.
     """
-    if raw not in returned:
-        try:
-            returned.add(raw)
-        finally:
-            type(pool).putconn(pool, raw)
+    if getattr(raw, "daemonkit_loan", raw) is not None:  # missing: lent before we were here
+        putconn = type(pool).putconn
+        raw.daemonkit_loan = None
+        putconn(pool, raw)

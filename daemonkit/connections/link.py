@@ -50,6 +50,7 @@ class Link:
         wrapper.execute_wrappers.insert(0, self.witness)  # first: others remove theirs by pop()
         wrapper.is_usable = self.is_usable
         self.errors = ObservedErrors(wrapper, self)
+        self.raw = RawConnection(None, vendor=wrapper.vendor, autocommit=True)
         self.connected()
 
     def connected(self) -> None:
@@ -66,6 +67,8 @@ class Link:
         self._autocommit: bool = settings["AUTOCOMMIT"]
         self._closes_after_use = settings["CONN_MAX_AGE"] == 0
         self.has_health_checks: bool = settings["CONN_HEALTH_CHECKS"]
+        if wrapper.connection is not self.raw.handle and not is_in_memory(wrapper):
+            self.raw.release()
         self.raw = RawConnection(
             wrapper.connection, vendor=wrapper.vendor, autocommit=self._autocommit
         )

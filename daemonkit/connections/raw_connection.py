@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import sys
 from time import monotonic
@@ -35,6 +36,8 @@ class RawConnection:
     def __init__(self, handle: Any, *, vendor: str, autocommit: bool) -> None:
         self.handle = handle
         self.is_pooled = pool_of(handle) is not None  # lent by psycopg's pool
+        self._process = os.getpid()
+        self._loan = getattr(handle, "daemonkit_loan", None)
         self.session = session_of(handle, vendor=vendor, autocommit=autocommit)
         self.tracked = self.session if isinstance(self.session, MySQLSession) else None
         """The session, if it must see each statement to know its state. Otherwise None."""
@@ -81,6 +84,22 @@ class RawConnection:
     def is_socket_of(self, handle: Any) -> bool:
         """Whether a driver's connection has this socket."""
         return descriptor_of(handle) == (self.descriptor, self.inode)
+
+    def release(self) -> None:
+        """Release a connection that its wrapper no longer has. Never raises.
+
+        After a ``wrapper.close()`` that was interrupted, SQLite's may still be open and keep its
+        file locked, and a pooled one may still be lent.
+        """
+        if self.handle is None or self._process != os.getpid():  # it is our parent's
+            return
+        if self._loan is not None:
+            from daemonkit.connections.lending import take_back
+
+            take_back(self.handle, self._loan)
+        elif isinstance(self.handle, getattr(sys.modules.get("sqlite3"), "Connection", ())):
+            with contextlib.suppress(Exception):
+                self.handle.close()
 
     def cut(self) -> None:
         """End the session, even in the middle of a query. Any thread may call this.

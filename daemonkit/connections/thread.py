@@ -49,6 +49,7 @@ class ThreadConnections:
         self.links: list[Link] = []
         self.lent: Any = None
         """A connection that psycopg_pool has lent and that no wrapper holds yet."""
+        self.loan: object = None
         self._sockets: list[tuple[weakref.ref[Any], int, int]] = []
 
     @property
@@ -234,7 +235,7 @@ class ThreadConnections:
         if self.lent is not None:
             from daemonkit.connections.lending import take_back
 
-            take_back(self.lent)
+            take_back(self.lent, self.loan)
             self.lent = None
 
     def _clean(self, link: Link, wrapper: Wrapper) -> None:
