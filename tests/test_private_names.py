@@ -5,14 +5,23 @@ The list is the table in docs/architecture.md.
 
 from __future__ import annotations
 
+import argparse
 import ast
+import contextvars
+import multiprocessing.process
 import re
+import subprocess
+import sys
 import threading
+import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pymysql
 import pytest
+from asgiref import sync
+from django.core.management import BaseCommand, CommandError
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
@@ -23,6 +32,7 @@ from lab.servers import Server
 from tests.kit.aliases import MakeAlias
 from tests.kit.sessions import run, session
 
+PACKAGE = ROOT / "daemonkit"
 PAGE = ROOT / "docs" / "architecture.md"
 SECTION = "## Private and undocumented names"
 
@@ -36,10 +46,10 @@ def listed() -> set[str]:
 # What the code uses
 
 
-def attributes(*, private: bool) -> set[str]:
-    """The attributes that ``connections/`` asks of anything but ``self``."""
+def attributes(folder: Path, *, private: bool) -> set[str]:
+    """The attributes that the code in a folder asks of anything but ``self``."""
     found = set()
-    for path in (ROOT / "daemonkit" / "connections").glob("*.py"):
+    for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls"):
                 found.add(node.attr)
@@ -48,7 +58,8 @@ def attributes(*, private: bool) -> set[str]:
     return {name for name in found if name.startswith("_") == private}
 
 
-PYTHONS = {"_getframe"}
+DOCUMENTED_BY_PYTHON = {"_getframe", "_current_frames", "_exit", "_replace"}
+DOCUMENTED_BY_DJANGO = {"_meta"}
 DOCUMENTED = {"alias", "vendor", "settings_dict", "connection", "cursor", "close", "commit"}
 DOCUMENTED |= {"rollback", "get_autocommit", "introspection"}
 
@@ -56,7 +67,7 @@ DOCUMENTED |= {"rollback", "get_autocommit", "introspection"}
 def our_names() -> set[str]:
     """Names that our own classes define. What has such a name may be ours."""
     names = set()
-    for path in (ROOT / "daemonkit").rglob("*.py"):
+    for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 names.add(node.name)
@@ -66,14 +77,14 @@ def our_names() -> set[str]:
 
 
 def test_the_code_uses_no_private_name_that_is_not_in_the_list() -> None:
-    used = {name for name in attributes(private=True) if not name.startswith("__")}
+    used = {name for name in attributes(PACKAGE, private=True) if not name.startswith("__")}
     known = {name.rpartition(".")[2] for name in listed()}
-    assert used - our_names() - PYTHONS <= known
+    assert used - our_names() - DOCUMENTED_BY_PYTHON - DOCUMENTED_BY_DJANGO <= known
 
 
 def test_the_code_uses_no_undocumented_name_of_a_wrapper_that_is_not_in_the_list() -> None:
     wrapper = connections[DEFAULT_DB_ALIAS]
-    used = attributes(private=False) & {*dir(wrapper), *vars(wrapper)}
+    used = attributes(PACKAGE / "connections", private=False) & {*dir(wrapper), *vars(wrapper)}
     known = {name.rpartition(".")[2] for name in listed()}
     assert used - our_names() - DOCUMENTED <= known
 
@@ -232,3 +243,59 @@ def test_pymysql_has_its_socket_in_sock(mariadb: Server) -> None:
     assert isinstance(connection, pymysql.connections.Connection)
     assert connection._sock.fileno() > 0
     connection.close()
+
+
+def test_a_command_from_the_command_line_exits_where_another_raises() -> None:
+    command: Any = BaseCommand()
+    with pytest.raises(CommandError, match="--nonsense"):
+        command.create_parser("manage.py", "probe").parse_args(["--nonsense"])
+    command._called_from_command_line = True
+    with pytest.raises(SystemExit):
+        command.create_parser("manage.py", "probe").parse_args(["--nonsense"])
+
+
+def test_a_parser_lists_its_options_in_actions() -> None:
+    parser: Any = argparse.ArgumentParser(add_help=False)
+    action = parser.add_argument("--probe")
+    assert parser._actions == [action]
+    assert action.option_strings == ["--probe"]
+
+
+def test_asgiref_restores_the_context_of_another_thread() -> None:
+    variable = contextvars.ContextVar("variable", default="ours")
+    theirs = contextvars.copy_context()
+    theirs.run(variable.set, "theirs")
+
+    def restored() -> str:
+        sync._restore_context(theirs)
+        return variable.get()
+
+    assert contextvars.copy_context().run(restored) == "theirs"
+
+
+def test_python_waits_for_threads_and_runs_the_atexit_functions_when_it_is_told_to() -> None:
+    """In a process of its own: both end what this one still needs."""
+    code = """
+import atexit, threading, time
+atexit.register(print, "atexit")
+threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
+threading._shutdown()
+atexit._run_exitfuncs()
+print("end", flush=True)
+import os
+os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout.split(), done.returncode) == (["thread", "atexit", "end"], 0), done.stderr
+
+
+def test_finalizers_and_children_are_in_their_registries() -> None:
+    registry: Any = weakref.finalize._registry  # type: ignore[attr-defined]
+    finalizer = weakref.finalize(threading.current_thread(), print)
+    assert finalizer in registry
+    assert finalizer.atexit
+    finalizer.detach()
+    child = multiprocessing.get_context("spawn").Process(target=print)
+    child.start()
+    assert child in multiprocessing.process._children  # type: ignore[attr-defined]
+    child.join()

@@ -73,9 +73,7 @@ def is_alive(pool: Pool, raw: Any) -> bool:
     return True
 
 
-def _lend(
-    pool: Pool, this_borrower: Callable[[], Borrower], timeout: float | None = None
-) -> Any:
+def _lend(pool: Pool, this_borrower: Callable[[], Borrower], timeout: float | None = None) -> Any:
     """Replaces ``getconn()``."""
     borrower = this_borrower()
     borrower.give_back_lent()  # left by an interruption

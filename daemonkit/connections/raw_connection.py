@@ -27,6 +27,11 @@ def pool_of(handle: Any) -> Any:
     return pool if pool_class is not None and isinstance(pool, pool_class) else None
 
 
+def _is_sqlite(handle: Any) -> bool:
+    sqlite: Any = sys.modules.get("sqlite3")
+    return sqlite is not None and isinstance(handle, sqlite.Connection)
+
+
 class RawConnection:
     """A driver's connection. ``handle`` is the driver's object, or None if there is none.
 
@@ -97,7 +102,7 @@ class RawConnection:
             from daemonkit.connections.lending import take_back
 
             take_back(self.handle, self._loan)
-        elif isinstance(self.handle, getattr(sys.modules.get("sqlite3"), "Connection", ())):
+        elif _is_sqlite(self.handle):
             with contextlib.suppress(Exception):
                 self.handle.close()
 
