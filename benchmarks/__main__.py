@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 
-from benchmarks import empty, forks, jobs, leader, lives, losses, rpc, ticks, workers
+from benchmarks import empty, forks, jobs, leader, lives, losses, memory, rpc, ticks, workers
 from benchmarks.report import header, save
 from benchmarks.servers import Servers
 from benchmarks.table import Table
@@ -17,6 +17,7 @@ SECTIONS = {
     "empty": empty,
     "lives": lives,
     "losses": losses,
+    "memory": memory,
     "rpc": rpc,
     "forks": forks,
     "jobs": jobs,

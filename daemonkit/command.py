@@ -46,6 +46,9 @@ class BaseDaemonCommand(StartedByDjango):
     renew_deadline: float | None = None
     renew_every: float | None = None
     max_memory: int | str | None = None
+    wait_for_migrations: bool = True
+    """Whether to wait at the start until the migrations of its own app are applied. Not with DEBUG
+    or ``--once``, and not under ``call_command()``."""
     workers: int = 1
     per_worker: bool = False
 
@@ -79,7 +82,8 @@ class BaseDaemonCommand(StartedByDjango):
         return contextlib.nullcontext()
 
     def on_error(self, iteration: Iteration) -> Any:
-        """Called after a failed tick has been logged, before the back-off. It may be ``async``."""
+        """Called after a failed tick has been logged, before the back-off. It may be ``async``. It has
+        a ``tick_timeout`` of its own."""
 
     @property
     def has_tick(self) -> bool:

@@ -30,11 +30,14 @@ class Daemon(Protocol):
     how_to_schedule: str
     ledger: bool
     per_worker: bool
+    wait_for_migrations: bool
     worker_number: int
     is_supervised: bool
 
     @property
     def name(self) -> str: ...
+    @property
+    def module(self) -> str: ...
     @property
     def life(self) -> Running: ...
     @property

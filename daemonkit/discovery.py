@@ -95,6 +95,10 @@ class CommandDaemon(_Wrapper):
         except CommandError as error:
             raise usage(f"{name} does not accept the arguments after --: {error}") from error
 
+    @property
+    def module(self) -> str:
+        return type(self._command).__module__
+
     def tick(self) -> Any:
         try:
             return call_command(self._command, *self._arguments) or None
@@ -110,6 +114,10 @@ class CallableDaemon(_Wrapper):
         super().__init__(path)
         self.help = (work.__doc__ or "").strip().partition("\n")[0]
         self._work = work
+
+    @property
+    def module(self) -> str:
+        return getattr(self._work, "__module__", None) or self.name.rpartition(".")[0]
 
     def tick(self) -> Any:
         return self._work()

@@ -276,7 +276,8 @@ class Life:
 
     def _call_on_error(self, iteration: Iteration) -> None:
         try:
-            with fresh_connections:
+            timing = self.stop.timing(self.settings.tick_timeout, iteration.job)
+            with timing, fresh_connections:
                 self.awaited(self.daemon.on_error(iteration))
         except BaseException as error:
             if ends_process(error):

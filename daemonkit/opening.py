@@ -1,4 +1,5 @@
-"""Opens a daemon: runs its checks and enters its ``lifespan()``; waits for the database."""
+"""Opens a daemon: waits for its database and its migrations, runs its checks, and enters its
+``lifespan()``."""
 
 from __future__ import annotations
 
@@ -20,12 +21,18 @@ from daemonkit.verdict import Verdict
 if TYPE_CHECKING:
     from daemonkit.daemon import Daemon
     from daemonkit.event_loop.loop import EventLoop
+    from daemonkit.settings.settings import Settings
+
+
+MIGRATIONS_INTERVAL = 3.0
+"""Seconds between two looks whether the migrations are applied."""
 
 
 class Opening(Protocol):
     """The life that is opened."""
 
     daemon: Daemon
+    settings: Settings
     clock: Clock
     verdict: Verdict
 
@@ -40,11 +47,18 @@ class Opening(Protocol):
 def open_when_available(life: Opening, stack: ExitStack, first: Callable[[], object]) -> bool:
     """Run the checks and ``first``, and enter ``lifespan()`` on the stack.
 
-    Tries again while the database is away; returns False if asked to stop meanwhile. Raises other
-    errors, and the error from ``Verdict.note_opening()`` if one lasts too long."""
-    tries = 0
+    Tries again while the database is away or migrations are pending; returns False if asked to stop
+    meanwhile. Raises other errors, and the error from ``Verdict.note_opening()`` if one lasts too
+    long."""
+    tries, awaited = 0, ""
     while not life.stop.asked:
         try:
+            if pending := _pending_migrations(life):
+                if pending != awaited:
+                    announce(signals.migrations_awaited, life.daemon, migrations=pending)
+                awaited = pending
+                _wait(life, MIGRATIONS_INTERVAL)
+                continue
             _open(life, stack, first)
             life.verdict.note_opened()
             return True
@@ -57,6 +71,15 @@ def open_when_available(life: Opening, stack: ExitStack, first: Callable[[], obj
             tries += 1
             _wait_to_try_again(life, error, life.daemon.backoff.pause(tries))
     return False
+
+
+def _pending_migrations(life: Opening) -> str:
+    if not life.settings.waits_for_migrations:
+        return ""
+    from daemonkit.pending_migrations import pending_migrations  # not in tests and development
+
+    with fresh_connections:
+        return pending_migrations(life.daemon.module, uses_our_tables=life.settings.uses_our_tables)
 
 
 def _open(life: Opening, stack: ExitStack, first: Callable[[], object]) -> None:
@@ -79,14 +102,19 @@ def _open(life: Opening, stack: ExitStack, first: Callable[[], object]) -> None:
 
 
 def _wait_to_try_again(life: Opening, error: Exception, seconds: float) -> None:
-    now = life.clock.moment()
-    again = min(now.monotonic + seconds, life.verdict.refusal_proven_at)
     announce(signals.database_awaited, life.daemon, error=error, seconds=seconds)
+    _wait(life, min(seconds, life.verdict.refusal_proven_at - life.clock.moment().monotonic))
+
+
+def _wait(life: Opening, seconds: float) -> None:
+    """Wait, unless asked to stop."""
     close_idle(seconds)
-    while not life.stop.asked and now.monotonic < again:
+    now = life.clock.moment().monotonic
+    until = now + seconds
+    while not life.stop.asked and now < until:
         life.pulsed()
-        life.wait(again - now.monotonic)
-        now = life.clock.moment()
+        life.wait(until - now)
+        now = life.clock.moment().monotonic
 
 
 def _fresh_exit(manager: AbstractContextManager[Any]) -> Callable[..., bool | None]:

@@ -40,6 +40,10 @@ database_awaited = Signal(use_caching=True)
 """``error``, ``seconds``: the daemon cannot open because the database is away or refuses the
 connection; it tries again after so many seconds."""
 
+migrations_awaited = Signal(use_caching=True)
+"""``migrations``: the daemon cannot open because migrations are not applied: "shop.0004_price and 2
+more". Sent when the wait begins, and when others are pending than before."""
+
 daemon_ready = Signal(use_caching=True)
 """``lifespan()`` is open."""
 

@@ -60,6 +60,11 @@ class StartedByDjango(_Command):
         return type(self).__module__.rpartition(".")[2]
 
     @property
+    def module(self) -> str:
+        """The dotted name of the module that defines the daemon's work."""
+        return type(self).__module__
+
+    @property
     def is_started_by_shell(self) -> bool:
         """Whether it was started from a command line, not by ``call_command()``."""
         return self._called_from_command_line

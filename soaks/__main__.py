@@ -13,10 +13,11 @@ import time
 from random import Random
 
 from soaks.coroutines import Coroutines
+from soaks.signals import SignalsAtRandom
 from soaks.soak import Size, Soak
 from soaks.units import Units
 
-SOAKS: dict[str, Soak] = {soak.name: soak for soak in (Units(), Coroutines())}
+SOAKS: dict[str, Soak] = {soak.name: soak for soak in (Units(), Coroutines(), SignalsAtRandom())}
 
 
 def main() -> None:

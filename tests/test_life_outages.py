@@ -12,6 +12,7 @@ from lab.processes import Daemon
 from lab.servers import MariaDB, PostgreSQL, Server
 from lab.waiting import eventually
 from tests.kit.processes import Live
+from tests.kit.projects import Project
 from tests.kit.servers import MakeProxy
 from tests.kit.sessions import notes
 
@@ -256,3 +257,30 @@ def test_no_work_is_repeated_when_the_connection_is_lost_in_a_commit(
     assert daemon.stdout.count("in the middle") == 2
     assert notes(mariadb) == ["begun", "done"]
     assert "connection lost, outcome unknown" in daemon.stderr
+
+
+def test_an_on_error_that_hangs_is_cut_at_the_tick_timeout_too(
+    project: Project, mariadb: Server
+) -> None:
+    project.command(
+        "failing",
+        """
+        from django.db import connection
+
+
+        class Command(BaseDaemonCommand):
+            schedule = Every(seconds=0.1)
+            tick_timeout, pulse = 0.5, 1.0
+
+            def tick(self):
+                raise ValueError("broken")
+
+            def on_error(self, iteration):
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT SLEEP(1.5)")
+        """,
+    )
+    daemon = project.manage("run_daemon", "failing", DATABASE_URL=mariadb.url)
+    daemon.wait_for("failing tick is past its tick_timeout of 500ms", count=2, within=30)
+    daemon.wait_for("failing on_error() failed", within=30)
+    assert daemon.stop() == 0

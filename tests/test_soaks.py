@@ -13,7 +13,7 @@ from soaks.soak import Report, Size
 
 pytestmark = pytest.mark.one_python
 
-SECONDS = 8
+SECONDS = 6
 VARIANTS = [(soak.name, variant) for soak in SOAKS.values() for variant in soak.variants]
 
 
@@ -44,7 +44,7 @@ def test_the_slices_take_no_more_than_a_minute_and_the_whole_100_000_units_of_wo
 def test_an_unknown_soak_is_refused_in_a_sentence() -> None:
     done = soak("unitz")
     assert done.returncode == 2
-    assert "there is no soak 'unitz': name one of units, coroutines" in done.stderr
+    assert "there is no soak 'unitz': name one of units, coroutines, signals" in done.stderr
 
 
 def test_what_is_wrong_is_told_and_not_all_of_it() -> None:

@@ -55,6 +55,7 @@ class Log(Listener):
         moments: dict[Signal, Callable[..., None]] = {
             signals.daemon_started: self.started,
             signals.database_awaited: self.awaited,
+            signals.migrations_awaited: self.migrations_awaited,
             signals.iteration_failed: self.failed,
             signals.daemon_beat: self.beat,
             signals.tick_overdue: self.overdue,
@@ -103,6 +104,9 @@ class Log(Listener):
             seconds,
             one_line(error),
         )
+
+    def migrations_awaited(self, migrations: str, **_: Any) -> None:
+        logger.warning("%s waits for migrations: %s", self.name, migrations)
 
     def finished(self, iteration: Iteration, **_: Any) -> None:
         if iteration.error is None:

@@ -55,6 +55,9 @@ class Line:
             f"waits for the database, next try at {_at(time.time() + seconds)}: {one_line(error)}"
         )
 
+    def awaits_migrations(self, migrations: str) -> None:
+        self.doing = f"waits for migrations: {migrations}"
+
     def __str__(self) -> str:
         is_overridden = self.override and not self.ending
         parts = [self.override] if is_overridden else self._parts()

@@ -71,6 +71,7 @@ class Notifier(Listener):
     def moments(self) -> dict[Signal, Callable[..., None]]:
         return {
             signals.database_awaited: self.awaited,
+            signals.migrations_awaited: self.migrations_awaited,
             signals.daemon_ready: self.ready,
             signals.daemon_waiting: self.waiting,
             signals.daemon_pulse: self.pulse,
@@ -101,6 +102,10 @@ class Notifier(Listener):
 
     def awaited(self, error: Exception, seconds: float, **_: Any) -> None:
         self.line.awaits(error, seconds)
+        self._send_ready()
+
+    def migrations_awaited(self, migrations: str, **_: Any) -> None:
+        self.line.awaits_migrations(migrations)
         self._send_ready()
 
     def ready(self, **_: Any) -> None:

@@ -31,7 +31,7 @@ _NUMBERS = (
     *("pulse", "stop_timeout", "tick_timeout", "max_failures", "max_ticks", "max_seconds"),
     *("threads", "lease", "renew_deadline", "renew_every", "max_memory", "workers"),
 )
-_BOOLEANS = ("ledger", "leader", "per_worker")
+_BOOLEANS = ("ledger", "leader", "per_worker", "wait_for_migrations")
 _VALUES = ("schedule", "backoff")
 
 _SIMILARITY = 0.87

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
+
 from daemonkit.clock import Clock
 from daemonkit.schedules.base import Schedule
 from daemonkit.settings.parsing import at_least_one, count, seconds, seconds_or_none, size, usage
@@ -54,6 +56,14 @@ class Settings:
         self.may_restart = daemon.is_started_by_shell and not self.typed - {"max_memory"}
         """Whether SIGHUP re-executes the process. Not if a typed limit ends this run, and not in a
         program that runs the daemon by ``call_command()``."""
+        self.waits_for_migrations = (
+            bool(daemon.wait_for_migrations)
+            and daemon.is_started_by_shell
+            and not self.once
+            and not settings.DEBUG
+        )
+        self.uses_our_tables = self.leader or any(self.ledger or job.exclusive for job in self.jobs)
+        """Whether this run uses tables of daemonkit's."""
         self.verbosity = int(options.get("verbosity", 1))
         self.log_format: str | None = options.get("log_format")
         self.clock: Clock = options.get("clock") or Clock()

@@ -42,6 +42,7 @@ class Reports(Listener):
             signals.iteration_finished: self.finished,
             signals.daemon_beat: self.beat,
             signals.database_awaited: self.awaited,
+            signals.migrations_awaited: self.migrations_awaited,
             signals.standing_by: self.standing_by,
             signals.leadership_gained: self.gained,
             signals.leadership_lost: self.lost,
@@ -91,6 +92,9 @@ class Reports(Listener):
 
     def awaited(self, error: Exception, seconds: float, **_: Any) -> None:
         self.report(News.WAITS, one_line(error), seconds)
+
+    def migrations_awaited(self, migrations: str, **_: Any) -> None:
+        self.report(News.AWAITS_MIGRATIONS, migrations)
 
     def standing_by(self, leader: str, **_: Any) -> None:
         self.report(News.LEADERSHIP, f"standing by, leader is {leader}")

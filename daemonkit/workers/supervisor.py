@@ -190,6 +190,8 @@ class Supervisor:
             if report.news is News.WAITS and not self._announcements.is_ready:
                 error = OperationalError(report.text)
                 announce(signals.database_awaited, self, error=error, seconds=report.seconds)
+            elif report.news is News.AWAITS_MIGRATIONS and not self._announcements.is_ready:
+                announce(signals.migrations_awaited, self, migrations=report.text)
             elif report.news is News.BEAT and self.stop.asked:
                 self.stop.beat()
                 announce(signals.daemon_beat, self, message=report.text, job="")

@@ -34,6 +34,8 @@ class News(StrEnum):
     FIRST_SUCCESS = "first success"
     WAITS = "waits"
     """It could not open, for the reason in the text, and tries again after ``seconds``."""
+    AWAITS_MIGRATIONS = "awaits migrations"
+    """It cannot open until the migrations that the text names are applied."""
     LEADERSHIP = "leadership"
     """It leads or stands by. The text says which."""
     LIMIT = "limit"

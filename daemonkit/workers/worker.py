@@ -121,6 +121,8 @@ class Worker:
                 self.is_ready, self.is_waiting, self.progress = True, False, ""
             case News.WAITS:
                 self.is_waiting, self.progress = True, "waits for the database"
+            case News.AWAITS_MIGRATIONS:
+                self.is_waiting, self.progress = True, f"waits for migrations: {report.text}"
             case News.FIRST_SUCCESS:
                 self.has_succeeded = True
             case News.IDLE | News.BUSY:

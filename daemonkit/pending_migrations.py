@@ -1,0 +1,86 @@
+"""Which migrations a daemon must wait for: those of its own app, and of daemonkit if it is used.
+
+A look compares the names of the migration files with the rows of ``django_migrations``, without
+importing a migration. Only if there is a difference, Django's loader decides: it knows squashed
+migrations.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import pkgutil
+from collections.abc import Iterator
+
+from django.apps import AppConfig, apps
+from django.conf import settings
+from django.db import DEFAULT_DB_ALIAS, Error, connections, router
+
+from daemonkit import conf
+from daemonkit.errors import classify
+
+OURS = "daemonkit"
+
+
+def pending_migrations(module: str, *, uses_our_tables: bool) -> str:
+    """The migrations that are not applied: "shop.0004_price and 2 more". Asks the databases.
+
+    ``module`` is the daemon's. Databases in which its app is not migrated, and databases without
+    the table ``django_migrations``, are left out. Raises the error of a default database that is
+    away; other databases that are away are left out, too: the daemon may not need them.
+    """
+    pending: dict[str, None] = {}  # in order, each once
+    for label, alias in _places(module, uses_our_tables=uses_our_tables):
+        if not (files := _names_of_files(label)):
+            continue
+        applied = _names_of_applied(label, alias)
+        if applied is not None and files - applied:
+            pending.update(dict.fromkeys(_planned(label, alias)))
+    names = list(pending)
+    return ", ".join(names) if len(names) <= 2 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _places(module: str, *, uses_our_tables: bool) -> Iterator[tuple[str, str]]:
+    """The apps, by label, and the databases in which each is migrated."""
+    app = apps.get_containing_app_config(module)
+    if app is not None and app.label != OURS:
+        for alias in connections:
+            if router.allow_migrate(alias, app.label):
+                yield app.label, alias
+    if uses_our_tables and router.allow_migrate(conf.database(), OURS):
+        yield OURS, conf.database()
+
+
+def _names_of_files(label: str) -> set[str]:
+    """The names of an app's migrations, found as Django's ``MigrationLoader`` finds them."""
+    config: AppConfig = apps.get_app_config(label)
+    package = settings.MIGRATION_MODULES.get(label, f"{config.name}.migrations")
+    try:
+        spec = importlib.util.find_spec(package) if package else None
+    except ModuleNotFoundError:
+        return set()
+    if spec is None or spec.origin is None:  # Django ignores a folder without __init__.py
+        return set()
+    found = pkgutil.iter_modules(spec.submodule_search_locations)
+    return {each.name for each in found if not each.ispkg and each.name[0] not in "_~"}
+
+
+def _names_of_applied(label: str, alias: str) -> set[str] | None:
+    """The migrations of an app that a database has. None if it cannot say."""
+    try:
+        with connections[alias].cursor() as cursor:
+            cursor.execute("SELECT name FROM django_migrations WHERE app = %s", [label])
+            return {str(name) for (name,) in cursor.fetchall()}
+    except Error as error:
+        if classify(error) is None or alias != DEFAULT_DB_ALIAS:
+            return None  # it has no such table, or does not let us read it
+        raise
+
+
+def _planned(label: str, alias: str) -> list[str]:
+    """What ``manage.py migrate`` would apply of an app."""
+    from django.db.migrations.executor import MigrationExecutor
+
+    executor = MigrationExecutor(connections[alias])
+    leaves = [node for node in executor.loader.graph.leaf_nodes() if node[0] == label]
+    plan = executor.migration_plan(leaves)
+    return [f"{label}.{each.name}" for each, _ in plan if each.app_label == label]

@@ -1,0 +1,1 @@
+"""A site with three daemons, which the soak of signals starts."""
