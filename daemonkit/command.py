@@ -6,8 +6,9 @@ This file is the API of a daemon's author. How Django starts a daemon is in ``st
 from __future__ import annotations
 
 import contextlib
+import os
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Any
+from typing import Any, NoReturn
 
 from daemonkit import signals
 from daemonkit.connections.units import fresh_connections
@@ -82,8 +83,8 @@ class BaseDaemonCommand(StartedByDjango):
         return contextlib.nullcontext()
 
     def on_error(self, iteration: Iteration) -> Any:
-        """Called after a failed tick has been logged, before the back-off. It may be ``async``. It has
-        a ``tick_timeout`` of its own."""
+        """Called after a failed tick has been logged, before the back-off. It may be ``async``.
+        It has a ``tick_timeout`` of its own."""
 
     @property
     def has_tick(self) -> bool:
@@ -152,12 +153,16 @@ class BaseDaemonCommand(StartedByDjango):
         return life.last
 
     def iterate(self, last: Iteration | None = None) -> Iteration:
-        """Run one tick, and return its iteration. ``last`` is the iteration before it."""
+        """Run one tick, and return its iteration. ``last`` is the iteration before it.
+
+        If the tick forks, its child ends with the tick: a second loop would do the same work.
+        """
         life = self.life
         number = last.number + 1 if last else 1
         started = life.now or life.clock.moment()
         due = life.due or started
         life.begin(number, due)
+        process = os.getpid()
         result = kept = error = None
         with life.stop.timing(life.tick_timeout) as timing:
             try:
@@ -166,12 +171,22 @@ class BaseDaemonCommand(StartedByDjango):
                     if result is not None:
                         result, kept = life.judge(result, life.schedule)
             except BaseException as raised:
+                if os.getpid() != process:
+                    _end_forked_child(raised)
                 if ends_process(raised):
                     raise
                 result, error = None, raised
+        if os.getpid() != process:
+            _end_forked_child(None)
         seconds = life.clock.moment().monotonic - started.monotonic
         iteration = Iteration(number, due, started, seconds, result)
         before = None if timing.has_beaten else last  # progress resets the count of failures
         iteration = life.finish(iteration, error, before, cut=timing.overdue_since is not None)
         life.last = iteration if result is kept else iteration._replace(result=kept)
         return iteration
+
+
+def _end_forked_child(error: BaseException | None) -> NoReturn:
+    from daemonkit.process import forked_child  # not in a daemon itself
+
+    forked_child.end(error)

@@ -34,6 +34,7 @@ TABLES = {
     "What a lease costs on PostgreSQL": 5,
     "From the end of a leader on MariaDB": 2,
     "From the end of a leader on PostgreSQL": 2,
+    "ticks; one in ten fails": 3,
     "Memory of workers": 4,
     "From a worker's SIGKILL": 3,
 }

@@ -19,6 +19,7 @@ from lab.processes import ROOT, Daemon, child_environment
 from lab.servers import Server
 from lab.waiting import eventually
 from tests.kit.processes import LIVES, Live, Manage, signal_until_forced
+from tests.kit.projects import Project
 from tests.kit.sessions import notes
 
 Notes = Callable[[], list[str]]
@@ -265,3 +266,37 @@ class Command(BaseDaemonCommand):
     def tick(self):
         print("{word}", flush=True)
 """
+
+
+# A fork in a tick
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("end", "code"), [("return", 0), ("raise ValueError('broken')", 1), ("sys.exit(3)", 3)]
+)
+def test_a_child_that_a_tick_forks_ends_with_the_tick(
+    project: Project, kind: str, end: str, code: int
+) -> None:
+    project.command(
+        "forking",
+        f"""
+        import os
+        import sys
+
+
+        class Command(BaseDaemonCommand):
+            schedule = Every(seconds=0.01)
+
+            {"async " if kind == "async" else ""}def tick(self):
+                if child := os.fork():
+                    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+                    print("child ended with", code, flush=True)
+                    return
+                {end}
+        """,
+    )
+    daemon = project.manage("run_daemon", "forking", "--max-ticks", "3")
+    assert daemon.wait(30) == 0
+    assert daemon.stdout.count(f"child ended with {code}") == 3
+    assert daemon.stderr.count("forking stopped") == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import os
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
@@ -16,6 +17,7 @@ from asgiref.sync import AsyncToSync, SyncToAsync, ThreadSensitiveContext
 
 from daemonkit.event_loop import executor
 from daemonkit.event_loop.executor import ServingExecutor
+from daemonkit.process import forked_child
 
 
 class AsyncWork:
@@ -29,6 +31,7 @@ class AsyncWork:
         on_done: Callable[[AsyncWork], None],
     ) -> None:
         self.is_done = False
+        self._process = os.getpid()
         self._on_done = on_done
         self._awaitable: Awaitable[Any] | None = awaitable
         self._loop, self._serving = loop, serving
@@ -52,6 +55,8 @@ class AsyncWork:
             self._result = await awaitable
         except BaseException as error:  # SystemExit would end the loop
             self._error = error
+        if os.getpid() != self._process:
+            forked_child.end(self._error)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():  # before its first step

@@ -1,7 +1,7 @@
-"""Ends a child process that was forked by work on one of our threads.
+"""Ends a child process that was forked by a tick, a job or other work of a daemon.
 
-The child is a copy of the process in which only that thread runs. If it returned from the work, it
-would continue as a copy of our thread, and wait for work that never comes.
+The child is a copy of the process in which only the thread of that work runs. If it returned from
+the work, it would continue as a second daemon, or wait for work that never comes.
 """
 
 from __future__ import annotations

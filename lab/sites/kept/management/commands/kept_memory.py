@@ -1,4 +1,4 @@
-"""Many ticks, of which one in ten fails and the others return a megabyte: what the process holds."""
+"""Many ticks that hold a megabyte each, of which one in ten fails: what the process holds."""
 
 import gc
 import os
