@@ -20,8 +20,8 @@ AT_ONCE = 3
 DEADLINE = 60.0
 """Seconds in which a daemon must open, reload and end. A machine may be busy."""
 SHORTEST, LONGEST = 1e-4, 2.0
-"""Seconds between two steps of a plan, drawn from each order of magnitude alike. A start takes about
-half a second, a tick a hundredth."""
+"""Seconds between two steps of a plan, drawn from each order of magnitude alike. A start takes
+about half a second, a tick a hundredth."""
 DAEMONS = {"loop": ["loop"], "jobs": ["jobs"], "workers": ["poll", "--workers", "2"]}
 
 
