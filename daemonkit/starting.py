@@ -142,7 +142,7 @@ class StartedByDjango(_Command):
         if sessions is not None and settings.terms is not None and settings.leader:
             from daemonkit.leading.leader import Leadership
 
-            leadership = Leadership(self, settings.terms, sessions.claims)
+            leadership = Leadership(self, settings.terms, sessions.claims, settings.clock)
         if settings.jobs:
             from daemonkit.jobs.scheduler import Scheduler
 

@@ -14,8 +14,9 @@ from django.core.management.base import CommandError
 from django.db import OperationalError, connections, transaction
 
 from daemonkit import BaseDaemonCommand, Cron, Every, Moment, Schedule, StaleEpoch, guarded
+from daemonkit.clock import Clock
 from daemonkit.connections.private_session import PrivateSession
-from daemonkit.leading.claim import ClaimLost, boot_clock
+from daemonkit.leading.claim import ClaimLost
 from daemonkit.leading.leader import Leadership
 from daemonkit.leading.lease import Candidate
 from daemonkit.leading.rows import LeaseRow, Row
@@ -34,11 +35,14 @@ from tests.kit.sessions import notes
 TERMS = Terms()
 
 
-class SetClock:
+class SetClock(Clock):
     """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0
+
+    def since_boot(self) -> float:
+        return self.now
 
     def __call__(self) -> float:
         return self.now
@@ -339,9 +343,9 @@ def test_each_holder_has_a_unique_name() -> None:
 
 
 def test_the_leases_clock_is_not_the_wall_clock() -> None:
-    before = boot_clock()
-    assert boot_clock() >= before
-    assert abs(boot_clock() - time.time()) > 1e6
+    before = Clock().since_boot()
+    assert Clock().since_boot() >= before
+    assert abs(Clock().since_boot() - time.time()) > 1e6
 
 
 # Time limits
@@ -730,3 +734,38 @@ def test_rows_of_the_lease_read_as_they_were_written(candidate: Campaigner, serv
     candidate("1").take()
     rows = server.execute(f"SELECT holder, epoch, renewals, seconds FROM {TABLE}")
     assert Row(*rows[0]) == Row("host:1:token", 1, 1, 15.0)
+
+
+# On a test's clock
+
+
+class Hourly(BaseDaemonCommand):
+    schedule = Every(hours=1)
+    leader = True
+    terms: list[tuple[int | None, set[str]]]
+
+    def tick(self) -> None:
+        self.terms.append((self.epoch, {thread.name for thread in threading.enumerate()}))
+
+
+def test_on_a_fake_clock_a_leader_keeps_its_lease_for_hours_without_a_thread(
+    daemonkits: None, server: Server
+) -> None:
+    daemon = Hourly()
+    daemon.terms = []
+    call_command(daemon, max_ticks=3, clock=FakeClock(), skip_checks=True)
+    assert [epoch for epoch, _ in daemon.terms] == [1, 1, 1]
+    assert not any("daemonkit-leader" in names for _, names in daemon.terms)
+    assert holder(server) == ""
+
+
+def test_on_a_fake_clock_the_lease_of_a_dead_leader_expires_at_once(
+    daemonkits: None, probe: str
+) -> None:
+    row = LeaseRow(TABLE, Hourly().name, executing(probe))
+    assert Candidate(row, TERMS, "host:1:dead", SetClock()).take()
+    daemon, clock = Hourly(), FakeClock()
+    daemon.terms = []
+    call_command(daemon, max_ticks=1, clock=clock, skip_checks=True)
+    assert [epoch for epoch, _ in daemon.terms] == [2]
+    assert TERMS.duration <= clock.moment().monotonic <= TERMS.duration + 2 * daemon.pulse

@@ -10,18 +10,13 @@ the row as it was last read, so that of two concurrent attempts one fails.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from daemonkit.clock import Clock
 from daemonkit.leading.rows import OwnedRow, Row
 from daemonkit.leading.terms import Terms
 from daemonkit.process.identity import parse_identity
-
-
-def boot_clock() -> float:
-    """Seconds on a clock that cannot be set and that runs while the machine is suspended."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class Term(NamedTuple):
@@ -59,9 +54,10 @@ class Claim:
         row: OwnedRow,
         terms: Terms,
         holder: str,
-        clock: Callable[[], float] = boot_clock,
+        clock: Callable[[], float] | None = None,
     ) -> None:
-        self.terms, self.holder, self.clock = terms, holder, clock
+        self.terms, self.holder = terms, holder
+        self.clock = clock or Clock().since_boot
         self.term: Term | None = None
         self.seen: Row | None = None
         """The row as this process last read it."""

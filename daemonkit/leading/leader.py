@@ -16,13 +16,13 @@ from typing import Any, Protocol
 from django.dispatch import Signal
 
 from daemonkit import signals
-from daemonkit.clock import Moment
+from daemonkit.clock import Clock, Moment
 from daemonkit.connections.private_session import Answer, PrivateSession
 from daemonkit.daemon import Daemon
 from daemonkit.errors import one_line
 from daemonkit.exits import Exit
 from daemonkit.leading import fencing
-from daemonkit.leading.claim import ClaimLost, boot_clock
+from daemonkit.leading.claim import ClaimLost
 from daemonkit.leading.fencing import StaleEpoch
 from daemonkit.leading.lease import LOOK_INTERVAL, Candidate
 from daemonkit.leading.requirements import refuse_where_none_can_lead, require_table
@@ -66,7 +66,7 @@ class Leadership:
         daemon: Daemon,
         terms: Terms,
         session: PrivateSession,
-        clock: Callable[[], float] = boot_clock,
+        clock: Clock | None = None,
     ) -> None:
         from daemonkit.models import Lease  # models cannot be loaded before the apps are
 
@@ -75,7 +75,8 @@ class Leadership:
         refuse_where_none_can_lead(self._name)
         self._session = session
         row = LeaseRow(Lease._meta.db_table, self._name, self._execute)
-        self._candidate = Candidate(row, terms, str(this_process()), clock)
+        self._clock = clock or Clock()
+        self._candidate = Candidate(row, terms, str(this_process()), self._clock.since_boot)
         self._work = EntitledWork(self._name, self._present_epoch)
         self._is_announced = False
         self._is_over = threading.Event()
@@ -146,6 +147,13 @@ class Leadership:
     def campaigning(self, life: Campaigner) -> Iterator[None]:
         """Take part in the election while the block runs, and then release the lease."""
         self.enter(life)
+        if self._clock.calls(self.step):
+            try:
+                yield
+            finally:
+                self._clock.calls_no_more(self.step)
+                self.leave()
+            return
         thread = threading.Thread(target=self._campaign, name="daemonkit-leader", daemon=True)
         thread.start()
         try:

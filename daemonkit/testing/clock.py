@@ -7,6 +7,9 @@ from datetime import datetime
 
 from daemonkit.clock import Clock, Moment
 
+SHORTEST_STEP = 0.01
+"""Seconds. A step that asks to be called at once must not stop the clock."""
+
 
 class FakeClock(Clock):
     """A clock that stands still until the daemon waits. A wait moves it forward and ends at once.
@@ -20,6 +23,8 @@ class FakeClock(Clock):
     def __init__(self, wall: datetime | float = 0.0) -> None:
         self._monotonic = 0.0
         self._wall = seconds_since_1970(wall)
+        self._steps: dict[Callable[[], float], float] = {}
+        """What is called regularly, and when it is due next."""
         self.waits: list[float] = []
         """How long each wait took, in seconds."""
 
@@ -34,8 +39,26 @@ class FakeClock(Clock):
     def at_rest(self, rest: Callable[[], None]) -> None:
         rest()  # on this clock jobs take no time
 
+    def since_boot(self) -> float:
+        return self._monotonic
+
+    def calls(self, step: Callable[[], float]) -> bool:
+        self._steps[step] = self._monotonic + max(step(), SHORTEST_STEP)
+        return True
+
+    def calls_no_more(self, step: Callable[[], float]) -> None:
+        self._steps.pop(step, None)
+
     def advance(self, seconds: float) -> None:
-        """Let time pass, on both clocks."""
+        """Let time pass, on both clocks. A lease is renewed on the way."""
+        until = self._monotonic + seconds
+        while self._steps and (due := min(self._steps.values())) <= until:
+            self._move(due - self._monotonic)
+            for step in [step for step, at in self._steps.items() if at <= due]:
+                self._steps[step] = due + max(step(), SHORTEST_STEP)
+        self._move(until - self._monotonic)
+
+    def _move(self, seconds: float) -> None:
         self._monotonic += seconds
         self._wall += seconds
 
