@@ -17,7 +17,7 @@ RESULT = 1_000_000
 
 
 class Ticks(BaseDaemonCommand):
-    schedule = Poll()
+    schedule = Poll(idle=1e-6)
     backoff = Backoff(first=1e-6, cap=1e-6)
 
     def __init__(self, times: int, looks: list[int]) -> None:
