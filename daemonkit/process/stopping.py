@@ -29,6 +29,7 @@ class Stop:
         self.close = weakref.finalize(
             self, close_pipe, self._reader, self._writer, self._nudged, self._nudger
         )
+        self.close.atexit = False  # the watcher uses the pipes until the process is gone
         self.reason: str | None = None
         self.signum: signal.Signals | None = None
         """The signal that asked for the stop, if there was one."""
