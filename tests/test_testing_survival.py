@@ -255,9 +255,11 @@ class Failing(Paying):
 
 
 def test_a_daemon_that_fails_without_any_trouble_is_said_and_not_tried_further(probe: str) -> None:
-    assert "no trouble at all\n           it failed: KeyError: 'price'" in faults(
-        Failing, Trouble.IDLE_LOSS
-    )
+    found = faults(Failing, Trouble.IDLE_LOSS)
+    assert "FAULT  no trouble at all\n           it failed: KeyError: 'price'" in found
+    assert "    -    a session lost in a query" in found
+    assert "  ok " not in found
+    assert found.endswith("what fails without any trouble was tried no further")
 
 
 class Jobs(BaseDaemonCommand):

@@ -29,10 +29,13 @@ class Fault(NamedTuple):
 
 
 def report(name: str, vendor: str, faults: list[Fault], leave_out: Collection[Trouble]) -> str:
-    """A text that lists all troubles, and below each its faults."""
+    """A text that lists all troubles, and below each its faults. What was not tried has a dash."""
     lines = [f"{name} does not survive on {vendor}:"]
+    fails_anyway = any(fault.trouble is Trouble.NONE for fault in faults)
     for trouble in Trouble:
         found = list(dict.fromkeys(fault.what for fault in faults if fault.trouble is trouble))
-        mark = "FAULT" if found else "  -  " if trouble in leave_out else "  ok "
+        mark = "FAULT" if found else "  -  " if fails_anyway or trouble in leave_out else "  ok "
         lines += [f"  {mark}  {trouble.value}", *(f"           {what}" for what in found)]
+    if fails_anyway:
+        lines.append("what fails without any trouble was tried no further")
     return "\n".join(lines)
