@@ -41,6 +41,7 @@ class Proxy:
     def __init__(self, target: Target) -> None:
         self.target = target
         self.port = 0
+        self.bytes_from_clients = 0
         self._mode = FORWARD
         self._ends: set[End] = set()
         self._jobs: list[tuple[Callable[[], None], Future[None]]] = []
@@ -201,6 +202,7 @@ class Proxy:
 
     def _read(self, end: End) -> None:
         data = end.sock.recv(CHUNK)
+        self.bytes_from_clients += len(data) if end.is_client else 0
         is_lost = self._mode == DROP or (self._mode == LOSE_ANSWERS and not end.is_client)
         if is_lost or end.other is None:
             end.is_ended = not data

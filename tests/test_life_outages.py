@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from daemonkit.testing import NotifySocket
 from lab.processes import Daemon
 from lab.servers import MariaDB, PostgreSQL, Server
 from lab.waiting import eventually
@@ -283,4 +284,25 @@ def test_an_on_error_that_hangs_is_cut_at_the_tick_timeout_too(
     daemon = project.manage("run_daemon", "failing", DATABASE_URL=mariadb.url)
     daemon.wait_for("failing tick is past its tick_timeout of 500ms", count=2, within=30)
     daemon.wait_for("failing on_error() failed", within=30)
+    assert daemon.stop() == 0
+
+
+# Statements of our own
+
+
+def test_a_daemon_that_waits_sends_nothing_to_its_database(
+    live: Live, server: Server, proxy: MakeProxy, notify_socket: NotifySocket
+) -> None:
+    between = proxy(server)
+    daemon = live(
+        *("steady", "--every", "1h", "--pulse", "50ms"),
+        on=server.url_through(between.port),
+        CONN_MAX_AGE="none",
+        NOTIFY_SOCKET=notify_socket.address,
+    )
+    daemon.wait_for("session ", within=30)
+    notify_socket.wait_for("WATCHDOG=1", count=3)
+    sent = between.bytes_from_clients
+    notify_socket.wait_for("WATCHDOG=1", count=6)
+    assert between.bytes_from_clients == sent > 0
     assert daemon.stop() == 0
