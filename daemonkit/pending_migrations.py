@@ -28,13 +28,16 @@ def pending_migrations(module: str, *, uses_our_tables: bool) -> str:
     the table ``django_migrations``, are left out. Raises the error of a default database that is
     away; other databases that are away are left out, too: the daemon may not need them.
     """
-    pending: dict[str, None] = {}  # in order, each once
+    files: dict[str, dict[str, set[str]]] = {}  # by database and app
     for label, alias in _places(module, uses_our_tables=uses_our_tables):
-        if not (files := _names_of_files(label)):
-            continue
-        applied = _names_of_applied(label, alias)
-        if applied is not None and files - applied:
-            pending.update(dict.fromkeys(_planned(label, alias)))
+        if found := _names_of_files(label):
+            files.setdefault(alias, {})[label] = found
+    pending: dict[str, None] = {}  # in order, each once
+    for alias, apps_there in files.items():
+        applied = _names_of_applied(alias, list(apps_there))
+        for label, found in apps_there.items():
+            if applied is not None and not {(label, name) for name in found} <= applied:
+                pending.update(dict.fromkeys(_planned(label, alias)))
     names = list(pending)
     return ", ".join(names) if len(names) <= 2 else f"{names[0]} and {len(names) - 1} more"
 
@@ -64,12 +67,15 @@ def _names_of_files(label: str) -> set[str]:
     return {each.name for each in found if not each.ispkg and each.name[0] not in "_~"}
 
 
-def _names_of_applied(label: str, alias: str) -> set[str] | None:
-    """The migrations of an app that a database has. None if it cannot say."""
+def _names_of_applied(alias: str, labels: list[str]) -> set[tuple[str, str]] | None:
+    """The app and name of each migration of these apps that a database has. None if it cannot
+    say."""
+    marks = ", ".join(["%s"] * len(labels))
+    query = f"SELECT app, name FROM django_migrations WHERE app IN ({marks})"
     try:
         with connections[alias].cursor() as cursor:
-            cursor.execute("SELECT name FROM django_migrations WHERE app = %s", [label])
-            return {str(name) for (name,) in cursor.fetchall()}
+            cursor.execute(query, labels)
+            return {(str(label), str(name)) for label, name in cursor.fetchall()}
     except Error as error:
         if classify(error) is None or alias != DEFAULT_DB_ALIAS:
             return None  # it has no such table, or does not let us read it
