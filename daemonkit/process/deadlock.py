@@ -14,15 +14,29 @@ import sys
 _output: list[int] = []
 
 
-def end_unless_called_within(seconds: float) -> None:
-    """End the process unless this is called again within ``seconds``. It replaces a timer that the
-    project has set by ``faulthandler.dump_traceback_later()``: a process has only one."""
-    faulthandler.dump_traceback_later(seconds, exit=True, file=_descriptor())
+class DeadlockTimer:
+    """Ends the process unless it is restarted in time.
 
+    It replaces a timer that the project has set by ``faulthandler.dump_traceback_later()``: a
+    process has only one.
+    """
 
-def cancel() -> None:
-    """Cancel the timer. Also call this before a fork: a child could not cancel it."""
-    faulthandler.cancel_dump_traceback_later()
+    def __init__(self) -> None:
+        self._is_running = False
+
+    def restart(self, seconds: float | None) -> None:
+        """End the process after ``seconds``, unless this is called again before. None cancels."""
+        if seconds is None:
+            self.cancel()
+        else:
+            self._is_running = True
+            faulthandler.dump_traceback_later(seconds, exit=True, file=_descriptor())
+
+    def cancel(self) -> None:
+        """Cancel the timer. Also call this before a fork: a child could not cancel it."""
+        if self._is_running:
+            self._is_running = False
+            faulthandler.cancel_dump_traceback_later()
 
 
 def _descriptor() -> int:

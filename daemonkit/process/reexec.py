@@ -14,7 +14,7 @@ from daemonkit.exits import Exit
 from daemonkit.process.children import Children
 from daemonkit.process.forced_end import CHILDREN_TIME, flush
 from daemonkit.process.origin import REEXECUTED, Origin
-from daemonkit.process.signal_bytes import STOP_SIGNALS
+from daemonkit.process.signal_pipe import STOP_SIGNALS
 
 
 def reexecute(name: str, origin: Origin) -> NoReturn:

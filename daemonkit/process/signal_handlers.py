@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from types import FrameType
 
 from daemonkit.process.origin import is_reexecuted
-from daemonkit.process.signal_bytes import STOP_SIGNALS
+from daemonkit.process.signal_pipe import STOP_SIGNALS
 from daemonkit.process.stopping import Stop
+from daemonkit.process.tick_limits import UNWIND_TIME
 from daemonkit.process.watched import Orders, Unattended, Watched
-from daemonkit.process.watcher import UNWIND_TIME, Watcher
+from daemonkit.process.watcher import Watcher
 
 _current: Watcher | None = None
 _this_thread = threading.local()
@@ -95,7 +96,7 @@ def _end(watcher: Watcher) -> None:
 
 
 def _take_signals(watcher: Watcher, restored: contextlib.ExitStack) -> None:
-    previous = signal.set_wakeup_fd(watcher.wakeup_descriptor, warn_on_full_buffer=False)
+    previous = signal.set_wakeup_fd(watcher.pipe.writer, warn_on_full_buffer=False)
     restored.callback(signal.set_wakeup_fd, previous)
     for signum in STOP_SIGNALS:
         # getsignal() is None for a handler that C code installed; there is no way back to it.
@@ -121,7 +122,7 @@ def notify_watcher(signum: int, frame: FrameType | None) -> None:
     The C-level handler has already written to the wake-up descriptor. But if a tick has replaced
     the descriptor, as asyncio does, only this handler notifies the watcher."""
     if _current is not None:
-        _current.notify(signum)
+        _current.pipe.notify(signum)
         if _current.is_leaving:
             time.sleep(UNWIND_TIME)
 
@@ -139,7 +140,7 @@ def restore_signals() -> list[str]:
     if changed:
         for signum in watcher.taken:
             signal.signal(signum, notify_watcher)
-    descriptor = watcher.wakeup_descriptor
+    descriptor = watcher.pipe.writer
     if signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False) != descriptor:
         changed.append("the wake-up descriptor")
     blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, watcher.taken)

@@ -17,20 +17,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
-from daemonkit.process import deadlock
+from daemonkit.process.deadlock import DeadlockTimer
 from daemonkit.process.forced_end import ForcedEnd, in_thread
-from daemonkit.process.signal_bytes import Arrivals, byte_of_handler
-from daemonkit.process.stopping import Stop, Tick, close_pipe, milliseconds, pipe, replace_pipe
+from daemonkit.process.new_code import LOOK_INTERVAL, NewCode
+from daemonkit.process.signal_pipe import SignalPipe
+from daemonkit.process.stopping import Stop, milliseconds
+from daemonkit.process.tick_limits import UNWIND_TIME, TickLimits
 from daemonkit.process.watched import Orders, Unattended, Watched
-
-if TYPE_CHECKING:
-    from daemonkit.process.trial import Trial
-
-UNWIND_TIME = 2.0
-"""Seconds for ``finally`` blocks and context managers to run: between the cut and the end of the
-process, and between the cancelling of a task and the cut."""
 
 ABANDONED_TIME = 0.8
 """Seconds that a worker's tick in flight may take once the supervisor is gone, and seconds to
@@ -47,9 +42,6 @@ should not change the exit code."""
 
 END_LOOK_INTERVAL = 0.2
 """Seconds between two checks whether the interpreter has begun to shut down."""
-
-TRIAL_LOOK_INTERVAL = 0.05
-"""Seconds between two checks whether the trial of new code has ended."""
 
 Handler: TypeAlias = Callable[[int, FrameType | None], Any]
 
@@ -71,7 +63,7 @@ class Watcher:
         self.taken: dict[signal.Signals, Handler] = {}
         """Our handler of each signal that we handle."""
         self._foreign: dict[signal.Signals, object] = {}
-        self._arrivals = Arrivals()
+        self.pipe = SignalPipe()
         self.guards_process = False
         """Whether the process ends with what is watched, and may be ended by force."""
         self.starts_children = True
@@ -80,22 +72,18 @@ class Watcher:
         self._last_life = watched
         self.is_leaving = False
         """Whether the process is about to end, and its main thread must do nothing more."""
-        self._has_deadlock_timer = False
+        self._deadlock_timer = DeadlockTimer()
+        self._tick_limits = TickLimits(stop, self._call)
         self._awaits_end = False
         self._process_ends_since = math.inf
-        self._trial: Trial | None = None
+        self._new_code = NewCode()
         self._abandoned_at = self._leave_at = math.inf
         self._closing = False
-        self._reader, self._writer = pipe()
         self._home = threading.get_ident()
         self._has_terminal = _has_terminal()
         self._is_worker = orders is not None
         self._thread: threading.Thread | None = None
         self._forced_end = ForcedEnd()
-
-    @property
-    def wakeup_descriptor(self) -> int:
-        return self._writer
 
     def watch(self, watched: Watched) -> None:
         """Watch ``watched`` from now on. A stop that was already requested applies to it."""
@@ -122,11 +110,6 @@ class Watcher:
             self.start()
         self.look_again()
 
-    def notify(self, signum: int) -> None:
-        """Called by the Python-level handler of a signal."""
-        with contextlib.suppress(OSError):  # full: the watcher is awake; or closed, in a child
-            os.write(self._writer, byte_of_handler(signum))
-
     def foreign_handlers(self) -> dict[signal.Signals, object]:
         """The handlers that have replaced ours. From any thread."""
         found = {signum: signal.getsignal(signum) for signum in self.taken}
@@ -134,7 +117,7 @@ class Watcher:
 
     def replace_pipes(self) -> None:
         """In a forked child: replace the pipes that it shares with its parent."""
-        replace_pipe(self._reader, self._writer)
+        self.pipe.replace()
         self.stop.replace_pipes()
 
     def start(self) -> None:
@@ -147,7 +130,7 @@ class Watcher:
         if self.stop.forced:
             return
         self.end_thread()
-        close_pipe(self._reader, self._writer)
+        self.pipe.close()
 
     def end_thread(self) -> None:
         """End the thread. What arrives from now on, ``look()`` handles."""
@@ -156,7 +139,7 @@ class Watcher:
         if self._thread is not None:
             self._thread.join()
         self._thread = None
-        self._end_trial()
+        self._new_code.end_trial()
 
     @contextlib.contextmanager
     def without_thread(self) -> Iterator[None]:
@@ -176,47 +159,33 @@ class Watcher:
 
     def look_again(self) -> None:
         """Wake the watcher, so that it reads the deadlines again after one has changed."""
-        with contextlib.suppress(BlockingIOError):  # full: it is awake already
-            os.write(self._writer, b"\0")
+        self.pipe.wake()
 
     def _watch(self) -> None:
         while not self._closing:
             with Watcher.acting:
-                self._start_deadlock_timer()
+                limit = self.watched.tick_timeout if self.guards_process else None
+                self._deadlock_timer.restart(limit and limit + self.watched.pulse)
             self.look()
-        self._cancel_deadlock_timer()
-
-    def _start_deadlock_timer(self) -> None:
-        """Have the process end if C code holds Python's lock for longer than a tick may take."""
-        limit = self.watched.tick_timeout if self.guards_process else None
-        if limit is None:
-            self._cancel_deadlock_timer()
-        else:
-            self._has_deadlock_timer = True
-            deadlock.end_unless_called_within(limit + self.watched.pulse)
+        self._deadlock_timer.cancel()
 
     def before_fork(self) -> None:
         """Before a fork: cancel the timer of ``deadlock``, which a child could not cancel."""
-        self._cancel_deadlock_timer()
-
-    def _cancel_deadlock_timer(self) -> None:
-        if self._has_deadlock_timer:
-            self._has_deadlock_timer = False
-            deadlock.cancel()
+        self._deadlock_timer.cancel()
 
     def look(self, seconds: float = math.inf, others: Iterable[int] = ()) -> set[int]:
         """Wait for a signal, an order or a deadline, at most ``seconds``, and act on it. Returns
         the ``others`` that are readable: descriptors that end the wait, too."""
         poll = select.poll()
         ordered = self.orders.descriptor if self.orders is not None else None
-        for descriptor in (self._reader, ordered, *others):
+        for descriptor in (self.pipe.reader, ordered, *others):
             if descriptor is not None:
                 poll.register(descriptor, select.POLLIN)
         time_limit = min(seconds, self._seconds_to_sleep())
         ready = {found for found, _ in poll.poll(milliseconds(time_limit))}
-        written = os.read(self._reader, 4096) if self._reader in ready else b""
+        arrived = self.pipe.arrived() if self.pipe.reader in ready else []
         with Watcher.acting:
-            for signum in self._arrivals.of(written):
+            for signum in arrived:
                 self._received(signum)
             if ordered in ready:
                 self._take_orders()
@@ -230,10 +199,10 @@ class Watcher:
         idle = min(watched.pulse, watched.tick_timeout or math.inf)
         if self._awaits_end:
             idle = min(idle, END_LOOK_INTERVAL)
-        if self._trial is not None:
-            idle = min(idle, TRIAL_LOOK_INTERVAL)
+        if self._new_code.is_tried:
+            idle = min(idle, LOOK_INTERVAL)
         deadlines = [self._stop_deadline(), self._abandoned_at, self._leave_at, now + idle]
-        deadlines += [tick.next_look(self.watched.pulse) for tick in list(self.stop.ticks.values())]
+        deadlines += self._tick_limits.next_look(watched)
         return max(0.0, min(deadlines) - now)
 
     def _received(self, signum: signal.Signals) -> None:
@@ -242,11 +211,8 @@ class Watcher:
             if signum is signal.SIGTERM:
                 self._ask_once(name)
         elif signum is signal.SIGHUP and not self._has_terminal and self.watched.may_restart:
-            if not stop.asked:
-                self._end_trial()  # the code may have changed once more
-                self._trial = self.watched.try_new_code()
-                if self._trial is None:
-                    self._reload()
+            if not stop.asked and not self._new_code.begin_trial(self.watched):
+                self._reload()
         elif not stop.asked or stop.reloading:
             stop.reloading = False  # now it must end, and not re-execute itself
             stop.signum = signum
@@ -265,19 +231,11 @@ class Watcher:
         self.stop.reloading = True
         self._ask(signal.SIGHUP.name)
 
-    def _end_trial(self) -> None:
-        trial, self._trial = self._trial, None
-        if trial is not None:
-            trial.end()
-
-    def _check_trial(self, trial: Trial) -> None:
-        reason = trial.reason_to_refuse()
-        if reason is None:
-            return
-        self._trial = None
+    def _check_trial(self) -> None:
+        reason = self._new_code.outcome()
         if reason:
             self._call(self.watched.on_reload_failed, reason)
-        else:
+        elif reason is not None:
             self._reload()
 
     def _take_orders(self) -> None:
@@ -291,7 +249,7 @@ class Watcher:
             self._ask(name)
 
     def _ask(self, name: str) -> None:
-        self._end_trial()
+        self._new_code.end_trial()
         self.stop.ask(name)
         self.stop.reason, self.stop.asked_at = name, time.monotonic()
         self._call(self.watched.on_asked, name)
@@ -321,35 +279,14 @@ class Watcher:
             self._abandoned_at = math.inf
             self._force("the supervisor is gone")
             self._leave_at = min(self._leave_at, now + ABANDONED_TIME)
-        if self._trial is not None:
-            self._check_trial(self._trial)
+        self._check_trial()
         if now >= self._stop_deadline():
             reason = f"stop_timeout of {self._stop_timeout:g} s ran out"
             self._force(reason + self._blockers())
         if self.stop.ticks:
             self._check_handlers()
-        for tick in list(self.stop.ticks.values()):
-            if now >= tick.began + self.watched.pulse and not tick.is_prolonged:
-                tick.is_prolonged = True
-                self._call(self.watched.on_prolonged, tick)
-            if now < tick.next_step(self.watched.pulse) or self.stop.forced:
-                continue
-            if tick.overdue_since is None:
-                self._overdue(tick, now)
-            if now < tick.cut_at:
-                continue
-            if not tick.is_cut:
-                tick.is_cut = True
-                self.watched.cut({tick.thread}, for_good=False)
-            else:
-                which = f"job {tick.name}" if tick.name else "a tick"
-                self._force(f"{which} past its tick_timeout did not return when it was cut")
-
-    def _overdue(self, tick: Tick, now: float) -> None:
-        """Announce that a tick is overdue. If it has a task, cancel that before the cut."""
-        tick.overdue_since = now
-        self._call(self.watched.on_overdue, tick)
-        tick.cut_at = now + UNWIND_TIME if self.watched.cancel(tick) else now
+        if reason := self._tick_limits.enforce(self.watched, now):
+            self._force(reason)
 
     def _blockers(self) -> str:
         """Says which thread or child does not end; "" if it is a tick or a worker."""

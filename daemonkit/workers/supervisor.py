@@ -25,11 +25,12 @@ from daemonkit.listeners.starts import starts_text
 from daemonkit.process import reexec
 from daemonkit.process.forced_end import CHILDREN_TIME
 from daemonkit.process.origin import Origin
-from daemonkit.process.signal_bytes import STOP_SIGNALS
 from daemonkit.process.signal_handlers import handle_pending_signals, on_signals
+from daemonkit.process.signal_pipe import STOP_SIGNALS
 from daemonkit.process.stopping import Stop, Tick
+from daemonkit.process.tick_limits import UNWIND_TIME
 from daemonkit.process.trial import Trial
-from daemonkit.process.watcher import UNWIND_TIME, Watcher
+from daemonkit.process.watcher import Watcher
 from daemonkit.signals import announce
 from daemonkit.workers.announcing import Announcements
 from daemonkit.workers.forking import fork_worker, prepare

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from daemonkit.exits import Exit
 from daemonkit.process.children import Children
-from daemonkit.process.watcher import UNWIND_TIME
+from daemonkit.process.tick_limits import UNWIND_TIME
 from daemonkit.settings.settings import Settings
 from daemonkit.workers.wire import LineBuffer, News, Order, Report, Verb
 
