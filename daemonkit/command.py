@@ -104,8 +104,9 @@ class BaseDaemonCommand(StartedByDjango):
         Raises ``RuntimeError`` in a coroutine, where it would block the event loop.
         """
         life = self.life
-        if life.watched_life.event_loop is not None:
-            life.event_loop.refuse("self.wait", "await asyncio.to_thread(self.wait, seconds)")
+        life.coroutines.refuse_in_a_coroutine(
+            "self.wait", "await asyncio.to_thread(self.wait, seconds)"
+        )
         life.clock.wait(seconds, life.stop.wait)
         return not life.stop.asked
 

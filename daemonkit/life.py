@@ -17,16 +17,16 @@ from django.core.management.base import CommandError
 from daemonkit import signals
 from daemonkit.clock import NEVER, Moment
 from daemonkit.connections.holding import close_idle, kept_between_units
-from daemonkit.connections.units import fresh_connections
+from daemonkit.event_loop.coroutines import Coroutines
 from daemonkit.exits import Ending, Exit
-from daemonkit.iteration import Iteration, ends_process, release_frames
+from daemonkit.iteration import Iteration, release_frames
 from daemonkit.listeners.log import Log, logger
 from daemonkit.opening import open_when_available
+from daemonkit.outcomes import Outcomes
 from daemonkit.pace import Pace
 from daemonkit.process.origin import Origin
 from daemonkit.process.signal_handlers import handle_pending_signals, on_signals, restore_signals
 from daemonkit.process.stopping import Stop
-from daemonkit.schedules.backoff import after_failure
 from daemonkit.schedules.base import Schedule
 from daemonkit.settings.settings import Settings
 from daemonkit.signals import announce
@@ -35,7 +35,6 @@ from daemonkit.watched import WatchedLife
 
 if TYPE_CHECKING:
     from daemonkit.daemon import Daemon
-    from daemonkit.event_loop.loop import EventLoop
     from daemonkit.leading.leader import Leadership
 
 
@@ -83,7 +82,10 @@ class Life:
         self.home: int | None = None
         """The id (``threading.get_ident()``) of the thread that runs this life, while it is
         open."""
-        self._making_loop = threading.Lock()
+        self.coroutines = Coroutines(self, self.watched_life)
+        self._outcomes = Outcomes(
+            daemon, settings, self.verdict, leadership, self.coroutines.awaited
+        )
 
     @property
     def stop(self) -> Stop:
@@ -131,13 +133,19 @@ class Life:
         the database is away."""
         with kept_between_units(), ExitStack() as stack:
             self.home = threading.get_ident()
-            stack.callback(self._close_event_loop)
+            stack.callback(self._leave_home)
             if open_when_available(self, stack, first):
                 announce(signals.daemon_ready, self.daemon)
             try:
                 yield
             finally:
                 self.watched_life.begin_to_end()
+
+    def _leave_home(self) -> None:
+        try:
+            self.coroutines.close()
+        finally:
+            self.home = None
 
     def campaigning(self) -> AbstractContextManager[None]:
         """Take part in the election of a leader during the block, if the daemon has one."""
@@ -156,7 +164,7 @@ class Life:
         now = self.now = self.clock.moment()
         if now.monotonic - self._signals_restored_at > RESTORE_INTERVAL:
             self._restore_signals(now)
-            self.serve_tasks()
+            self.coroutines.serve_tasks()
         while self.goes_on(ticks, now):
             self.pulsed()
             # Asked before what is due: when the reason ends, the schedule may begin anew.
@@ -193,7 +201,7 @@ class Life:
         """Wait at most a pulse; a stop request or a nudge ends the wait."""
         self._restore_signals(self.clock.moment())
         self.clock.wait(min(seconds, self.pulse), self.stop.wait_as_loop)
-        self.serve_tasks()
+        self.coroutines.serve_tasks()
 
     def _restore_signals(self, now: Moment) -> None:
         """Restore the signal handlers that a tick has changed."""
@@ -241,7 +249,7 @@ class Life:
         """The unit of work; with a leader, one that is cut when this process no longer leads."""
         if self.leadership is None:
             return work
-        return self.leadership.entitled(lambda: self.awaited(work()))
+        return self.leadership.entitled(lambda: self.coroutines.awaited(work()))
 
     def begin(self, number: int, due: Moment, job: str = "") -> None:
         if signals.iteration_started.receivers:
@@ -250,7 +258,7 @@ class Life:
     def judge(self, result: Any, schedule: Schedule) -> tuple[Any, Any]:
         """A tick's result, awaited if it is a coroutine, and what its schedule keeps of it. Called
         inside the unit of work: an error that it raises fails the tick."""
-        result = self.awaited(result)
+        result = self.coroutines.awaited(result)
         return result, schedule.judge(result)
 
     def finish(
@@ -261,63 +269,8 @@ class Life:
         *,
         cut: bool,
     ) -> Iteration:
-        """Announce the iteration of a tick or a job, and pass it to the verdict. ``last`` is the
-        one before it; ``cut`` says whether its connections were cut because it was overdue."""
-        if error is not None:
-            iteration = after_failure(iteration, error, last, self.daemon.backoff, cut_by_us=cut)
-        if signals.iteration_finished.receivers:
-            announce(signals.iteration_finished, self.daemon, iteration=iteration)
-        if error is not None:
-            announce(signals.iteration_failed, self.daemon, iteration=iteration)
-            self._call_on_error(iteration)
-        is_to_blame = self.leadership is None or not self.leadership.is_deposed
-        self.verdict.note(iteration, is_to_blame=is_to_blame)
-        return iteration
-
-    def _call_on_error(self, iteration: Iteration) -> None:
-        try:
-            timing = self.stop.timing(self.settings.tick_timeout, iteration.job)
-            with timing, fresh_connections:
-                self.awaited(self.daemon.on_error(iteration))
-        except BaseException as error:
-            if ends_process(error):
-                raise
-            logger.exception("%s on_error() failed", self.daemon.name)
-
-    # Async code, on one event loop
-
-    @property
-    def event_loop(self) -> EventLoop:
-        """The event loop of this life, created when it is first used."""
-        from daemonkit.event_loop.loop import EventLoop
-
-        with self._making_loop:
-            if self.watched_life.event_loop is None:
-                self.watched_life.event_loop = EventLoop(self)
-            return self.watched_life.event_loop
-
-    def awaited(self, result: Any) -> Any:
-        """The result of a method of the daemon, awaited if it is a coroutine. Meanwhile this thread
-        does the sync work that the coroutine hands over."""
-        if not hasattr(type(result), "__await__"):
-            return result
-        try:
-            return self.event_loop.run(result)
-        finally:
-            if self.home is None:  # a bare iterate()
-                self._close_event_loop()
-
-    def serve_tasks(self) -> None:
-        """Do the sync work of tasks that continue between ticks."""
-        if self.watched_life.event_loop is not None:
-            self.watched_life.event_loop.serve_tasks()
-
-    def _close_event_loop(self) -> None:
-        try:
-            if self.watched_life.event_loop is not None:
-                self.watched_life.event_loop.close()
-        finally:
-            self.home = self.watched_life.event_loop = None
+        """Note the outcome of a tick or a job; see ``Outcomes.note()``."""
+        return self._outcomes.note(iteration, error, last, self.stop, cut=cut)
 
     # The end
 

@@ -20,7 +20,7 @@ from daemonkit.verdict import Verdict
 
 if TYPE_CHECKING:
     from daemonkit.daemon import Daemon
-    from daemonkit.event_loop.loop import EventLoop
+    from daemonkit.event_loop.coroutines import Coroutines
     from daemonkit.settings.settings import Settings
 
 
@@ -39,7 +39,7 @@ class Opening(Protocol):
     @property
     def stop(self) -> Stop: ...
     @property
-    def event_loop(self) -> EventLoop: ...
+    def coroutines(self) -> Coroutines: ...
     def pulsed(self) -> None: ...
     def wait(self, seconds: float) -> None: ...
 
@@ -91,7 +91,7 @@ def _open(life: Opening, stack: ExitStack, first: Callable[[], object]) -> None:
         if not hasattr(lifespan, "__enter__") and hasattr(lifespan, "__aenter__"):
             from daemonkit.event_loop.lifespan import HeldOpen  # not for a plain loop
 
-            lifespan = HeldOpen(lifespan, life.event_loop)
+            lifespan = HeldOpen(lifespan, life.coroutines.event_loop)
         if not hasattr(lifespan, "__enter__"):
             raise CommandError(
                 f"{daemon.name}.lifespan() returned {lifespan!r}: return a context manager",

@@ -108,7 +108,7 @@ class Scheduler:
         try:
             while life.goes_on(jobs.begun, self.clock.moment()):
                 life.pulsed()
-                life.serve_tasks()
+                life.coroutines.serve_tasks()
                 self._run_what_is_due()
                 self.clock.at_rest(self._rest)
                 if jobs.is_over:
@@ -145,7 +145,7 @@ class Scheduler:
     def _rest(self) -> None:
         """Return when no job runs."""
         while not self.dispatcher.is_at_rest:
-            self.life.serve_tasks()
+            self.life.coroutines.serve_tasks()
             time.sleep(0.0005)
 
     def _close(self) -> None:
@@ -154,7 +154,7 @@ class Scheduler:
         is_over = not limit or self.dispatcher.begun < limit  # at the limit queued runs still count
         while not self.pool.close(cancel=is_over or life.stop.asked, timeout=self._joining_time):
             life.pulsed()
-            life.serve_tasks()
+            life.coroutines.serve_tasks()
         self.ledger.flush()
 
     @property
