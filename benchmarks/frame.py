@@ -14,7 +14,7 @@ class Effort:
     """How much is measured.
 
     Generations of processes, because each process has its luck with memory; in each generation
-    rounds, in which every contestant has its turn; in each turn so many units of work.
+    rounds, in which every contestant has its turn; in each turn a number of units of work.
     """
 
     generations: int

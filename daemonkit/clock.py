@@ -62,12 +62,12 @@ class Clock:
         """Seconds on a clock that cannot be set and that runs while the machine is suspended."""
         return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
-    def calls(self, step: Callable[[], float]) -> bool:
+    def call_regularly(self, step: Callable[[], float]) -> bool:
         """Whether the clock calls ``step`` now, and again each time the seconds that it returned
         have passed. A clock that a test moves does. A real one does not: use a thread."""
         return False
 
-    def calls_no_more(self, step: Callable[[], float]) -> None:
+    def stop_calling(self, step: Callable[[], float]) -> None:
         """End the calls of ``step``."""
 
     def at_rest(self, rest: Callable[[], None]) -> None:

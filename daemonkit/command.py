@@ -58,7 +58,7 @@ class BaseDaemonCommand(StartedByDjango):
 
     # ``options`` holds the parsed options, already in ``lifespan()``; empty for a bare iterate().
 
-    how_to_schedule = (
+    missing_schedule = (
         "has no schedule: write schedule = Every(seconds=30) in its class, or say --every 30s"
     )
 

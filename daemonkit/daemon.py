@@ -27,7 +27,7 @@ class Daemon(Protocol):
 
     backoff: Backoff
     schedule: Any
-    how_to_schedule: str
+    missing_schedule: str
     ledger: bool
     per_worker: bool
     wait_for_migrations: bool

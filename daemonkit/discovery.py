@@ -72,7 +72,7 @@ def find_daemon(name: str, arguments: Sequence[str] = ()) -> BaseDaemonCommand:
 class _Wrapper(BaseDaemonCommand):
     """A daemon that runs a plain command or a callable."""
 
-    how_to_schedule = "is not a daemon: say how often, with --every 1h or --cron '0 3 * * *'"
+    missing_schedule = "is not a daemon: say how often, with --every 1h or --cron '0 3 * * *'"
 
     def __init__(self, name: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)

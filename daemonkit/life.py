@@ -167,7 +167,7 @@ class Life:
             self.coroutines.serve_tasks()
         while self.goes_on(ticks, now):
             self.pulsed()
-            # Asked before what is due: when the reason ends, the schedule may begin anew.
+            # Asked before what is due: when the reason ends, the schedule may start again.
             reason = pace.reason_to_wait(now) if pace.reasons else ""
             due = self.due = pace.due(last, now)
             if due == NEVER:
@@ -188,7 +188,7 @@ class Life:
         return False
 
     def goes_on(self, ticks: int, now: Moment) -> bool:
-        """Whether another tick may follow after so many ``ticks``."""
+        """Whether another tick may follow the first ``ticks`` ticks."""
         if self.stop.asked or self.verdict.is_over:
             return False
         held = _resident() if self.settings.max_memory else 0

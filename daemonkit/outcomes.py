@@ -55,7 +55,7 @@ class Outcomes:
         if error is not None:
             announce(signals.iteration_failed, self._daemon, iteration=iteration)
             self._call_on_error(iteration, stop)
-        is_to_blame = self._leadership is None or not self._leadership.is_deposed
+        is_to_blame = self._leadership is None or not self._leadership.lost_leadership
         self._verdict.note(iteration, is_to_blame=is_to_blame)
         return iteration
 

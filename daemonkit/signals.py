@@ -38,7 +38,7 @@ daemon_started = Signal(use_caching=True)
 
 database_awaited = Signal(use_caching=True)
 """``error``, ``seconds``: the daemon cannot open because the database is away or refuses the
-connection; it tries again after so many seconds."""
+connection; it tries again after ``seconds``."""
 
 migrations_awaited = Signal(use_caching=True)
 """``migrations``: the daemon cannot open because migrations are not applied: "shop.0004_price and 2

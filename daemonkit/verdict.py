@@ -139,7 +139,7 @@ class Verdict:
         return self._end is not None or (self._limits.raise_errors and self._failed is not None)
 
     def limit(self, ticks: int, now: Moment, memory: int) -> Limit | None:
-        """The limit that is reached after so many ``ticks``, with so many bytes of ``memory``."""
+        """The limit that is reached after ``ticks`` ticks, with ``memory`` bytes held."""
         limits = self._limits
         if limits.max_ticks and ticks >= limits.max_ticks:
             if limits.once:

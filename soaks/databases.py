@@ -42,7 +42,7 @@ class Database:
         return self.server.settings(OPTIONS={"pool": POOL} if self.is_pooled else {})
 
     def notes(self) -> set[str]:
-        """Return what is committed, as somebody else sees it."""
+        """Return what is committed, as another session sees it."""
         return {str(note) for (note,) in self._execute("SELECT note FROM entry")}
 
     def clear(self) -> None:

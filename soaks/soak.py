@@ -13,7 +13,7 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class Size:
-    """How long a soak lasts: until so many steps are done, or so many seconds are over."""
+    """How long a soak lasts: a number of steps, or of seconds."""
 
     steps: int
     seconds: float | None = None

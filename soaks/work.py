@@ -118,7 +118,7 @@ def leave_autocommit_off(note: str) -> None:
 def leave_atomic_open(note: str) -> None:
     abandoned: Iterator[None] = rows_in_atomic(note)
     next(abandoned)
-    kept.append(abandoned)  # as an iterator does that somebody holds on to
+    kept.append(abandoned)  # as an iterator that is still referenced
 
 
 def rows_in_atomic(note: str) -> Iterator[None]:

@@ -3,7 +3,7 @@
 They append (epoch, number) under guard. Meanwhile a nemesis stops, kills and cuts off whoever
 leads, kills sessions, and freezes and stops the server. A fourth process was handed an epoch each
 time, and writes later. Whatever happens: no two epochs interleave, every acknowledged write is
-there, and somebody leads within the lease and a second.
+there, and one process leads within the lease and a second.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Handed(Candidate):
 
 @dataclass
 class Tally:
-    """What happened: how often which trouble, and how long until somebody led, in seconds."""
+    """What happened: how often which trouble, and how long until a process led, in seconds."""
 
     troubles: Counter[str] = field(default_factory=Counter)
     takeovers: list[float] = field(default_factory=list)
@@ -305,7 +305,7 @@ class Nemesis:
             pids = {str(candidate.daemon.pid): candidate for candidate in self.candidates}
             return pids.get(pid[0]) if pid else None
 
-        candidate = eventually(found, PATIENT, "somebody leads")
+        candidate = eventually(found, PATIENT, "a process leads")
         assert candidate is not None
         return candidate
 

@@ -109,7 +109,7 @@ def test_it_is_taken_over_when_it_has_not_changed_for_its_seconds(
         dead.renew()
 
 
-def test_a_renewal_that_was_seen_starts_the_wait_anew(claim: Holding, clock: SetClock) -> None:
+def test_a_renewal_that_was_seen_restarts_the_wait(claim: Holding, clock: SetClock) -> None:
     working, next_one = claim(), claim()
     working.take()
     for _ in range(5):
@@ -148,7 +148,7 @@ def test_two_claims_of_one_process_do_not_take_each_others(claim: Holding) -> No
 
 
 def forget_for(database: str, days: int) -> None:
-    """Let the rows look as if nobody had touched them for so many days."""
+    """Make the rows look untouched for this many days."""
     with connections[database].cursor() as cursor:
         cursor.execute(f"SELECT max(touched) FROM {TABLE}")
         (touched,) = cursor.fetchone()

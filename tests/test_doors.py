@@ -1,6 +1,6 @@
 """The doors, ``manage.py run_daemon`` and ``manage.py daemons``: what goes in, what is refused.
 
-What is refused is one sentence with the mend, and an exit code, and no traceback.
+A refusal is one sentence that says how to correct it, and an exit code, without a traceback.
 """
 
 from __future__ import annotations

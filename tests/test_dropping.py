@@ -23,7 +23,7 @@ from django.db.backends.signals import connection_created
 from django.dispatch import Signal
 
 from daemonkit import fresh_connections
-from daemonkit.connections.settling import forget_warning
+from daemonkit.connections.unit_end import forget_warning
 from lab.servers import MariaDB, PostgreSQL, Server
 from lab.waiting import eventually
 from tests.kit.aliases import MakeAlias, Setup

@@ -492,9 +492,9 @@ def leadership(daemonkits: None, ticking: SetClock, life: Life, probe: str) -> I
     session = PrivateSession(probe, TERMS.statement_timeout)
     leadership = Leadership(Led(), TERMS, session, ticking)
     leadership.enter(life)
-    assert leadership.hindrance == "not leader"
+    assert leadership.reason_not_to_tick == "not leader"
     leadership.step()
-    assert leadership.hindrance == ""
+    assert leadership.reason_not_to_tick == ""
     yield leadership
     leadership.leave()
 
@@ -505,7 +505,7 @@ def test_after_a_freeze_the_clock_ends_the_leadership_before_the_thread_does(
     work = leadership.entitled(lambda: "worked")
     assert work() == "worked"
     ticking.pass_(10)
-    assert leadership.hindrance == "not leader"
+    assert leadership.reason_not_to_tick == "not leader"
     with pytest.raises(StaleEpoch, match="does not lead"):
         work()
     with pytest.raises(StaleEpoch, match="nothing was sent"):
@@ -518,9 +518,9 @@ def test_after_a_freeze_a_leader_begins_a_new_term(
 ) -> None:
     ticking.pass_(11)
     leadership.step()
-    assert leadership.hindrance == "not leader"
+    assert leadership.reason_not_to_tick == "not leader"
     leadership.step()
-    assert (leadership.hindrance, leadership.epoch) == ("", 2)
+    assert (leadership.reason_not_to_tick, leadership.epoch) == ("", 2)
 
 
 def test_work_keeps_its_epoch_and_the_next_term_waits_for_its_end(
@@ -531,17 +531,17 @@ def test_work_keeps_its_epoch_and_the_next_term_waits_for_its_end(
         ticking.pass_(11)
         for _ in range(3):
             leadership.step()
-        assert leadership.hindrance == "not leader"
+        assert leadership.reason_not_to_tick == "not leader"
         assert leadership.epoch == 1
         with pytest.raises(OperationalError, match="no longer leads: the lease was not renewed"):
             write(probe, "x")
 
     leadership.entitled(work)()
-    assert leadership.is_deposed
+    assert leadership.lost_leadership
     leadership.step()
     assert leadership.epoch == 2
     leadership.entitled(lambda: write(probe, "y"))()  # it may connect again
-    assert not leadership.is_deposed
+    assert not leadership.lost_leadership
     assert notes(server) == ["y"]
 
 
@@ -552,9 +552,9 @@ def test_a_process_with_a_tick_of_an_earlier_term_does_not_acquire_the_lease(
     with life.stop.timing(None):  # it cleans up over a half-open link
         for _ in range(3):
             leadership.step()
-        assert leadership.hindrance == "not leader"
+        assert leadership.reason_not_to_tick == "not leader"
     leadership.step()
-    assert leadership.hindrance == ""
+    assert leadership.reason_not_to_tick == ""
 
 
 def test_the_holder_releases_the_lease_when_it_leaves(
@@ -577,7 +577,7 @@ def test_a_guarded_write_of_a_tick_is_committed_in_its_epoch(
     with pytest.raises(StaleEpoch, match="epoch 1 of test_leader is over, 2 is the newest"):
         leadership.entitled(work)()
     assert notes(server) == ["x"]
-    assert leadership.is_deposed
+    assert leadership.lost_leadership
 
 
 def test_without_a_leader_a_guarded_write_is_a_transaction(

@@ -96,7 +96,7 @@ def test_stop_timeout_cancels_an_async_tick(live: Live, server: Server) -> None:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
-def test_tasks_clean_up_when_the_daemon_stops_or_begins_anew(
+def test_tasks_clean_up_when_the_daemon_stops_or_is_reloaded(
     live: Live, server: Server, signum: signal.Signals
 ) -> None:
     daemon = live("awaiting", "leave_a_task", on=server)

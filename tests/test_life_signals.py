@@ -250,7 +250,7 @@ def test_a_script_that_is_told_to_stop_while_it_runs_a_daemon_goes_no_step_furth
 @pytest.mark.parametrize(
     "limit", [["--once"], ["--max-ticks", "1"], ["--max-seconds", "1h"]], ids=lambda limit: limit[0]
 )
-def test_sighup_stops_a_daemon_that_somebody_runs_to_an_end(
+def test_sighup_stops_a_daemon_that_was_started_with_a_limit(
     live: Live, gates: Gates, limit: list[str]
 ) -> None:
     gate = gates.close("tick")

@@ -75,7 +75,7 @@ def test_both_share_the_due_times_of_an_exclusive_job(deploy: Deploy, server: Se
 
 
 def runs_of(daemon: Daemon, server: Server, count: int) -> None:
-    """Wait until a process has run so many due times."""
+    """Wait until a process has run this many due times."""
     pid = daemon.process.pid
     query = f"SELECT count(*) FROM daemonkit_run WHERE status = 'ran' AND pid = {pid}"
     eventually(lambda: server.execute(query)[0][0] >= count, within=60)

@@ -212,7 +212,7 @@ def test_an_outage_in_between_neither_counts_nor_forgives() -> None:
         live(Every(1), clock, 50, outcomes(*errors), max_failures=3)
 
 
-def test_a_tick_that_beats_before_it_fails_begins_the_count_of_failures_anew() -> None:
+def test_a_tick_that_beats_before_it_fails_restarts_the_count_of_failures() -> None:
     class Command(BaseDaemonCommand):
         schedule = Every(1)
         ticks = 0

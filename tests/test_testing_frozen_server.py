@@ -30,7 +30,7 @@ def test_the_servers_process_stands_still_and_goes_on(
 
 def test_every_session_of_postgresql_stands_still(alias: MakeAlias, postgres: Server) -> None:
     name = alias(postgres)
-    with frozen_server(name, most_seconds=0.2):
+    with frozen_server(name, timeout=0.2):
         postgres.execute("SELECT 1")  # answered when the time is over
     assert server_pid(name)
 

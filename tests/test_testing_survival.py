@@ -236,7 +236,7 @@ def test_a_tick_that_does_not_end_when_told_to_is_found(
     probe: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("daemonkit.testing.survival.survives.STOP_SECONDS", 0.3)
-    report = faults(Deaf, Trouble.SIGTERM, most_seconds=3)
+    report = faults(Deaf, Trouble.SIGTERM, timeout=3)
     assert "FAULT  SIGTERM in a tick" in report
     assert "  -    two copies" in report
 

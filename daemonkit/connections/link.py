@@ -179,7 +179,7 @@ class Link:
 
     def is_clean(self, wrapper: Wrapper, now: float, keeps: bool) -> bool:
         """Whether the connection needs no work before or after a unit of work: a fast form of
-        Django's ``close_if_unusable_or_obsolete()`` and of ``doubts.left_open()``."""
+        Django's ``close_if_unusable_or_obsolete()`` and of ``drop_reasons.left_open()``."""
         raw, close_at = self.raw, wrapper.close_at
         return (
             wrapper.connection is raw.handle

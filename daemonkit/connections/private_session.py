@@ -154,7 +154,7 @@ class _Turns:
 
     @contextlib.contextmanager
     def turn(self, within: float, *, urgent: bool) -> Iterator[None]:
-        """Hold the lock. Raises ``NoAnswer`` if it is not free ``within`` so many seconds."""
+        """Hold the lock. Raises ``NoAnswer`` if it is not free ``within`` this many seconds."""
         if not self._take(within, urgent=urgent):
             raise NoAnswer(f"daemonkit's session was not free within {within:.2g} s")
         try:

@@ -23,7 +23,7 @@ from daemonkit.connections.thread_end import AtThreadEnd
 from daemonkit.connections.wrappers import Wrapper
 
 if TYPE_CHECKING:
-    from daemonkit.connections.doubts import Failure
+    from daemonkit.connections.drop_reasons import Failure
 
 
 class Coroutine(Protocol):
@@ -113,29 +113,29 @@ class ThreadConnections:
 
     def _failures_behind(self, error: BaseException) -> list[Failure]:
         """The database errors behind the exception that ended a unit of work."""
-        from daemonkit.connections import doubts, settling  # only loaded after an error
+        from daemonkit.connections import drop_reasons, unit_end  # only loaded after an error
 
-        settling.drop_unprepared(self.adopt())
+        unit_end.drop_unprepared(self.adopt())
         self.give_back_lent()
-        behind = doubts.failures(error, self.links)
-        settling.warn_of_foreign_connections(behind)
+        behind = drop_reasons.failures(error, self.links)
+        unit_end.warn_of_foreign_connections(behind)
         return behind
 
     def _settle(
         self, link: Link, wrapper: Wrapper, error: BaseException | None, behind: list[Failure]
     ) -> None:
-        from daemonkit.connections import settling
+        from daemonkit.connections import unit_end
 
-        if not settling.drop_if_unhealthy(link, wrapper, error, behind):
+        if not unit_end.drop_if_unhealthy(link, wrapper, error, behind):
             self._clean(link, wrapper)
         link.update_needs_check()
 
     def _drop_unknown(self, link: Link, wrapper: Wrapper, error: Exception) -> None:
         """Drop a connection whose inspection failed, so that the others are still handled."""
-        from daemonkit.connections import settling
+        from daemonkit.connections import unit_end
 
         if not link.belongs_to_caller:
-            settling.drop_unknown(link, wrapper, error)
+            unit_end.drop_unknown(link, wrapper, error)
 
     def distrust(self) -> None:
         """In a unit of work: have each connection validated before its next query."""

@@ -92,7 +92,7 @@ def unit_of(deployment: Deployment, name: str, options: Sequence[str] = ()) -> s
         raise usage(f"{name}: {str(error).removeprefix('Error: ')}") from error
     if not own and daemon.schedule is None and not jobs_of(type(daemon)):
         raise usage(
-            f"{name} {daemon.how_to_schedule}; put a daemon's options after --, as in "
+            f"{name} {daemon.missing_schedule}; put a daemon's options after --, as in "
             f"`daemons install {name} -- --every 1h`"
         )
     Settings(daemon, vars(parsed))

@@ -37,7 +37,7 @@ def guarded(
     leader, is not guarded.
 
     ``seconds_left`` is called at the end. If the process freezes while it holds the row lock, the
-    server closes its session after so many seconds.
+    server closes its session after this many seconds.
     """
     from daemonkit.models import Lease  # models cannot be loaded before the apps are
 

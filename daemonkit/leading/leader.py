@@ -87,10 +87,10 @@ class Leadership:
 
     def reason_to_wait(self, now: Moment) -> str:
         """Return why no tick may start: "not leader"; "" if this process leads."""
-        return self.hindrance
+        return self.reason_not_to_tick
 
     @property
-    def hindrance(self) -> str:
+    def reason_not_to_tick(self) -> str:
         """Why it may not tick now; "" if it leads.
 
         The clock decides, not the election's thread: after a freeze the thread may notice too late.
@@ -111,15 +111,15 @@ class Leadership:
 
     def _present_epoch(self) -> int | None:
         term = self._candidate.term
-        return None if term is None or self.hindrance else term.epoch
+        return None if term is None or self.reason_not_to_tick else term.epoch
 
     @property
-    def is_deposed(self) -> bool:
+    def lost_leadership(self) -> bool:
         """Whether this thread's current or last work ran while the leadership was lost.
 
         If so, its failure does not count.
         """
-        return self._work.is_deposed
+        return self._work.lost_leadership
 
     def ask_for_the_table(self) -> None:
         """Raise ``CommandError`` (exit code 78) if the table of leases is missing."""
@@ -138,7 +138,7 @@ class Leadership:
     def guarded(self) -> Iterator[None]:
         """Open a transaction that is committed only in the epoch of the current work."""
         epoch = self.epoch
-        if epoch is None or self.hindrance:
+        if epoch is None or self.reason_not_to_tick:
             raise StaleEpoch(f"{self._name} does not lead: nothing was sent")
         with fencing.guarded(self._name, epoch, seconds_left=lambda: self._candidate.left):
             yield
@@ -147,11 +147,11 @@ class Leadership:
     def campaigning(self, life: Campaigner) -> Iterator[None]:
         """Take part in the election while the block runs, and then release the lease."""
         self.enter(life)
-        if self._clock.calls(self.step):
+        if self._clock.call_regularly(self.step):
             try:
                 yield
             finally:
-                self._clock.calls_no_more(self.step)
+                self._clock.stop_calling(self.step)
                 self.leave()
             return
         thread = threading.Thread(target=self._campaign, name="daemonkit-leader", daemon=True)

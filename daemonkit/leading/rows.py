@@ -72,7 +72,7 @@ class OwnedRow:
 
 
 UNUSED_DAYS = 90
-"""The row of a claim is deleted when it was not used for so many days."""
+"""The row of a claim is deleted when it was not used for this many days."""
 
 _NOW = {
     "postgresql": "clock_timestamp()",

@@ -30,16 +30,18 @@ class EntitledWork:
         self._name, self._present_epoch = name, present_epoch
         self._lock = threading.Lock()
         self._threads: set[int] = set()
-        self._deposed: set[int] = set()  # threads whose last work outlived the leadership
+        self._without_leadership: set[int] = (
+            set()
+        )  # threads whose last work outlived the leadership
 
     @property
     def is_under_way(self) -> bool:
         return bool(self._threads)
 
     @property
-    def is_deposed(self) -> bool:
+    def lost_leadership(self) -> bool:
         """Whether this thread's current or last work ran while the leadership was lost."""
-        return threading.get_ident() in self._deposed
+        return threading.get_ident() in self._without_leadership
 
     def entitled(self, work: Callable[[], Any]) -> Callable[[], Any]:
         """Return a unit of work that raises ``StaleEpoch`` if this process does not lead."""
@@ -58,7 +60,7 @@ class EntitledWork:
         try:
             yield
         except StaleEpoch:
-            self._deposed.add(thread)
+            self._without_leadership.add(thread)
             raise
         finally:
             _epoch.reset(token)
@@ -70,9 +72,9 @@ class EntitledWork:
         with self._lock:
             epoch = self._present_epoch()
             if epoch is None:
-                self._deposed.add(thread)
+                self._without_leadership.add(thread)
                 raise StaleEpoch(f"{self._name} does not lead")
-            self._deposed.discard(thread)
+            self._without_leadership.discard(thread)
             self._threads.add(thread)
             return epoch
 
@@ -83,5 +85,5 @@ class EntitledWork:
         ``present_epoch`` already returns None.
         """
         with self._lock:
-            self._deposed |= self._threads
+            self._without_leadership |= self._threads
             suspend_connections(set(self._threads), reason)

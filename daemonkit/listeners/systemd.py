@@ -29,10 +29,10 @@ MESSAGE_INTERVAL = 1.0
 """Seconds between two messages of the same kind: a fast loop would send thousands a second."""
 
 STATUS_BURST = 5.0
-"""After a quiet time, so many seconds' worth of statuses may be sent at once."""
+"""After a quiet time, the statuses of this many seconds may be sent at once."""
 
 WATCHDOG_PULSES = 3
-"""systemd kills a waiting daemon that has missed so many pulses."""
+"""systemd kills a waiting daemon that has missed this many pulses."""
 
 WATCHDOG_MARGIN = 5.0
 """Seconds that systemd waits beyond a deadline of the daemon, so that the daemon acts first."""
@@ -82,7 +82,7 @@ class Notifier(Listener):
             signals.tick_overdue: self.overdue,
             signals.standing_by: self.standing_by,
             signals.leadership_gained: self.leads,
-            signals.leadership_lost: self.leads_no_more,
+            signals.leadership_lost: self.leadership_lost,
             signals.daemon_status: self.status,
             signals.reload_requested: self.reload_requested,
             signals.reload_failed: self.reload_failed,
@@ -183,7 +183,7 @@ class Notifier(Listener):
         self.line.standing_by = ""
         self._send()
 
-    def leads_no_more(self, reason: str, **_: Any) -> None:
+    def leadership_lost(self, reason: str, **_: Any) -> None:
         self.line.standing_by = f"no longer leads: {reason}"
         self._send()
 

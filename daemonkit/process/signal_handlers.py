@@ -162,8 +162,8 @@ def handle_pending_signals() -> None:
         _current.look(0)
 
 
-# A forked child is no daemon: a signal must end it, and must not wake its parent's watcher through
-# the descriptor that both share. This also holds for a signal that comes right after the fork.
+# A forked child is not a daemon: a signal must end it, and must not wake its parent's watcher
+# through the descriptor that both share. This also holds for a signal that comes right after the fork.
 
 
 def before_fork() -> None:

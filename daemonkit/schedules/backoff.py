@@ -31,7 +31,7 @@ class Backoff(Value):
             )
 
     def pause(self, failures: int) -> float:
-        """Seconds to wait after so many failures in a row (1 or more)."""
+        """Seconds to wait after this many failures in a row (1 or more)."""
         exponent = min(failures - 1, 64)  # 2.0 ** 1024 is an OverflowError, months into an outage
         whole = min(self.cap, self.first * self.factor**exponent)
         return random.uniform(whole / 2, whole)

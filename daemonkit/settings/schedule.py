@@ -45,7 +45,7 @@ def schedule_of(daemon: Daemon, options: Mapping[str, Any], *, once: bool = Fals
         except ValueError as error:
             raise usage(f"{daemon.name}: {error}") from None
     hint = " (interval is not a setting)" if hasattr(daemon, "interval") else ""
-    raise usage(f"{daemon.name} {daemon.how_to_schedule}{hint}")
+    raise usage(f"{daemon.name} {daemon.missing_schedule}{hint}")
 
 
 def _as_schedule(value: Any) -> Schedule:

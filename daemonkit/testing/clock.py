@@ -42,11 +42,11 @@ class FakeClock(Clock):
     def since_boot(self) -> float:
         return self._monotonic
 
-    def calls(self, step: Callable[[], float]) -> bool:
+    def call_regularly(self, step: Callable[[], float]) -> bool:
         self._steps[step] = self._monotonic + max(step(), SHORTEST_STEP)
         return True
 
-    def calls_no_more(self, step: Callable[[], float]) -> None:
+    def stop_calling(self, step: Callable[[], float]) -> None:
         self._steps.pop(step, None)
 
     def advance(self, seconds: float) -> None:

@@ -18,16 +18,16 @@ _LISTENING = "0A"  # the state in /proc/net/tcp
 
 
 @contextlib.contextmanager
-def frozen_server(using: str = "default", *, most_seconds: float = 60.0) -> Iterator[int]:
+def frozen_server(using: str = "default", *, timeout: float = 60.0) -> Iterator[int]:
     """Stop the processes of the server of an alias while the block runs: a context manager.
 
     The kernel still accepts connections and data, but the server does not answer. The server must
-    run on this machine, and this process must have the right to signal it. After ``most_seconds``
+    run on this machine, and this process must have the right to signal it. After ``timeout``
     it is resumed in any case. Yields the server's pid. Raises ``RuntimeError`` if there is no such
     server.
     """
     pid = server_pid(using)
-    thaw = threading.Timer(most_seconds, _signal, (pid, signal.SIGCONT))
+    thaw = threading.Timer(timeout, _signal, (pid, signal.SIGCONT))
     thaw.daemon = True
     try:
         _signal(pid, signal.SIGSTOP)

@@ -14,7 +14,7 @@ from daemonkit.settings.settings import Settings
 from daemonkit.workers.worker import Worker
 
 EARLY_DEATH = 10.0
-"""A worker that ends within so many seconds has died early: its successor may do the same."""
+"""A worker that ends within this many seconds has died early. Its successor may do the same."""
 
 SHORTEST_PAUSE = 0.1
 """Seconds to wait before replacing a worker that was stopped, but not by its supervisor.

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 TEXT_LENGTH = 200
-"""A longer text is cut off after so many characters."""
+"""A longer text is cut off after this many characters."""
 
 
 class Verb(StrEnum):

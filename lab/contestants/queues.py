@@ -15,7 +15,7 @@ class QueueWorkers(Contestant):
     """What ``lab.sites.queues.feed`` calls it."""
 
     def worker_command(self, workers: int) -> list[str]:
-        """Start so many workers and their parent."""
+        """Start this many workers and their parent."""
         raise NotImplementedError
 
     def feeder_command(self) -> list[str]:

@@ -15,7 +15,7 @@ from django.db import connection
 
 
 def answer(work: Callable[..., Any]) -> None:
-    """Do what each line of the standard input asks for, and print what came of it, as JSON."""
+    """Do what each line of the standard input asks for, and print the result as JSON."""
     gc.freeze()  # what Django holds anyway is not to be looked through in every round
     for line in sys.stdin:
         say(work(**json.loads(line)))

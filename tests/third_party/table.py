@@ -1,4 +1,4 @@
-"""The table of packages and faults: each cell says what came of a fault, as a run shows it."""
+"""The table of packages and faults: each cell says what a run shows for a fault."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Row:
                 self.server.execute(f"DROP SCHEMA {schema} CASCADE")
 
     def cell(self, fault: str) -> str:
-        """Let a fault happen, and say what came of it: "works", or what is wrong."""
+        """Let a fault happen, and say how it ended: "works", or what is wrong."""
         if fault in ONLY_WITH_DAEMONKIT and not self.with_daemonkit:
             return NOT_OFFERED
         troubles = list(dict.fromkeys(self._troubles(fault)))
@@ -167,7 +167,7 @@ class Process:
         )
 
     def meet(self, fault: str, server: Server) -> dict[str, Any] | None:
-        """Return what came of a fault; None if the process was killed because it hung."""
+        """Return the outcome of a fault; None if the process was killed because it hung."""
         hung = threading.Event()
 
         def give_up() -> None:
@@ -212,6 +212,6 @@ class Process:
 
 
 def cells(package: Package, server: Server, *, with_daemonkit: bool) -> dict[str, str]:
-    """Return what came of each fault."""
+    """Return the outcome of each fault."""
     with Row(package, server, with_daemonkit=with_daemonkit) as row:
         return {fault: row.cell(fault) for fault in FAULTS}

@@ -99,7 +99,7 @@ class Worker:
             self.troubles.append(f"close() fails ({describe(error)})")
 
     def meet(self, fault: Callable[[Worker], None]) -> dict[str, Any]:
-        """Let a fault happen, and return what came of it."""
+        """Let a fault happen, and return its outcome."""
         self.works(self.insert_atomically, "first")  # what is opened once, is open from here on
         self.rest()
         descriptors, seen = count_descriptors(), self._seen()

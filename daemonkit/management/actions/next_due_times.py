@@ -53,7 +53,7 @@ class NextDueTimes(Action):
 
 
 def _due_times(schedule: Schedule, hours: float) -> Iterator[tuple[datetime, str]]:
-    """Return the due times within so many hours, each with its job: "" for a loop's tick."""
+    """Return the due times within ``hours``, each with its job: "" for a loop's tick."""
     now = Clock().moment()
     until = now.wall + hours * 3600
     return itertools.takewhile(

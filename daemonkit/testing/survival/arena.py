@@ -21,17 +21,17 @@ class Arena:
         stage: Stage,
         arrange: Callable[[], object] | None,
         observe: Callable[[], object] | None,
-        most_seconds: float,
+        timeout: float,
     ) -> None:
         self.using = using
         self._daemon, self._stage = daemon, stage
-        self._arrange, self._observe, self._most_seconds = arrange, observe, most_seconds
+        self._arrange, self._observe, self._timeout = arrange, observe, timeout
 
     def restore(self) -> None:
         """Restore the state before the first trial."""
         self._stage.restore()
         if self._arrange is not None:
-            in_child(self._entered(self._arrange, is_silent=True), self._most_seconds)
+            in_child(self._entered(self._arrange, is_silent=True), self._timeout)
 
     def make(self) -> BaseDaemonCommand:
         return command_of(self._daemon)
@@ -42,13 +42,13 @@ class Arena:
 
     def wait(self, child: Child) -> Any:
         """Return the result of the child's work. Raises what ``Child.result()`` raises."""
-        return child.result(self._most_seconds)
+        return child.result(self._timeout)
 
     def seen(self) -> tuple[Tables, Any]:
         """The rows of the database, and what ``observe`` returns."""
         observed = None
         if self._observe is not None:
-            observed = in_child(self._entered(self._observe), self._most_seconds)
+            observed = in_child(self._entered(self._observe), self._timeout)
         return self._stage.read(), observed
 
     def _entered(self, work: Callable[[], Any], *, is_silent: bool = False) -> Callable[[], Any]:

@@ -25,7 +25,7 @@ def assert_survives(
     arrange: Callable[[], object] | None = None,
     observe: Callable[[], object] | None = None,
     leave_out: Collection[Trouble] = (),
-    most_seconds: float = 20.0,
+    timeout: float = 20.0,
     **options: Any,
 ) -> None:
     """Try each of the common troubles on a daemon, with its own database.
@@ -33,7 +33,7 @@ def assert_survives(
     Each trial is a forked child with a fake clock, on the present state of the database ``using``.
     ``arrange`` is called before each trial, to prepare what is not in the database, such as files.
     ``observe`` is called after each trial; it returns a value that must be the same as without
-    trouble. A trial that takes longer than ``most_seconds`` fails. ``options`` are the daemon's.
+    trouble. A trial that takes longer than ``timeout`` fails. ``options`` are the daemon's.
 
     Raises ``AssertionError`` with a report of all troubles if one of them has shown a fault. Raises
     ``RuntimeError`` inside a transaction, which a child cannot see; the message says what to do
@@ -47,7 +47,7 @@ def assert_survives(
     command, stage = command_of(daemon), stage_of(using)
     leave_out = {*leave_out, *_not_applicable(command, using, options)}
     try:
-        arena = Arena(daemon, using, stage, arrange, observe, most_seconds)
+        arena = Arena(daemon, using, stage, arrange, observe, timeout)
         faults = [
             fault
             for job in [job.name for job in jobs_of(type(command))] or [""]

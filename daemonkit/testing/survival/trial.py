@@ -15,7 +15,7 @@ from django.db import connections
 
 from daemonkit import signals
 from daemonkit.command import BaseDaemonCommand
-from daemonkit.connections.doubts import left_open
+from daemonkit.connections.drop_reasons import left_open
 from daemonkit.connections.thread import this_thread
 from daemonkit.errors import Problem, chain, one_line
 from daemonkit.iteration import Iteration

@@ -1,4 +1,4 @@
-"""A command from before daemonkit: it minds SIGINT itself, as asyncio's documentation shows."""
+"""A command from before daemonkit: it handles SIGINT itself, as asyncio's documentation shows."""
 
 import asyncio
 import signal

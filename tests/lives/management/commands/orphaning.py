@@ -1,4 +1,4 @@
-"""Leaves a grandchild behind in each tick, which then ends: somebody has to bury it."""
+"""Leaves a grandchild behind in each tick, which then ends: another process must reap it."""
 
 import os
 import time

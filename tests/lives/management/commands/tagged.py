@@ -1,4 +1,4 @@
-"""A worker that asks the server who it is, and shows a row that was meant for somebody else."""
+"""A worker that asks the server for its session, and shows a row that was meant for another one."""
 
 import os
 import time

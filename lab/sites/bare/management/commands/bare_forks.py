@@ -1,4 +1,4 @@
-"""Forks, with so many connections open, and waits for the child."""
+"""Forks with a number of open connections, and waits for the child."""
 
 import os
 from typing import Any

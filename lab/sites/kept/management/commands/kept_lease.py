@@ -34,7 +34,7 @@ class Command(BaseCommand):
         return self.session.execute(sql, params, 3)
 
     def work(self, *, what: str, times: int) -> float:
-        """Seconds for each of so many."""
+        """Seconds for each call."""
         once = getattr(self, what)
         once()
         watch = Stopwatch()

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterable
 
-from daemonkit.connections.doubts import Failure, may_roll_back, why_drop
+from daemonkit.connections.drop_reasons import Failure, may_roll_back, why_drop
 from daemonkit.connections.link import Link
 from daemonkit.connections.wrappers import Wrapper
 from daemonkit.errors import Problem, classify, one_line
