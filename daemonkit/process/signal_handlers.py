@@ -163,7 +163,8 @@ def handle_pending_signals() -> None:
 
 
 # A forked child is not a daemon: a signal must end it, and must not wake its parent's watcher
-# through the descriptor that both share. This also holds for a signal that comes right after the fork.
+# through the descriptor that both share. This also holds for a signal that comes right after the
+# fork.
 
 
 def before_fork() -> None:

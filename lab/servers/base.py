@@ -1,8 +1,8 @@
 """What both servers have in common: a process, its folder, its life and its sessions.
 
-Each lives in a temporary folder with a socket and a TCP port of its own, belongs to this process,
-and is gone when this process is. Tests talk to it as the user of ``settings()``, an ordinary one:
-a superuser would be let in past ``max_connections`` and could write to a read-only server.
+Each lives in a temporary folder with a socket and a TCP port of its own, and ends
+with this process. Tests connect as the ordinary user of ``settings()``: a superuser may exceed
+``max_connections``, and may write to a read-only server.
 """
 
 from __future__ import annotations
@@ -336,10 +336,10 @@ class Server(ABC):
             raise RuntimeError(f"{command[0]} failed:\n{done.stdout}{done.stderr}")
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
-        """Start the server in a session of its own, out of reach of the terminal's Ctrl-C.
+        """Start the server in a session of its own, so that Ctrl-C does not reach it.
 
-        ``setpriv`` lets it die with us even when we are killed. That binds it to the thread that
-        forks, so a server that is started by a helper thread of a test goes without.
+        ``setpriv`` ends it even if this process is killed. It binds the server to the thread that
+        forks, so a server that another thread starts does without.
         """
         if (setpriv := shutil.which("setpriv")) and _is_main_thread():
             command = [setpriv, "--pdeathsig", "SIGKILL", *command]

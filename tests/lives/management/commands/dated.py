@@ -1,4 +1,4 @@
-"""Has one thing to do, once."""
+"""A daemon with a single due time."""
 
 from apscheduler.triggers.date import DateTrigger
 

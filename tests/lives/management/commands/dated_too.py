@@ -1,4 +1,4 @@
-"""Another one that has one thing to do."""
+"""Another daemon with a single due time."""
 
 from tests.lives.management.commands import dated
 

@@ -1,4 +1,4 @@
-"""Its first tick does to the signals what libraries do; the others do nothing."""
+"""The first tick changes the signal handling as libraries do; later ticks do nothing."""
 
 import asyncio
 import os

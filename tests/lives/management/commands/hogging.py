@@ -1,4 +1,4 @@
-"""Sits in C code that keeps Python's lock, so that no other thread of the process can run."""
+"""Runs C code that keeps Python's lock, so that no other thread of the process can run."""
 
 from daemonkit import BaseDaemonCommand, Poll
 from tests.lives.sql import say

@@ -1,4 +1,4 @@
-"""Has nothing to do for a long time, and says when it begins to wait."""
+"""Waits for a long time, and prints when it begins to wait."""
 
 from contextlib import contextmanager
 

@@ -1,4 +1,4 @@
-"""Says its session in each tick."""
+"""Prints the id of its session in each tick."""
 
 from contextlib import contextmanager
 

@@ -1,4 +1,4 @@
-"""A daemon of which one leads: it says when it stands by, and when it ticks first in a term."""
+"""A daemon with a leader: prints when it stands by, and its first tick of each term."""
 
 import contextlib
 import time
