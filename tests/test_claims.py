@@ -159,9 +159,7 @@ def forget_for(database: str, days: int) -> None:
         cursor.execute(f"UPDATE {TABLE} SET touched = %s", (earlier,))
 
 
-def test_what_nobody_has_touched_for_long_is_deleted_when_another_claim_is_made(
-    claim: Holding, database: str
-) -> None:
+def test_unused_rows_are_deleted_when_another_claim_is_made(claim: Holding, database: str) -> None:
     claim("old").take()
     claim("prices").take()
     assert [row.name for row in rows(database)] == ["old", "prices"]

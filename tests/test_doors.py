@@ -208,7 +208,7 @@ def test_what_makes_no_sense_is_one_sentence(
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_does_not_parse_is_told_with_the_usage(
+def test_what_does_not_parse_is_refused_with_the_usage(
     manage_py: ManagePy, typed: list[str], sentence: str
 ) -> None:
     said = manage_py(*typed)
@@ -409,7 +409,7 @@ def installed(
 
 
 @pytest.mark.parametrize(("name", "source", "sentence"), NO_DAEMONS, ids=names(NO_DAEMONS))
-def test_a_class_that_is_no_daemon_yet_is_refused_with_the_mend(
+def test_an_incomplete_class_is_refused_with_advice(
     installed: Project, manage_py: ManagePy, name: str, source: str, sentence: str
 ) -> None:
     installed.command(name, source)
@@ -675,7 +675,7 @@ def test_a_project_without_daemons_is_told_what_one_is(
     assert said.out == "No daemons: no command subclasses daemonkit.BaseDaemonCommand.\n"
 
 
-def test_commands_that_do_not_import_or_are_no_daemons_yet_are_a_line_each(
+def test_commands_that_do_not_import_and_incomplete_daemons_have_a_line_each(
     project: Project,
 ) -> None:
     for name, source, _ in (*NO_DAEMONS, *NOT_IMPORTED):
@@ -836,7 +836,7 @@ def test_runs_under_settings_that_make_no_sense_ends_with_78(
     assert ended.stderr == f"CommandError: ImproperlyConfigured: {sentence}"
 
 
-def test_runs_of_a_refused_password_ends_with_78_and_no_wrong_mend(
+def test_runs_of_a_refused_password_ends_with_78_and_no_wrong_advice(
     manage: Manage, mariadb: MariaDB
 ) -> None:
     url = mariadb.url.replace("only-for-tests", "wrong")
@@ -848,7 +848,7 @@ def test_runs_of_a_refused_password_ends_with_78_and_no_wrong_mend(
     assert "migrate" not in said.stderr
 
 
-def test_runs_of_a_database_that_is_away_ends_with_1_and_no_wrong_mend(manage: Manage) -> None:
+def test_runs_of_a_database_that_is_away_ends_with_1_and_no_wrong_advice(manage: Manage) -> None:
     url = f"mysql://user:secret@127.0.0.1:{free_port()}/shop"
     said = manage("daemons", "runs", env={"DATABASE_URL": url})
     assert said.wait() == Exit.TICK_FAILED

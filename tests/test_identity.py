@@ -22,5 +22,5 @@ def test_a_process_that_has_ended_is_gone_and_one_that_runs_is_not() -> None:
     assert Identity(host_name(), ended.pid).is_gone
 
 
-def test_of_a_process_on_another_host_nobody_knows() -> None:
+def test_a_process_on_another_host_is_not_judged() -> None:
     assert not Identity(f"not-{host_name()}", 2**22 + 1).is_gone

@@ -152,7 +152,7 @@ def test_a_result_whose_truth_cannot_be_told_is_a_failed_run_of_a_poller() -> No
     assert [run.failures for run in story.runs] == [1, 2, 3]
 
 
-def test_a_result_that_nobody_asks_is_no_failure() -> None:
+def test_a_result_that_the_schedule_does_not_judge_is_no_failure() -> None:
     class Often(Command):
         @job(Every(seconds=1))
         def turn(self) -> Table:

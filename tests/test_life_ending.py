@@ -64,7 +64,7 @@ def test_a_second_signal_ends_at_once_what_will_not_end(live: Live, deed: str) -
     assert "a second signal, SIGINT" in last_line(daemon)
 
 
-def test_a_process_that_leaves_nothing_behind_ends_as_ever(live: Live) -> None:
+def test_a_process_that_leaves_nothing_behind_ends_with_0(live: Live) -> None:
     daemon = live("lingering", "leave_nothing", on=SQLITE)
     daemon.wait_for("ticked")
     assert daemon.stop(within=10) == 0

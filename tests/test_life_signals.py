@@ -64,7 +64,7 @@ def test_sighup_restarts_it_after_a_tick_that_has_taken_the_signals(live: Live, 
     assert daemon.stop(within=10) == 0
 
 
-def test_one_signal_is_not_counted_twice_though_c_and_python_both_tell_of_it(
+def test_one_signal_is_counted_once_though_both_handlers_report_it(
     live: Live, gates: Gates
 ) -> None:
     """Python runs its handler when the tick goes on, long after C has told of the signal."""
@@ -87,7 +87,7 @@ def test_what_a_tick_has_changed_is_logged_once(live: Live) -> None:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
-def test_an_old_command_that_minds_signals_itself_is_stopped_and_restarted(
+def test_an_old_command_that_handles_signals_itself_is_stopped_and_restarted(
     live: Live, gates: Gates, signum: signal.Signals
 ) -> None:
     gate = gates.close("in the tick")
@@ -212,7 +212,7 @@ print("AND NOW THE NEXT STEP RUNS", flush=True)
 
 @pytest.mark.parametrize("command", ["'steady'", "'run_daemon', 'steady'"])
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_script_that_is_told_to_stop_while_it_runs_a_daemon_goes_no_step_further(
+def test_a_script_that_gets_a_signal_while_it_runs_a_daemon_ends(
     tmp_path: Path, signum: signal.Signals, command: str
 ) -> None:
     script = tmp_path / "deploy.py"

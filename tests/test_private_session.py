@@ -192,7 +192,7 @@ def test_a_restart_of_the_server_costs_at_most_one_error(
     assert eventually(lambda: answered(session)) == [(1,)]
 
 
-def test_a_server_that_does_not_answer_holds_nobody_longer_than_was_said(
+def test_a_call_on_a_server_that_does_not_answer_ends_within_its_time_limit(
     server: Server, alias: MakeAlias, proxy: MakeProxy
 ) -> None:
     through = proxy(server)
@@ -213,7 +213,7 @@ def test_a_server_that_does_not_answer_holds_nobody_longer_than_was_said(
     eventually(lambda: not threads(), 10)
 
 
-def test_a_frozen_server_holds_nobody_longer_than_was_said(
+def test_a_call_on_a_frozen_server_ends_within_its_time_limit(
     session: PrivateSession, server: Server
 ) -> None:
     session.execute("SELECT 1", [], 5)

@@ -93,7 +93,7 @@ def test_a_driver_whose_commands_are_out_of_sync_is_replaced(
     assert notes(mariadb) == ["before", "the next unit"]
 
 
-def test_a_result_that_nobody_fetched_does_not_put_the_next_unit_out_of_sync(
+def test_a_result_that_was_not_fetched_does_not_put_the_next_unit_out_of_sync(
     mariadb: MariaDB, alias: MakeAlias
 ) -> None:
     """The same reports, where the unit that leaves the result ends without an error."""

@@ -199,7 +199,7 @@ def test_failures_in_a_row_are_counted_and_a_good_tick_forgets_them() -> None:
     ]
 
 
-def test_a_database_that_is_away_is_an_outage_which_ends_no_daemon() -> None:
+def test_an_outage_of_the_database_ends_no_daemon() -> None:
     iterations = live(Every(1), FakeClock(), 50, outcomes(*[UNREACHABLE] * 50), max_failures=3)
     assert len(iterations) == 50
     assert (iterations[-1].failures, iterations[-1].outages) == (50, 50)

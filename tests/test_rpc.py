@@ -196,7 +196,9 @@ def test_a_server_that_is_killed_and_comes_back_between_calls_costs_none(
         all_are_right(clients, shop)
 
 
-def test_while_the_database_is_away_calls_are_told_so(service: Daemon, shop: Shop) -> None:
+def test_calls_fail_with_a_clear_error_while_the_database_is_away(
+    service: Daemon, shop: Shop
+) -> None:
     with connected(port_of(service)) as client:
         shop.server.stop()
         for _ in range(2):

@@ -47,7 +47,7 @@ def test_an_unknown_soak_is_refused_in_a_sentence() -> None:
     assert "there is no soak 'unitz': name one of units, coroutines, signals" in done.stderr
 
 
-def test_what_is_wrong_is_told_and_not_all_of_it() -> None:
+def test_the_report_shows_only_the_first_faults() -> None:
     report = Report()
     report.seen["KILLs"] = 3
     for number in range(30):

@@ -113,7 +113,7 @@ def test_a_server_calls_what_was_lost_a_lost_connection(
     assert classify(raised.value) is Problem.LOST
 
 
-def test_in_a_transaction_nothing_is_lost_and_the_mend_is_said(probe: str) -> None:
+def test_in_a_transaction_it_loses_nothing_and_says_what_to_do(probe: str) -> None:
     with transaction.atomic(using=probe):
         note(probe, "kept")
         with pytest.raises(RuntimeError, match="TransactionTestCase"):
@@ -122,6 +122,6 @@ def test_in_a_transaction_nothing_is_lost_and_the_mend_is_said(probe: str) -> No
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_database_in_memory_is_refused_with_the_mend() -> None:
+def test_a_database_in_memory_is_refused_with_advice() -> None:
     with pytest.raises(RuntimeError, match="is in memory"), lost_connections():
         pass

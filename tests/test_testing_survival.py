@@ -280,7 +280,7 @@ def test_each_job_is_tried_by_itself(probe: str) -> None:
     assert "right:" not in report
 
 
-def test_inside_a_transaction_it_is_refused_with_the_mend(probe: str) -> None:
+def test_inside_a_transaction_it_is_refused_with_advice(probe: str) -> None:
     with transaction.atomic(using=probe):
         with pytest.raises(RuntimeError, match="transactional_db"):
             assert_survives(Paying, using=probe)
