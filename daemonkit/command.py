@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import os
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from datetime import datetime
 from typing import Any, NoReturn
 
 from daemonkit import signals
 from daemonkit.connections.units import fresh_connections
 from daemonkit.iteration import Iteration, ends_process
+from daemonkit.process.stopping import occasion_of_this_work
 from daemonkit.schedules.backoff import Backoff
 from daemonkit.schedules.base import Schedule
 from daemonkit.signals import announce
@@ -98,6 +100,18 @@ class BaseDaemonCommand(StartedByDjango):
         """Whether the daemon has been asked to stop. A long tick should then end soon."""
         return self._life is not None and self._life.stop.asked
 
+    @property
+    def due(self) -> datetime | None:
+        """When the current tick, or run of a job, was due, in the time zone of its schedule: after
+        an outage this may be yesterday. None for ``Poll``, and outside of ticks. A thread sees it
+        if it belongs to a ``daemonkit.Pool``."""
+        occasion = occasion_of_this_work()
+        if occasion is None or not occasion[1].has_times:
+            return None
+        due, schedule = occasion
+        moment: datetime = due.utc.astimezone(schedule.zone)
+        return moment
+
     def wait(self, seconds: float) -> bool:
         """Wait. True if the time has passed, False as soon as the daemon is asked to stop.
 
@@ -165,7 +179,7 @@ class BaseDaemonCommand(StartedByDjango):
         life.begin(number, due)
         process = os.getpid()
         result = kept = error = None
-        with life.stop.timing(life.tick_timeout) as timing:
+        with life.stop.timing(life.tick_timeout, "", (due, life.schedule)) as timing:
             try:
                 with fresh_connections:
                     result = life.tick()

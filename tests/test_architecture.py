@@ -269,7 +269,7 @@ def test_the_table_of_contents_is_the_same_for_python_and_mypy() -> None:
 MODULES_OF_A_PLAIN_LOOP = 63
 """Our files that a plain loop may load, without empty ``__init__.py`` files."""
 
-LINES_OF_A_PLAIN_LOOP = 7000
+LINES_OF_A_PLAIN_LOOP = 7050
 """Import what only some daemons need inside the function that needs it."""
 
 

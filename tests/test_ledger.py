@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from django.conf import settings
@@ -202,8 +202,11 @@ class Hourly(BaseDaemonCommand):
 
 
 class CatchingUp(BaseDaemonCommand):
+    due_at: ClassVar[list[str]] = []
+
     @job(Cron("0 * * * *"), catch_up=True)
-    def turn(self) -> None: ...
+    def turn(self) -> None:
+        self.due_at.append(f"{self.due:%H:%M}")
 
 
 def test_due_times_that_passed_while_the_process_was_down_are_recorded(database: str) -> None:
@@ -219,8 +222,10 @@ def test_due_times_that_passed_while_the_process_was_down_are_recorded(database:
 
 
 def test_catch_up_runs_the_last_missed_due_time_once(database: str) -> None:
+    CatchingUp.due_at.clear()
     live(CatchingUp, FakeClock(NOON - 60), max_ticks=1)
     live(CatchingUp, FakeClock(NOON + 3.5 * 3600), max_ticks=2)
+    assert CatchingUp.due_at == ["12:00", "15:00", "16:00"]
     assert row_texts() == [
         "12:00:00 ran",
         "13:00:00 skipped down",

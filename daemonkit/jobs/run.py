@@ -64,7 +64,8 @@ class Run:
         job.runs += 1
         self.number, self.started = job.runs, now
         life.begin(self.number, self.due, job.name)
-        with life.stop.timing(job.tick_timeout, job.name) as self.timing:
+        occasion = self.due, job.schedule
+        with life.stop.timing(job.tick_timeout, job.name, occasion) as self.timing:
             try:
                 result = job.work()
                 if result is not None:

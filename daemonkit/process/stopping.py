@@ -14,6 +14,7 @@ import threading
 import time
 import weakref
 from contextvars import ContextVar, Token
+from typing import Any
 
 
 class Stop:
@@ -91,10 +92,12 @@ class Stop:
             each.touched, each.has_beaten = self.touched, True
         return beating[0].name if len(beating) == 1 else ""
 
-    def timing(self, timeout: float | None, name: str = "") -> Tick:
+    def timing(
+        self, timeout: float | None, name: str = "", occasion: tuple[Any, Any] | None = None
+    ) -> Tick:
         """A ``with`` block that holds a unit of work on this thread to a time limit in seconds.
-        ``name`` is the name of its job."""
-        return Tick(self.ticks, timeout, name)
+        ``name`` is the name of its job, ``occasion`` its due time and its schedule."""
+        return Tick(self.ticks, timeout, name, occasion)
 
 
 class Tick:
@@ -110,9 +113,15 @@ class Tick:
 
     _token: Token[Tick | None]
 
-    def __init__(self, running: dict[int, Tick], timeout: float | None, name: str = "") -> None:
+    def __init__(
+        self,
+        running: dict[int, Tick],
+        timeout: float | None,
+        name: str = "",
+        occasion: tuple[Any, Any] | None = None,
+    ) -> None:
         self.thread = threading.get_ident()
-        self.timeout, self.name = timeout, name
+        self.timeout, self.name, self.occasion = timeout, name, occasion
         self.began = self.touched = time.monotonic()
         """When it began, and when it last reported progress."""
         self._running = running
@@ -145,6 +154,12 @@ class Tick:
 
 _current: ContextVar[Tick | None] = ContextVar("tick", default=None)
 """The tick that the current thread or coroutine works for."""
+
+
+def occasion_of_this_work() -> tuple[Any, Any] | None:
+    """The due time and the schedule of the tick that this thread or coroutine works for."""
+    tick = _current.get()
+    return None if tick is None else tick.occasion
 
 
 def _readable(seconds: float, *descriptors: int) -> bool:

@@ -22,6 +22,9 @@ class Schedule(ABC):
     is_interval: ClassVar[bool] = False
     """Whether the due times are counted from the start of the process, on the monotonic clock."""
 
+    has_times: ClassVar[bool] = True
+    """Whether a due time says something about its work, such as the day of a report."""
+
     jobs: tuple[Any, ...] = ()
     """The jobs that have these due times; empty for the schedule of a ``tick()``."""
 

@@ -14,6 +14,7 @@ from daemonkit.schedules.value import Value
 class Poll(Value, Schedule):
     """Due again at once if ``tick()`` returns a true value, otherwise after ``idle`` seconds."""
 
+    has_times = False
     idle: float
 
     def __init__(self, idle: float = 5.0) -> None:
