@@ -11,6 +11,8 @@ import pytest
 from lab.processes import MANAGE_PY, Daemon
 from tests.kit.projects import Project
 
+pytestmark = pytest.mark.one_python
+
 DEADLINE = 60.0
 
 

@@ -16,6 +16,8 @@ from lab.waiting import eventually
 from tests.kit.projects import Project
 from tests.kit.sessions import notes
 
+pytestmark = pytest.mark.one_python
+
 DEADLINE = 30.0
 
 POLLER = """
