@@ -820,6 +820,21 @@ def test_check_of_a_refused_password_ends_with_78(manage: Manage, mariadb: Maria
 
 
 @pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--since", "soon"], "--since takes a time such as '2026-11-01 03:00', or a duration"),
+        (["--limit", "0"], "--limit"),
+        (["--limit", "none"], "(--limit) needs a number"),
+        (["housekeeping", "--job", "reprot"], "housekeeping has no job 'reprot': its jobs are "),
+    ],
+)
+def test_runs_refuses_in_one_sentence(arguments: list[str], sentence: str) -> None:
+    with pytest.raises(CommandError, match=re.escape(sentence)) as refusal:
+        call_command("daemons", "runs", *arguments)
+    assert refusal.value.returncode == 2
+
+
+@pytest.mark.parametrize(
     ("said", "sentence"),
     [
         ({"database": "nope"}, "DAEMONKIT['database'] is 'nope', which is not in DATABASES"),

@@ -18,8 +18,8 @@ from daemonkit.connections import write_behind
 from daemonkit.connections.holding import close_all
 from daemonkit.connections.private_session import PrivateSessions
 from daemonkit.jobs.ledger import DatabaseLedger
-from daemonkit.jobs.reading import read
-from daemonkit.jobs.rows import Entry
+from daemonkit.jobs.reading import Choice, read
+from daemonkit.jobs.rows import Entry, for_database
 from daemonkit.models import Run
 from daemonkit.testing import FakeClock
 from lab.servers import Server
@@ -64,7 +64,7 @@ def live(command: type[BaseDaemonCommand], clock: FakeClock, **options: Any) -> 
 
 def rows(job: str | None = None) -> list[dict[str, Any]]:
     """The ledger, the oldest first."""
-    found = reversed(read())
+    found = reversed(read(Choice()))
     return [row for row in found if job in (None, row["job"])]
 
 
@@ -562,3 +562,30 @@ def test_a_project_without_time_zones_has_a_ledger_in_utc(
     monkeypatch.setattr(settings, "USE_TZ", False)
     live(Alone, FakeClock(NOON), max_ticks=1)
     assert row_texts() == ["12:00:10 ran"]
+
+
+# Choosing rows
+
+
+@pytest.fixture
+def three_runs(database: str) -> None:
+    """Rows at 10:00 (ran), 11:00 (failed) and 12:00 (ran), the last one of another job."""
+    for hour, name, status in ((10, "early", "ran"), (11, "early", "failed"), (12, "late", "ran")):
+        due = for_database(datetime(2026, 3, 1, hour, tzinfo=UTC))
+        Run.objects.using(database).create(daemon="chosen", job=name, due=due, status=status)
+
+
+@pytest.mark.parametrize(
+    ("choice", "hours"),
+    [
+        (Choice(), [12, 11, 10]),
+        (Choice("chosen", job="early"), [11, 10]),
+        (Choice("another"), []),
+        (Choice(since=datetime(2026, 3, 1, 11, tzinfo=UTC)), [12, 11]),
+        (Choice(limit=2), [12, 11]),
+        (Choice(only_failed=True), [11]),
+        (Choice(only_failed=True, job="late"), []),
+    ],
+)
+def test_rows_are_chosen(three_runs: None, choice: Choice, hours: list[int]) -> None:
+    assert [row["due"].astimezone(UTC).hour for row in read(choice)] == hours

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 import django.db
@@ -15,12 +17,12 @@ from daemonkit.connections.units import fresh_connections
 from daemonkit.discovery import find_daemon
 from daemonkit.errors import Problem, classify, one_line
 from daemonkit.exits import Exit
-from daemonkit.jobs.reading import read
+from daemonkit.jobs.reading import Choice, read
 from daemonkit.jobs.schedule import jobs_of
 from daemonkit.management.actions.action import Action, Request
 from daemonkit.models import Run
-from daemonkit.schedules.durations import duration_text
-from daemonkit.settings.parsing import usage
+from daemonkit.schedules.durations import duration_text, parse_duration
+from daemonkit.settings.parsing import at_least_one, usage
 
 
 class JobRuns(Action):
@@ -30,28 +32,67 @@ class JobRuns(Action):
 
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument("name", nargs="?", help="only those of this daemon")
+        parser.add_argument("--job", metavar="JOB", help="only those of this job")
+        parser.add_argument("--failed", action="store_true", help="only failed and killed runs")
+        parser.add_argument(
+            "--since", metavar="TIME", help="only those due since then: 2h, or '2026-11-01 03:00'"
+        )
+        parser.add_argument("--limit", metavar="N", help="at most the newest N")
 
     def run(self, request: Request) -> None:
-        name = request.options["name"]
-        if name is not None:
-            _require_ledger(name)
+        choice = _choice(request.options)
         try:
             with fresh_connections:
-                runs = read(name)
+                runs = read(choice)
         except (django.db.Error, ImproperlyConfigured) as error:
             raise _unread(error) from error
         if request.wants_json:
             request.print_json(runs)
             return
         request.print_table([_as_row(run) for run in runs])
-        if not runs:
+        if not runs and choice == Choice(choice.daemon):
             request.print("No runs: the ledger is for daemons with jobs, and no job has run yet.")
+        elif not runs:
+            request.print("No such runs.")
 
 
-def _require_ledger(name: str) -> None:
-    """Raise ``CommandError`` (exit code 2) for a daemon without a ledger."""
+def _choice(options: Mapping[str, Any]) -> Choice:
+    """Raises ``CommandError`` (exit code 2) for what cannot be chosen."""
+    name, job, limit, since = (options[each] for each in ("name", "job", "limit", "since"))
+    if name is not None:
+        _require_ledger(name, job)
+    return Choice(
+        daemon=name,
+        job=job,
+        since=None if since is None else _moment(since),
+        limit=None if limit is None else at_least_one("limit", limit),
+        only_failed=options["failed"],
+    )
+
+
+def _moment(text: str) -> datetime:
+    """A time, or how long ago it was."""
+    try:
+        return timezone.now() - timedelta(seconds=parse_duration(text))
+    except ValueError:
+        pass
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise usage(
+            f"--since takes a time such as '2026-11-01 03:00', or a duration such as 2h, "
+            f"not {text!r}"
+        ) from None
+    return found if found.tzinfo else timezone.make_aware(found, timezone.get_default_timezone())
+
+
+def _require_ledger(name: str, job: str | None) -> None:
+    """Raise ``CommandError`` (exit code 2) for a daemon without a ledger, or without this job."""
     daemon = find_daemon(name)
-    if not jobs_of(type(daemon)):
+    jobs = [each.name for each in jobs_of(type(daemon))]
+    if job is not None and jobs and job not in jobs:
+        raise usage(f"{name} has no job {job!r}: its jobs are {', '.join(jobs)}")
+    if not jobs:
         raise usage(f"{name} has no jobs, and a loop has no runs: what its ticks did is in the log")
     if not daemon.ledger:
         raise usage(f"{name} has ledger = False in its class: no rows of its runs are kept")
