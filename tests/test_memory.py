@@ -6,7 +6,7 @@ import gc
 import logging
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from django.core.management import call_command
@@ -197,3 +197,22 @@ def test_a_custom_schedule_gets_what_it_keeps_of_a_result() -> None:
     clock = FakeClock()
     call_command(Command(), clock=clock, max_ticks=3)
     assert clock.waits == [3.0, 3.0]
+
+
+def test_a_life_is_freed_without_the_garbage_collector_when_it_has_ended() -> None:
+    """It holds descriptors, and a test suite runs thousands of them in one process."""
+
+    class Short(BaseDaemonCommand):
+        schedule = Poll()
+        lives: ClassVar[list[weakref.ref[Any]]] = []
+
+        def tick(self) -> bool:
+            self.lives.append(weakref.ref(self.life))
+            return True
+
+    gc.disable()
+    try:
+        call_command(Short(), max_ticks=2)
+        assert [life() for life in Short.lives] == [None, None]
+    finally:
+        gc.enable()

@@ -182,8 +182,17 @@ def test_an_app_that_is_not_migrated_has_none_pending(depot: Depot, setting: str
     ticks_at_once(depot.run())
 
 
-def test_a_database_that_was_never_migrated_is_not_waited_for(project: Project) -> None:
-    ticks_at_once(Depot(project).run())
+def test_a_database_that_was_never_migrated_is_not_waited_for(
+    project: Project, server: Server
+) -> None:
+    daemon = Depot(project, server.url).run()
+    ticks_at_once(daemon)
+    assert "WARNING" not in daemon.output
+
+
+def test_a_project_without_a_database_is_not_waited_for(depot: Depot) -> None:
+    depot.settings("DATABASES = {}")
+    ticks_at_once(depot.run())
 
 
 def test_another_database_that_is_away_is_not_waited_for(depot: Depot) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ class Coroutines:
     """The async code of one life."""
 
     def __init__(self, life: Host, watched: Watched) -> None:
-        self._life, self._watched = life, watched
+        self._life = weakref.ref(life)  # or only the garbage collector would free a life
+        self._watched = watched
         self._making = threading.Lock()
 
     @property
@@ -29,7 +31,9 @@ class Coroutines:
 
         with self._making:
             if self._watched.event_loop is None:
-                self._watched.event_loop = EventLoop(self._life)
+                life = self._life()
+                assert life is not None
+                self._watched.event_loop = EventLoop(life)
             return self._watched.event_loop
 
     def awaited(self, result: Any) -> Any:
@@ -40,7 +44,8 @@ class Coroutines:
         try:
             return self.event_loop.run(result)
         finally:
-            if self._life.home is None:  # a bare iterate()
+            life = self._life()
+            if life is None or life.home is None:  # a bare iterate()
                 self.close()
 
     def refuse_in_a_coroutine(self, what: str, instead: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from daemonkit.process.stopping import Stop, Tick
+from daemonkit.process.stopping import Stop
 from daemonkit.process.watched import Watched
 
 UNWIND_TIME = 2.0
@@ -13,29 +13,31 @@ process, and between the cancelling of a task and the cut."""
 
 
 class TickLimits:
-    """Prolonged after a pulse, overdue at its ``tick_timeout``, then cut, and at last given up.
+    """Prolonged after a pulse, overdue at its ``tick_timeout``, then cut, and at last given up."""
 
-    ``call`` calls a method of what is watched, and does not wait for it if there is a thread.
-    """
-
-    def __init__(self, stop: Stop, call: Callable[..., None]) -> None:
-        self._stop, self._call = stop, call
+    def __init__(self, stop: Stop) -> None:
+        self._stop = stop
 
     def next_look(self, watched: Watched) -> list[float]:
         """When each running tick must be looked at next, on the monotonic clock."""
         return [tick.next_look(watched.pulse) for tick in list(self._stop.ticks.values())]
 
-    def enforce(self, watched: Watched, now: float) -> str:
+    def enforce(self, watched: Watched, now: float, call: Callable[..., None]) -> str:
         """Take the next step with each tick whose time it is. Returns why the process must end: a
-        tick did not return when it was cut; or ""."""
+        tick did not return when it was cut; or "".
+
+        ``call`` calls a method of ``watched``, and does not wait for it if there is a thread."""
         for tick in list(self._stop.ticks.values()):
             if now >= tick.began + watched.pulse and not tick.is_prolonged:
                 tick.is_prolonged = True
-                self._call(watched.on_prolonged, tick)
+                call(watched.on_prolonged, tick)
             if now < tick.next_step(watched.pulse) or self._stop.forced:
                 continue
             if tick.overdue_since is None:
-                self._overdue(watched, tick, now)
+                tick.overdue_since = now
+                call(watched.on_overdue, tick)
+                # A task is cancelled before the cut.
+                tick.cut_at = now + UNWIND_TIME if watched.cancel(tick) else now
             if now < tick.cut_at:
                 continue
             if tick.is_cut:
@@ -44,9 +46,3 @@ class TickLimits:
             tick.is_cut = True
             watched.cut({tick.thread}, for_good=False)
         return ""
-
-    def _overdue(self, watched: Watched, tick: Tick, now: float) -> None:
-        """Announce that a tick is overdue. If it has a task, cancel that before the cut."""
-        tick.overdue_since = now
-        self._call(watched.on_overdue, tick)
-        tick.cut_at = now + UNWIND_TIME if watched.cancel(tick) else now

@@ -73,7 +73,7 @@ class Watcher:
         self.is_leaving = False
         """Whether the process is about to end, and its main thread must do nothing more."""
         self._deadlock_timer = DeadlockTimer()
-        self._tick_limits = TickLimits(stop, self._call)
+        self._tick_limits = TickLimits(stop)
         self._awaits_end = False
         self._process_ends_since = math.inf
         self._new_code = NewCode()
@@ -285,7 +285,7 @@ class Watcher:
             self._force(reason + self._blockers())
         if self.stop.ticks:
             self._check_handlers()
-        if reason := self._tick_limits.enforce(self.watched, now):
+        if reason := self._tick_limits.enforce(self.watched, now, self._call):
             self._force(reason)
 
     def _blockers(self) -> str:
