@@ -390,11 +390,10 @@ def test_a_day_without_anything_has_a_report_too():
     assert str(report) == "2026-03-02: 0 orders, 0.00"
 
 
-def test_a_report_is_about_the_day_before_it_was_due_in_its_time_zone(monkeypatch):
+def test_yesterday_is_asked_of_the_time_zone(monkeypatch):
     now = datetime(2026, 3, 2, 19, 0, tzinfo=UTC)  # 03:00 on the third, in Shanghai
     monkeypatch.setattr(reports.timezone, "now", lambda: now)
-    assert reports.day_before(None, SHANGHAI) == date(2026, 3, 2)
-    assert reports.day_before(now - timedelta(days=1), SHANGHAI) == date(2026, 3, 1)
+    assert reports.yesterday(SHANGHAI) == date(2026, 3, 2)
 
 
 # The REST view

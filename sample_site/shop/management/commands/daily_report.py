@@ -4,7 +4,7 @@ from zoneinfo import ZoneInfo
 from django.core.management.base import CommandParser
 
 from daemonkit import BaseDaemonCommand, Cron
-from shop.reports import day_before, write_report
+from shop.reports import write_report, yesterday
 
 ZONE = "Asia/Shanghai"
 
@@ -18,5 +18,4 @@ class Command(BaseDaemonCommand):
 
     def tick(self) -> str:
         zone = ZoneInfo(ZONE)
-        day = self.options["day"] or day_before(self.due, zone)
-        return str(write_report(day, zone))
+        return str(write_report(self.options["day"] or yesterday(zone), zone))

@@ -5,7 +5,7 @@ from daemonkit import BaseDaemonCommand, Cron, Every, job
 from shop import prices
 from shop.baskets import expire
 from shop.notices import send_report
-from shop.reports import day_before, write_report
+from shop.reports import write_report, yesterday
 
 ZONE = "Asia/Shanghai"
 
@@ -24,6 +24,6 @@ class Command(BaseDaemonCommand):
     @job(Cron("0 3 * * *", timezone=ZONE), catch_up=True, exclusive=True)
     def report(self) -> str:
         zone = ZoneInfo(ZONE)
-        report = write_report(day_before(self.due, zone), zone)
+        report = write_report(yesterday(zone), zone)
         send_report(report.day)
         return str(report)
