@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Outcomes:
-    """``awaited`` awaits what ``on_error()`` returns, if it is a coroutine."""
+    """Notes the outcomes of one life. ``awaited`` returns its argument, or awaits a coroutine."""
 
     def __init__(
         self,

@@ -195,13 +195,11 @@ def do(
         with fresh_connections:
             result = work(*args, **kwargs)
     except BaseException as error:  # also SystemExit: the caller gets it from the future
-        if os.getpid() != process:
-            forked_child.end(error)
+        forked_child.end_if_forked(process, error)
         promise.set_exception(error)
         del promise  # breaks a cycle: the error's traceback refers to it, and it to the error
     else:
-        if os.getpid() != process:
-            forked_child.end(None)
+        forked_child.end_if_forked(process, None)
         promise.set_result(result)
 
 

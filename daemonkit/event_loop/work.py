@@ -55,8 +55,7 @@ class AsyncWork:
             self._result = await awaitable
         except BaseException as error:  # SystemExit would end the loop
             self._error = error
-        if os.getpid() != self._process:
-            forked_child.end(self._error)
+        forked_child.end_if_forked(self._process, self._error)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():  # before its first step

@@ -30,9 +30,8 @@ class EntitledWork:
         self._name, self._present_epoch = name, present_epoch
         self._lock = threading.Lock()
         self._threads: set[int] = set()
-        self._without_leadership: set[int] = (
-            set()
-        )  # threads whose last work outlived the leadership
+        self._without_leadership: set[int] = set()
+        """The threads whose last work outlived the leadership."""
 
     @property
     def is_under_way(self) -> bool:

@@ -14,6 +14,13 @@ import threading
 from typing import NoReturn
 
 
+def end_if_forked(process: int, error: BaseException | None) -> None:
+    """End this process if it is a child of ``process``, in which the work began. The work has ended
+    with ``error``, or well."""
+    if os.getpid() != process:
+        end(error)
+
+
 def end(error: BaseException | None) -> NoReturn:
     """End this process as Python ends one whose main program was left by ``error``, or is over."""
     code = 1
