@@ -1,4 +1,4 @@
-"""What the three daemons do."""
+"""What the three daemons have in common."""
 
 from __future__ import annotations
 
@@ -9,12 +9,21 @@ from collections.abc import Iterator
 
 from django.db import connection
 
+from daemonkit import BaseDaemonCommand
 
-@contextlib.contextmanager
-def shown() -> Iterator[None]:
-    """A ``lifespan()`` that says that the daemon is open: its signal handlers stand."""
-    print("opened", os.getpid(), flush=True)
-    yield
+
+class Shown(BaseDaemonCommand):
+    """Prints when it is open: from then on its signal handlers are installed."""
+
+    @contextlib.contextmanager
+    def lifespan(self) -> Iterator[None]:
+        print("opened", os.getpid(), flush=True)
+        yield
+
+
+class Ticking(Shown):
+    def tick(self) -> None:
+        work()
 
 
 def work() -> None:

@@ -1,16 +1,11 @@
 """Two jobs."""
 
-from contextlib import AbstractContextManager
-
-from daemonkit import BaseDaemonCommand, Every, job
-from soaks.lives.work import shown, work
+from daemonkit import Every, job
+from soaks.lives.work import Shown, work
 
 
-class Command(BaseDaemonCommand):
+class Command(Shown):
     ledger = False
-
-    def lifespan(self) -> AbstractContextManager[None]:
-        return shown()
 
     @job(Every(seconds=0.02))
     def often(self) -> None:

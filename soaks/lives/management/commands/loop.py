@@ -1,16 +1,8 @@
 """A loop."""
 
-from contextlib import AbstractContextManager
-
-from daemonkit import BaseDaemonCommand, Every
-from soaks.lives.work import shown, work
+from daemonkit import Every
+from soaks.lives.work import Ticking
 
 
-class Command(BaseDaemonCommand):
+class Command(Ticking):
     schedule = Every(seconds=0.03)
-
-    def lifespan(self) -> AbstractContextManager[None]:
-        return shown()
-
-    def tick(self) -> None:
-        work()

@@ -1,16 +1,8 @@
 """A poller, for several workers."""
 
-from contextlib import AbstractContextManager
-
-from daemonkit import BaseDaemonCommand, Poll
-from soaks.lives.work import shown, work
+from daemonkit import Poll
+from soaks.lives.work import Ticking
 
 
-class Command(BaseDaemonCommand):
+class Command(Ticking):
     schedule = Poll(idle=0.02)
-
-    def lifespan(self) -> AbstractContextManager[None]:
-        return shown()
-
-    def tick(self) -> None:
-        work()
