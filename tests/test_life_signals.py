@@ -18,7 +18,7 @@ from daemonkit.process.signal_handlers import on_signals, restore_signals
 from daemonkit.testing import Gates
 from lab.processes import ROOT, child_environment
 from lab.waiting import eventually
-from tests.kit.processes import Live, Manage
+from tests.kit.processes import Live
 
 SQLITE = "sqlite://:memory:"
 
@@ -265,10 +265,12 @@ def test_sighup_stops_a_daemon_that_was_started_with_a_limit(
 
 
 def test_sighup_while_the_class_is_imported_stops_a_daemon_with_a_limit(
-    manage: Manage, live: Live
+    live: Live, gates: Gates
 ) -> None:
+    gate = gates.close("in the import")
     daemon = live("late_import", "--once", on=SQLITE)
-    daemon.wait_for("importing")
+    gate.wait_for()
     daemon.signal(signal.SIGHUP)
+    gate.open()
     assert daemon.wait(within=15) == 0
     assert daemon.stdout.count("importing") == 1

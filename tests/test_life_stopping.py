@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 from django.core.management import call_command
 
+from daemonkit.testing import Gates
 from lab.processes import ROOT, Daemon, child_environment
 from lab.servers import Server
 from lab.waiting import eventually
-from tests.kit.processes import LIVES, Live, Manage, signal_until_forced
+from tests.kit.processes import LIVES, Live, Manage, signal_until_ended, signal_until_forced
 from tests.kit.projects import Project
 from tests.kit.sessions import notes
 
@@ -134,15 +135,9 @@ def test_a_late_signal_does_not_change_the_exit_code(
     for _ in range(4):
         daemon = live("tagged", "--idle", "60", *arguments, DATABASE_URL="sqlite://:memory:")
         daemon.wait_for("tick of", within=20)
-
-        def stormed(daemon: Daemon = daemon) -> bool:
-            if daemon.is_running:
-                daemon.signal_group(signal.SIGTERM)
-            return not daemon.is_running
-
         daemon.signal(signal.SIGTERM)
         daemon.wait_for(stopped, within=20)
-        eventually(stormed, within=20, every=0.015)
+        signal_until_ended(daemon)
         assert daemon.wait() == 0, daemon.output
 
 
@@ -185,10 +180,13 @@ def test_a_tick_that_ignores_everything_ends_with_the_process(live: Live) -> Non
     assert daemon.stop(within=10) == 70
 
 
-def test_sigterm_while_the_daemons_module_is_imported_is_not_lost(live: Live) -> None:
+def test_sigterm_while_the_daemons_module_is_imported_is_not_lost(live: Live, gates: Gates) -> None:
+    gate = gates.close("in the import")
     daemon = live("late_import")
-    daemon.wait_for("importing")
-    assert daemon.stop() == 0
+    gate.wait_for()
+    daemon.signal(signal.SIGTERM)
+    gate.open()
+    assert daemon.wait() == 0
     assert "imported" in daemon.stdout
     assert "ticked" not in daemon.stdout
 

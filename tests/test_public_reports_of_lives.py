@@ -10,9 +10,11 @@ import sys
 import psutil
 import pytest
 
+from daemonkit.testing import Gates
 from lab.processes import ROOT, Daemon, child_environment
 from lab.servers import Server
 from lab.waiting import eventually
+from tests.kit.processes import signal_until_ended
 from tests.kit.projects import Project
 from tests.kit.sessions import notes
 
@@ -143,8 +145,9 @@ def test_many_sigterms_at_the_very_end_leave_the_exit_code_0(project: Project) -
     project.command("worker", POLLER)
     daemon = project.manage("run_daemon", "worker")
     daemon.wait_for("worker started", within=DEADLINE)
-    while daemon.is_running:
-        daemon.signal(signal.SIGTERM)
+    daemon.signal(signal.SIGTERM)
+    daemon.wait_for("worker stopped: SIGTERM", within=DEADLINE)
+    signal_until_ended(daemon, within=DEADLINE)
     assert daemon.wait(DEADLINE) == 0
 
 
@@ -196,21 +199,25 @@ def test_atexit_functions_of_a_tick_run_at_sigterm(project: Project, workers: st
     assert daemon.stdout.count("saved") == int(workers)
 
 
-def test_sigterm_to_process_1_while_it_imports_the_project_ends_it(project: Project) -> None:
+def test_sigterm_to_process_1_while_it_imports_the_project_ends_it(
+    project: Project, gates: Gates
+) -> None:
     """pipecat-cloud-images #104: the kernel discards a signal to PID 1 without a handler, and the
     import of the user's module may take long."""
     if not shutil.which("unshare") or subprocess.run(["unshare", "-pf", "true"]).returncode:
         pytest.skip("unshare(1) may not make a PID namespace here")
-    project.command("slow", 'import time\nprint("imports", flush=True)\ntime.sleep(2)\n' + POLLER)
+    gate = gates.close("in the import")
+    project.command("slow", 'from daemonkit.testing import gate\ngate("in the import")\n' + POLLER)
     manage_py = str(ROOT / "sample_site" / "manage.py")
     command = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, manage_py]
     database = {"DATABASE_URL": "sqlite://:memory:"}
     environment = child_environment({**project.environment, **database})
     daemon = Daemon([*command, "run_daemon", "slow"], env=environment)
     try:
-        daemon.wait_for("imports", within=DEADLINE)
+        gate.wait_for()
         (first,) = children_of(daemon)
         first.send_signal(signal.SIGTERM)
+        gate.open()
         assert daemon.wait(DEADLINE) in (0, 128 + signal.SIGTERM)
     finally:
         daemon.end()

@@ -68,3 +68,14 @@ def signal_until_forced(daemon: Daemon) -> None:
         return "forced to end" in daemon.so_far or not daemon.is_running
 
     eventually(forced, every=0.1)
+
+
+def signal_until_ended(daemon: Daemon, within: float = 20.0) -> None:
+    """Send SIGTERM to a daemon's group every 15 ms until it has ended."""
+
+    def has_ended() -> bool:
+        if daemon.is_running:
+            daemon.signal_group(signal.SIGTERM)
+        return not daemon.is_running
+
+    eventually(has_ended, within=within, every=0.015)
