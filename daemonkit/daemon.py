@@ -31,6 +31,7 @@ class Daemon(Protocol):
     ledger: bool
     per_worker: bool
     wait_for_migrations: bool
+    wake_on: str
     worker_number: int
     is_supervised: bool
 

@@ -36,6 +36,7 @@ from daemonkit.watched import WatchedLife
 if TYPE_CHECKING:
     from daemonkit.daemon import Daemon
     from daemonkit.leading.leader import Leadership
+    from daemonkit.waking.waker import Waker
 
 
 RESTORE_INTERVAL = 0.05
@@ -58,9 +59,11 @@ class Life:
         settings: Settings,
         *,
         leadership: Leadership | None = None,
+        waker: Waker | None = None,
         before_forced_end: Callable[[], None] = lambda: None,
     ) -> None:
         self.daemon, self.settings, self.leadership = daemon, settings, leadership
+        self.waker = waker
         self.tick = self.entitled(tick)
         self.clock, self.schedule, self.once = settings.clock, settings.schedule, settings.once
         self.log = Log(daemon, verbosity=settings.verbosity)
@@ -151,6 +154,10 @@ class Life:
         """Take part in the election of a leader during the block, if the daemon has one."""
         return self.leadership.campaigning(self) if self.leadership else contextlib.nullcontext()
 
+    def woken(self) -> AbstractContextManager[None]:
+        """Hear the wake-ups of other processes during the block, if the daemon has ``wake_on``."""
+        return self.waker.waking(self) if self.waker else contextlib.nullcontext()
+
     # What the loop asks, and its waits
 
     def wait_until_due(self) -> bool:
@@ -218,22 +225,21 @@ class Life:
         """End the loop's wait, so that it checks again what is due. From any thread."""
         self.stop.nudge()
 
-    def bring_forward(self, *, restart: bool = False) -> None:
+    def bring_forward(self, *, restart: bool = False, patient: bool = False) -> None:
         """Make a tick due now, and end the loop's wait; see ``Pace.bring_forward``. From any
         thread."""
-        self.pace.bring_forward(self.clock.moment(), restart=restart)
+        self.pace.bring_forward(self.clock.moment(), restart=restart, patient=patient)
         self.nudge()
 
+    def wake(self) -> None:
+        self.bring_forward(patient=True)
+
     def await_replacement(self) -> None:
-        """In a worker that has reached a limit, wait until its supervisor stops it. The supervisor
-        replaces its workers one after the other."""
-        if not self.settings.supervised or not self.verdict.limit_reached:
-            return
-        close_idle(self.pulse)
-        while not self.stop.asked:
-            announce(signals.limit_reached, self.daemon, reason=self.verdict.outcome)
-            self.pulsed()
-            self.wait(self.pulse)
+        """In a worker that has reached a limit, wait until its supervisor stops it."""
+        if self.settings.supervised and self.verdict.limit_reached:
+            from daemonkit.replacement import await_replacement  # not for a plain loop
+
+            await_replacement(self)
 
     def pulsed(self) -> None:
         """Announce a pulse, unless a tick is overdue: a stuck daemon must look stuck."""

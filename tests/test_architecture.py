@@ -30,11 +30,11 @@ LAYERS = """
     event_loop
     jobs.job
     jobs.schedule
-    leading
+    leading  waking
     settings
     listeners
     pace  verdict  watched
-    opening  outcomes
+    opening  outcomes  replacement
     life
     jobs
     workers

@@ -10,7 +10,7 @@ from django.conf import settings
 
 from daemonkit.clock import Clock
 from daemonkit.schedules.base import Schedule
-from daemonkit.settings.parsing import at_least_one, count, seconds, seconds_or_none, size, usage
+from daemonkit.settings.parsing import at_least_one, count, seconds, seconds_or_none, size
 from daemonkit.settings.schedule import schedule_of
 
 if TYPE_CHECKING:
@@ -62,7 +62,11 @@ class Settings:
             and not self.once
             and not settings.DEBUG
         )
-        self.uses_our_tables = self.leader or any(self.ledger or job.exclusive for job in self.jobs)
+        self.uses_our_tables = (
+            self.leader
+            or bool(daemon.wake_on)
+            or any(self.ledger or job.exclusive for job in self.jobs)
+        )
         """Whether this run uses tables of daemonkit's."""
         self.verbosity = int(options.get("verbosity", 1))
         self.log_format: str | None = options.get("log_format")
@@ -95,21 +99,11 @@ def _value(daemon: Daemon, options: Mapping[str, Any], name: str) -> Any:
 def _workers(daemon: Daemon, options: Mapping[str, Any], schedule: Schedule) -> int:
     """How many processes run the loop. Raises ``CommandError`` if several make no sense."""
     workers = at_least_one("workers", _value(daemon, options, "workers"))
-    for name in ("once", "reload"):
-        if workers > 1 and options.get(name):
-            if options.get("workers") is not None:
-                raise usage(f"--{name} is for one process: say it without --workers")
-            return 1
-    if workers > 1 and leads(daemon, options):
-        raise usage(f"{daemon.name}: one of {workers} workers would lead and the others never "
-                     f"tick; say leader or workers, not both")  # fmt: skip
-    if workers > 1 and not schedule.is_shareable and not daemon.per_worker:
-        mend = "mark them exclusive=True, or " if schedule.jobs else ""
-        raise usage(
-            f"{daemon.name}: each of {workers} workers would do the same work, {schedule}; {mend}"
-            f"if that is what you want, write per_worker = True in its class"
-        )
-    return workers
+    if workers == 1:
+        return 1
+    from daemonkit.settings.several import workers_of  # not for a plain loop
+
+    return workers_of(workers, daemon, options, schedule, leads=leads(daemon, options))
 
 
 def leads(daemon: Daemon, options: Mapping[str, Any]) -> bool:
@@ -122,14 +116,6 @@ def _terms(daemon: Daemon, options: Mapping[str, Any]) -> Terms | None:
     names = ("lease", "renew_deadline", "renew_every")
     if not leads(daemon, options) and all(options.get(name) is None for name in names):
         return None
-    from daemonkit.leading.terms import Terms  # not for a plain loop
+    from daemonkit.settings.several import terms_of  # not for a plain loop
 
-    lease, renew_deadline, renew_every = (_value(daemon, options, name) for name in names)
-    terms = Terms.of(
-        seconds("lease", lease),
-        seconds_or_none("renew_deadline", renew_deadline),
-        seconds_or_none("renew_every", renew_every),
-    )
-    if complaint := terms.complaint():
-        raise usage(complaint)
-    return terms
+    return terms_of(*(_value(daemon, options, name) for name in names))

@@ -67,6 +67,15 @@ class Team:
         return f"{self.name} ({workers} workers)" if workers > 1 else self.name
 
 
+def team_of(daemon: Daemon, settings: Settings, live: Callable[[], Any]) -> Team:
+    """The workers of a daemon. Raises ``CommandError`` (exit code 2) if it cannot have a leader."""
+    if settings.leader:
+        from daemonkit.leading.requirements import refuse_where_none_can_lead
+
+        refuse_where_none_can_lead(daemon.name)
+    return Team(daemon, settings, live)
+
+
 class Place:
     """The place of one worker: its present worker, and when the next one may start."""
 
