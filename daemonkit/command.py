@@ -90,6 +90,11 @@ class BaseDaemonCommand(StartedByDjango):
         """Called after a failed tick has been logged, before the back-off. It may be ``async``.
         It has a ``tick_timeout`` of its own."""
 
+    def left_over(self) -> str:
+        """What does not count as work left, such as "3 rows wait for a retry". Called when
+        ``--until-empty`` ends the daemon; the last line of its log says it."""
+        return ""
+
     @property
     def has_tick(self) -> bool:
         """Whether the class has a ``tick()`` of its own."""
@@ -139,6 +144,14 @@ class BaseDaemonCommand(StartedByDjango):
         followed by another one; the back-off after a failure is not shortened."""
         if self._life is not None:
             self._life.wake()
+
+    def finish(self, why: str) -> None:
+        """End the daemon after this tick with exit code 0, all its workers included. ``why`` is in
+        the last line of the log. Raises ``RuntimeError`` outside of a life."""
+        if self._life is None or self._life.home is None:
+            raise RuntimeError("finish() ends a daemon that runs: call it in a tick or a job")
+        self._life.verdict.finish(why)
+        self._life.nudge()
 
     def beat(self, message: str = "") -> None:
         """Report progress in a long tick: restarts ``tick_timeout`` and, while stopping,

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from daemonkit.daemon import Daemon
     from daemonkit.leading.leader import Leadership
     from daemonkit.waking.waker import Waker
+    from daemonkit.work_limits import WorkLimits
 
 
 RESTORE_INTERVAL = 0.05
@@ -72,6 +73,12 @@ class Life:
         self.verdict = Verdict(
             daemon.name, settings, self.begun, by_shell=daemon.is_started_by_shell
         )
+        self.work_limits: WorkLimits | None = None
+        if settings.until_empty or settings.max_work:
+            from daemonkit.work_limits import WorkLimits  # not for a plain loop
+
+            self.work_limits = WorkLimits(daemon, self.schedule, until_empty=settings.until_empty,
+                                          max_work=settings.max_work)  # fmt: skip
         self.last: Iteration | None = None
         """The last iteration. Its result is the value that the schedule's ``judge()`` returned."""
         self.due: Moment | None = None
@@ -124,10 +131,15 @@ class Life:
     def _ending(self, *, has_raised: bool) -> Ending:
         if self.stop.forced:
             return Ending.FORCED
+        if self.verdict.is_finished:
+            return Ending.FINISHED
         if self.stop.asked:
             return Ending.TOLD
         if has_raised or self.verdict.is_over:
             return Ending.FAILED
+        reached = self.verdict.limit_reached
+        if reached is not None and reached.name == "until_empty":
+            return Ending.EMPTY
         return Ending.NOTHING_DUE if self.verdict.has_nothing_due else Ending.LIMIT
 
     @contextlib.contextmanager
@@ -167,6 +179,8 @@ class Life:
         waiting, pace, last = False, self.pace, self.last
         if last is not None and last.error is not None and not self.settings.raise_errors:
             release_frames(last.error)  # all listeners have seen it
+        if last is not None and self.work_limits is not None:
+            self.work_limits.note(last)
         ticks = last.number if last else 0
         now = self.now = self.clock.moment()
         if now.monotonic - self._signals_restored_at > RESTORE_INTERVAL:
@@ -200,6 +214,8 @@ class Life:
             return False
         held = _resident() if self.settings.max_memory else 0
         limit = self.verdict.limit(ticks, now, held)
+        if limit is None and self.work_limits is not None:
+            limit = self.work_limits.reached()
         if limit:
             self.verdict.outcome, self.verdict.limit_reached = limit.text, limit
         return limit is None
@@ -236,7 +252,8 @@ class Life:
 
     def await_replacement(self) -> None:
         """In a worker that has reached a limit, wait until its supervisor stops it."""
-        if self.settings.supervised and self.verdict.limit_reached:
+        reached = self.verdict.limit_reached
+        if self.settings.supervised and reached and reached.name != "until_empty":
             from daemonkit.replacement import await_replacement  # not for a plain loop
 
             await_replacement(self)

@@ -21,7 +21,9 @@ PACKAGE = ROOT / "daemonkit"
 # not import each other. A name is a package or a file; the longest one that matches counts. All
 # imports count, also those inside functions and those for type checkers.
 LAYERS = """
+    problem
     error_codes
+    error_meanings
     exits  clock  errors  conf  formats  models  signals
     iteration  pending_migrations
     schedules  process
@@ -35,6 +37,7 @@ LAYERS = """
     listeners
     pace  verdict  watched
     opening  outcomes  replacement
+    work_limits
     life
     jobs
     workers

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from daemonkit.leading.terms import Terms
 
 
-_LIMITS = ("once", "max_ticks", "max_seconds", "max_memory")
+_LIMITS = ("once", "max_ticks", "max_seconds", "max_memory", "until_empty", "max_work")
 
 
 class Settings:
@@ -44,6 +44,8 @@ class Settings:
         once_each = max(1, len(self.jobs))
         self.max_ticks = once_each if self.once else count("max_ticks", value("max_ticks"))
         self.max_seconds = seconds_or_none("max_seconds", value("max_seconds"))
+        self.until_empty = bool(options.get("until_empty"))
+        self.max_work = count("max_work", options.get("max_work"))
         self.threads = at_least_one("threads", value("threads"))
         self.ledger = bool(daemon.ledger)
         self.leader = leads(daemon, options)
@@ -84,10 +86,9 @@ def _shortest(daemons: float | None, jobs: Sequence[Job]) -> float | None:
     """The shortest ``tick_timeout`` of a daemon or its jobs, which the watcher needs."""
     if not jobs:
         return daemons
-    from daemonkit.jobs.job import DAEMON_DEFAULT  # not for a plain loop
+    from daemonkit.settings.job_schedules import shortest_tick_timeout  # not for a plain loop
 
-    own = [daemons if job.tick_timeout == DAEMON_DEFAULT else job.tick_timeout for job in jobs]
-    return min((each for each in own if each is not None), default=None)
+    return shortest_tick_timeout(daemons, jobs)
 
 
 def _value(daemon: Daemon, options: Mapping[str, Any], name: str) -> Any:

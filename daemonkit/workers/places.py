@@ -85,6 +85,8 @@ class Place:
         self.label = label
         self.worker: Worker | None = None
         self.due = 0.0
+        self.is_over = False
+        """Whether its daemon has finished, so that it is not filled again."""
         self.deaths = 0
         """How many workers in a row have died early."""
         self._ended_ticks = self._ended_failed = 0  # of workers that have ended
@@ -108,7 +110,7 @@ class Place:
 
     def fate(self, worker: Worker, code: int) -> Fate:
         """Return what the exit code of the last worker means for the place."""
-        if worker.has_nothing_due and code == Exit.OK:
+        if (worker.finished or self.is_over) and code == Exit.OK:
             return Fate.GIVEN_UP
         if code == Exit.MISCONFIGURED and not self._had_success:
             return Fate.FATAL
