@@ -253,14 +253,15 @@ def test_the_last_wake_up_of_a_process_is_sent_before_it_ends(server: Server, wa
 def test_a_forked_child_sends_for_itself(wakes: str) -> None:
     daemonkit.wake("emails")
     sender._sender.flush(5)
+    eventually(lambda: times(wakes) == 1)
+    eventually(lambda: "daemonkit-session" not in {each.name for each in threading.enumerate()})
     child = os.fork()
     if child == 0:
-        try:
-            daemonkit.wake("emails")
-            sender._sender.flush(5)
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
+        daemonkit.wake("emails")
+        sender._sender.flush(10)
+        os._exit(1 if sender._sender._asked or sender._sender._is_sending else 0)
+    _, status = os.waitpid(child, 0)
+    assert status == 0
     assert times(wakes) == 2
 
 
