@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from daemonkit.leading.fencing import StaleEpoch, guarded
     from daemonkit.schedules.cron import Cron
     from daemonkit.schedules.poll import Poll
+    from daemonkit.waking.sender import wake
 
 __all__ = [
     "Backoff",
@@ -40,6 +41,7 @@ __all__ = [
     "guarded",
     "job",
     "release_connections",
+    "wake",
 ]
 __version__ = "0.1.0"
 
@@ -50,6 +52,7 @@ _LAZY = {
     "StaleEpoch": "daemonkit.leading.fencing",
     "guarded": "daemonkit.leading.fencing",
     "job": "daemonkit.jobs.job",
+    "wake": "daemonkit.waking.sender",
 }
 
 

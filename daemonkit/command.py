@@ -49,6 +49,8 @@ class BaseDaemonCommand(StartedByDjango):
     renew_deadline: float | None = None
     renew_every: float | None = None
     max_memory: int | str | None = None
+    wake_on: str = ""
+    """The name with which ``daemonkit.wake(name)``, in any process, makes a tick due now."""
     wait_for_migrations: bool = True
     """Whether to wait at the start until the migrations of its own app are applied. Not with DEBUG
     or ``--once``, and not under ``call_command()``."""
@@ -88,6 +90,11 @@ class BaseDaemonCommand(StartedByDjango):
         """Called after a failed tick has been logged, before the back-off. It may be ``async``.
         It has a ``tick_timeout`` of its own."""
 
+    def left_over(self) -> str:
+        """What does not count as work left, such as "3 rows wait for a retry". Called when
+        ``--until-empty`` ends the daemon; the last line of its log says it."""
+        return ""
+
     @property
     def has_tick(self) -> bool:
         """Whether the class has a ``tick()`` of its own."""
@@ -123,6 +130,28 @@ class BaseDaemonCommand(StartedByDjango):
         )
         life.clock.wait(seconds, life.stop.wait)
         return not life.stop.asked
+
+    def wait_for(self, source: Any, seconds: float) -> list[Any]:
+        """Wait until a socket, a descriptor, or one of a list of them can be read. Returns a list
+        of those that can. It is empty when the time has passed, or as soon as the daemon is woken
+        or asked to stop."""
+        from daemonkit.process.readable import wait_for  # not for a plain loop
+
+        return wait_for(self.life, source, seconds)
+
+    def wake(self) -> None:
+        """Make a tick due now, and end a wait of the loop. From any thread. A tick that runs is
+        followed by another one; the back-off after a failure is not shortened."""
+        if self._life is not None:
+            self._life.wake()
+
+    def finish(self, why: str) -> None:
+        """End the daemon after this tick with exit code 0, all its workers included. ``why`` is in
+        the last line of the log. Raises ``RuntimeError`` outside of a life."""
+        if self._life is None or self._life.home is None:
+            raise RuntimeError("finish() ends a daemon that runs: call it in a tick or a job")
+        self._life.verdict.finish(why)
+        self._life.nudge()
 
     def beat(self, message: str = "") -> None:
         """Report progress in a long tick: restarts ``tick_timeout`` and, while stopping,
@@ -162,7 +191,7 @@ class BaseDaemonCommand(StartedByDjango):
             from daemonkit.jobs.scheduler import live  # not for a plain loop
 
             return live(life, self._scheduler)
-        with life.watched(), life.announced(), life.opened(), life.campaigning():
+        with life.watched(), life.announced(), life.opened(), life.campaigning(), life.woken():
             while life.wait_until_due():
                 self.iterate(life.last)
         return life.last

@@ -7,7 +7,12 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-_DEFAULTS: dict[str, Any] = {"database": "default", "keep_runs": 100, "store_errors": "text"}
+_DEFAULTS: dict[str, Any] = {
+    "database": "default",
+    "keep_runs": 100,
+    "store_errors": "text",
+    "listen": None,
+}
 _STORE_ERRORS = ("text", "class", "none")
 
 
@@ -16,6 +21,14 @@ def database() -> str:
     alias = _configured("database")
     if alias not in settings.DATABASES:
         raise ImproperlyConfigured(f"DAEMONKIT['database'] is {alias!r}, which is not in DATABASES")
+    return str(alias)
+
+
+def listen() -> str:
+    """Return the alias that reaches the server of ``database()`` without a pooler, for LISTEN."""
+    alias = _configured("listen") or database()
+    if alias not in settings.DATABASES:
+        raise ImproperlyConfigured(f"DAEMONKIT['listen'] is {alias!r}, which is not in DATABASES")
     return str(alias)
 
 

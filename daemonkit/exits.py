@@ -7,8 +7,8 @@ class Exit(IntEnum):
     """The exit codes of a daemon. In parentheses: their names in ``sysexits.h``."""
 
     OK = 0
-    """A stop was requested, or ``--max-ticks`` or ``--max-seconds`` of the command line was
-    reached."""
+    """A stop was requested, the work is done, or ``--max-ticks`` or ``--max-seconds`` of the
+    command line was reached."""
 
     TICK_FAILED = 1
     """The one tick of ``--once`` failed. Also Django's own code for any other error, and the code
@@ -45,5 +45,11 @@ class Ending(StrEnum):
 
     NOTHING_DUE = "nothing due"
     """The schedule has no further due time."""
+
+    EMPTY = "empty"
+    """``--until-empty``: a tick has found nothing."""
+
+    FINISHED = "finished"
+    """The daemon called ``self.finish()``."""
 
     FAILED = "failed"

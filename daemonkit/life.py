@@ -36,6 +36,8 @@ from daemonkit.watched import WatchedLife
 if TYPE_CHECKING:
     from daemonkit.daemon import Daemon
     from daemonkit.leading.leader import Leadership
+    from daemonkit.waking.waker import Waker
+    from daemonkit.work_limits import WorkLimits
 
 
 RESTORE_INTERVAL = 0.05
@@ -58,9 +60,11 @@ class Life:
         settings: Settings,
         *,
         leadership: Leadership | None = None,
+        waker: Waker | None = None,
         before_forced_end: Callable[[], None] = lambda: None,
     ) -> None:
         self.daemon, self.settings, self.leadership = daemon, settings, leadership
+        self.waker = waker
         self.tick = self.entitled(tick)
         self.clock, self.schedule, self.once = settings.clock, settings.schedule, settings.once
         self.log = Log(daemon, verbosity=settings.verbosity)
@@ -69,6 +73,12 @@ class Life:
         self.verdict = Verdict(
             daemon.name, settings, self.begun, by_shell=daemon.is_started_by_shell
         )
+        self.work_limits: WorkLimits | None = None
+        if settings.until_empty or settings.max_work:
+            from daemonkit.work_limits import WorkLimits  # not for a plain loop
+
+            self.work_limits = WorkLimits(daemon, self.schedule, until_empty=settings.until_empty,
+                                          max_work=settings.max_work)  # fmt: skip
         self.last: Iteration | None = None
         """The last iteration. Its result is the value that the schedule's ``judge()`` returned."""
         self.due: Moment | None = None
@@ -121,10 +131,15 @@ class Life:
     def _ending(self, *, has_raised: bool) -> Ending:
         if self.stop.forced:
             return Ending.FORCED
+        if self.verdict.is_finished:
+            return Ending.FINISHED
         if self.stop.asked:
             return Ending.TOLD
         if has_raised or self.verdict.is_over:
             return Ending.FAILED
+        reached = self.verdict.limit_reached
+        if reached is not None and reached.name == "until_empty":
+            return Ending.EMPTY
         return Ending.NOTHING_DUE if self.verdict.has_nothing_due else Ending.LIMIT
 
     @contextlib.contextmanager
@@ -151,6 +166,10 @@ class Life:
         """Take part in the election of a leader during the block, if the daemon has one."""
         return self.leadership.campaigning(self) if self.leadership else contextlib.nullcontext()
 
+    def woken(self) -> AbstractContextManager[None]:
+        """Hear the wake-ups of other processes during the block, if the daemon has ``wake_on``."""
+        return self.waker.waking(self) if self.waker else contextlib.nullcontext()
+
     # What the loop asks, and its waits
 
     def wait_until_due(self) -> bool:
@@ -160,6 +179,8 @@ class Life:
         waiting, pace, last = False, self.pace, self.last
         if last is not None and last.error is not None and not self.settings.raise_errors:
             release_frames(last.error)  # all listeners have seen it
+        if last is not None and self.work_limits is not None:
+            self.work_limits.note(last)
         ticks = last.number if last else 0
         now = self.now = self.clock.moment()
         if now.monotonic - self._signals_restored_at > RESTORE_INTERVAL:
@@ -193,6 +214,8 @@ class Life:
             return False
         held = _resident() if self.settings.max_memory else 0
         limit = self.verdict.limit(ticks, now, held)
+        if limit is None and self.work_limits is not None:
+            limit = self.work_limits.reached()
         if limit:
             self.verdict.outcome, self.verdict.limit_reached = limit.text, limit
         return limit is None
@@ -218,22 +241,22 @@ class Life:
         """End the loop's wait, so that it checks again what is due. From any thread."""
         self.stop.nudge()
 
-    def bring_forward(self, *, restart: bool = False) -> None:
+    def bring_forward(self, *, restart: bool = False, patient: bool = False) -> None:
         """Make a tick due now, and end the loop's wait; see ``Pace.bring_forward``. From any
         thread."""
-        self.pace.bring_forward(self.clock.moment(), restart=restart)
+        self.pace.bring_forward(self.clock.moment(), restart=restart, patient=patient)
         self.nudge()
 
+    def wake(self) -> None:
+        self.bring_forward(patient=True)
+
     def await_replacement(self) -> None:
-        """In a worker that has reached a limit, wait until its supervisor stops it. The supervisor
-        replaces its workers one after the other."""
-        if not self.settings.supervised or not self.verdict.limit_reached:
-            return
-        close_idle(self.pulse)
-        while not self.stop.asked:
-            announce(signals.limit_reached, self.daemon, reason=self.verdict.outcome)
-            self.pulsed()
-            self.wait(self.pulse)
+        """In a worker that has reached a limit, wait until its supervisor stops it."""
+        reached = self.verdict.limit_reached
+        if self.settings.supervised and reached and reached.name != "until_empty":
+            from daemonkit.replacement import await_replacement  # not for a plain loop
+
+            await_replacement(self)
 
     def pulsed(self) -> None:
         """Announce a pulse, unless a tick is overdue: a stuck daemon must look stuck."""

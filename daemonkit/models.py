@@ -66,3 +66,13 @@ class Claim(Owned):
 
     def __str__(self) -> str:
         return f"{self.name} claimed by {self.holder or 'nobody'}, epoch {self.epoch}"
+
+
+class Wake(models.Model):
+    """How often ``daemonkit.wake(name)`` has woken the daemons with this ``wake_on``."""
+
+    name = models.CharField(max_length=200, primary_key=True)
+    times = models.PositiveBigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.name} woken {self.times} times"

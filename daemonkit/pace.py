@@ -29,11 +29,12 @@ class Pace:
     """
 
     def __init__(self, schedule: Schedule, begun: Moment, reasons: Sequence[Reason] = ()) -> None:
-        self.schedule = schedule
+        self.schedule = schedule.for_one_life()
         self.reasons = list(reasons)
         self.since = begun
         """The moment from which the schedule counts."""
         self._forward: Moment | None = None
+        self._is_patient = False
         self._extra: Moment | None = None
         self._regular: Moment | None = None
 
@@ -49,7 +50,8 @@ class Pace:
 
         The wall clock may be set during a wait, so ask again before each slice of it.
         """
-        if self._forward is not None:
+        has_failed = last is not None and last.error is not None
+        if self._forward is not None and not (has_failed and self._is_patient):
             return self._forward
         if last is None or last.started.monotonic < self.since.monotonic:
             return next_due(self.schedule, None, self.since, now)
@@ -64,9 +66,11 @@ class Pace:
             if last is not None and last.due is not self._extra:
                 self._regular = last.due
             self._extra = due
+        elif self._is_patient:
+            self._forward = None  # this tick finds what it was woken for
 
-    def bring_forward(self, now: Moment, *, restart: bool = False) -> None:
-        """Make a tick due now. From any thread.
+    def bring_forward(self, now: Moment, *, restart: bool = False, patient: bool = False) -> None:
+        """Make a tick due now; with ``patient``, after the back-off of a failure. From any thread.
 
         The schedule then continues as it would have without this tick. With ``restart`` the
         schedule itself begins again now, as for a new leader, which does not run what came due
@@ -74,4 +78,5 @@ class Pace:
         if restart:
             self.since, self._forward = now, None
         else:
+            self._is_patient = patient and (self._is_patient or self._forward is None)
             self._forward = now

@@ -13,7 +13,6 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from daemonkit.connections.holding import release_connections
 from daemonkit.connections.units import is_in_callers_transaction
-from daemonkit.errors import classify
 from daemonkit.iteration import Iteration
 from daemonkit.life import Life
 from daemonkit.listeners.log import plain_logging
@@ -27,6 +26,7 @@ from daemonkit.settings.settings import Settings
 if TYPE_CHECKING:
     from daemonkit.daemon import Daemon
     from daemonkit.jobs.scheduler import Scheduler
+    from daemonkit.waking.waker import Waker
     from daemonkit.workers.places import Team
 
     class _Command(BaseCommand, Daemon): ...
@@ -110,7 +110,13 @@ class StartedByDjango(_Command):
         tick = tick_of(self)
         settings = Settings(self, options, supervised=self.is_supervised)
         if is_trial():
-            return self._check_code()
+            from daemonkit.process.trial_checks import (
+                check_without_database,  # not in a daemon itself
+            )
+
+            if self._wants_checks:
+                check_without_database(self)
+            return
         self._begin(tick, settings)
         try:
             if settings.workers > 1:
@@ -148,9 +154,15 @@ class StartedByDjango(_Command):
 
             self._scheduler = Scheduler(self.name, settings, sessions)
             before_forced_end = self._scheduler.before_forced_end
-        self._life = Life(
-            self, tick, settings, leadership=leadership, before_forced_end=before_forced_end
-        )
+        self._life = Life(self, tick, settings, leadership=leadership, waker=self._waker(settings),
+                          before_forced_end=before_forced_end)  # fmt: skip
+
+    def _waker(self, settings: Settings) -> Waker | None:
+        if not self.wake_on or settings.once or is_in_callers_transaction():
+            return None
+        from daemonkit.waking.waker import Waker  # not for a plain loop
+
+        return Waker(self, self.wake_on, settings.pulse, settings.clock)
 
     def check_everything(self) -> None:
         """Run the checks that Django would have run."""
@@ -161,16 +173,8 @@ class StartedByDjango(_Command):
             super().check_migrations()
         if self.life.leadership is not None:
             self.life.leadership.ask_for_the_table()
-
-    def _check_code(self) -> None:
-        """Run the system checks without a database: an outage says nothing about the code."""
-        if self._wants_checks:
-            arguments: dict[str, Any] = dict(self.get_check_kwargs(dict(self.options)))  # type: ignore[arg-type]
-            try:
-                self.check(**{**arguments, "databases": []})
-            except Exception as error:
-                if classify(error) is None:
-                    raise
+        if self.life.waker is not None:
+            self.life.waker.begin()
 
     def as_team(self, live: Callable[..., Any], *args: Any, **options: Any) -> Team:
         """What a supervisor needs to run this daemon in workers. ``live`` is ``handle`` or
@@ -178,21 +182,16 @@ class StartedByDjango(_Command):
 
         Raises ``CommandError`` (exit code 2) for invalid settings, as the life itself would.
         """
-        from daemonkit.workers.places import Team
+        from daemonkit.workers.places import team_of  # not for a plain loop
 
         tick_of(self)
-        settings = Settings(self, options)
-        if settings.leader:
-            from daemonkit.leading.requirements import refuse_where_none_can_lead
-
-            refuse_where_none_can_lead(self.name)
 
         def live_alone() -> None:
             self.is_supervised = True
             with self._ending(options.get("log_format")):
                 live(*args, **{**options, "workers": 1})
 
-        return Team(self, settings, live_alone)
+        return team_of(self, Settings(self, options), live_alone)
 
     @property
     def _log_options(self) -> tuple[int, str | None]:

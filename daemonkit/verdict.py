@@ -54,6 +54,7 @@ class Verdict:
         self.has_nothing_due = False
         """Whether the schedule has no further due time."""
         self.limit_reached: Limit | None = None
+        self.is_finished = False
         self._name, self._limits, self._begun, self._by_shell = name, limits, begun, by_shell
         self._end: CommandError | None = None
         self._failed: tuple[BaseException, Problem | None] | None = None
@@ -105,6 +106,10 @@ class Verdict:
         """Note that the schedule has no further due time."""
         self.outcome, self.has_nothing_due = NOTHING_DUE, True
 
+    def finish(self, why: str) -> None:
+        """End the life before its next tick, with exit code 0."""
+        self.outcome, self.is_finished = why, True
+
     def give_up(self, code: Exit, what: str) -> None:
         """End the life before its next tick, with this exit code. From any thread."""
         self.outcome = what
@@ -136,7 +141,9 @@ class Verdict:
     @property
     def is_over(self) -> bool:
         """Whether the life ends before its next tick."""
-        return self._end is not None or (self._limits.raise_errors and self._failed is not None)
+        if self._end is not None or self.is_finished:
+            return True
+        return self._limits.raise_errors and self._failed is not None
 
     def limit(self, ticks: int, now: Moment, memory: int) -> Limit | None:
         """The limit that is reached after ``ticks`` ticks, with ``memory`` bytes held."""

@@ -28,12 +28,6 @@ ANNOUNCEMENT_TIMEOUT = 0.5
 """Seconds that an ending life waits for the watcher to announce a stop."""
 
 
-_EFFECTS: dict[object, str] = {
-    signal.SIG_IGN: "is lost",
-    signal.SIG_DFL: "ends the process at once",
-}
-
-
 class WatchedLife:
     """One life as the watcher sees it: its time limits, and what to do when something happens. Its
     methods are called from other threads.
@@ -85,14 +79,9 @@ class WatchedLife:
         )
 
     def on_handlers_replaced(self, handlers: Mapping[signal.Signals, object]) -> None:
-        for signum, handler in handlers.items():
-            effect = _EFFECTS.get(handler, f"calls {handler!r}") if handler else "calls C code"
-            logger.warning(
-                "%s: a tick has replaced the handler of %s, which %s until the tick has ended",
-                self._daemon.name,
-                signum.name,
-                effect,
-            )
+        from daemonkit.process.replaced_handlers import warn  # few ticks replace one
+
+        warn(self._daemon.name, handlers)
 
     def on_forced(self, reason: str) -> None:
         self._before_forced_end()

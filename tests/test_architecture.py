@@ -21,7 +21,9 @@ PACKAGE = ROOT / "daemonkit"
 # not import each other. A name is a package or a file; the longest one that matches counts. All
 # imports count, also those inside functions and those for type checkers.
 LAYERS = """
+    problem
     error_codes
+    error_meanings
     exits  clock  errors  conf  formats  models  signals
     iteration  pending_migrations
     schedules  process
@@ -30,11 +32,12 @@ LAYERS = """
     event_loop
     jobs.job
     jobs.schedule
-    leading
+    leading  waking
     settings
     listeners
     pace  verdict  watched
-    opening  outcomes
+    opening  outcomes  replacement
+    work_limits
     life
     jobs
     workers

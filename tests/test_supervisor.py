@@ -606,5 +606,5 @@ def test_which_exit_codes_are_fatal() -> None:
 
 
 def test_a_place_is_given_up_when_its_daemon_has_no_further_due_time() -> None:
-    assert fate(place(), 0, has_nothing_due=True) is Fate.GIVEN_UP
-    assert fate(place(), 1, has_nothing_due=True) is Fate.FILLED_AGAIN
+    assert fate(place(), 0, finished="nothing is due any more") is Fate.GIVEN_UP
+    assert fate(place(), 1, finished="nothing is due any more") is Fate.FILLED_AGAIN

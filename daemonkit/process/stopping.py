@@ -46,6 +46,11 @@ class Stop:
     def asked(self) -> bool:
         return self.reason is not None
 
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """What is readable after a stop request, and after a nudge."""
+        return self._reader, self._nudged
+
     def ask(self, reason: str) -> None:
         """Ask to stop, from any thread. Only the first reason counts."""
         if self.reason is None:

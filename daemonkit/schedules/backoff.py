@@ -10,6 +10,9 @@ from daemonkit.iteration import Iteration
 from daemonkit.schedules.base import Schedule
 from daemonkit.schedules.value import Value
 
+WORKED_SECONDS = 60.0
+"""A connection that was lost in a tick after this many seconds of work counts as an outage."""
+
 
 class Backoff(Value):
     """Seconds to wait after the first, second, third... failure in a row: exponential, capped,
@@ -68,7 +71,8 @@ def after_failure(
     """
     problem = classify(error)
     failures = 1 + (last.failures if last else 0)
-    outages = (problem is Problem.UNREACHABLE) + (last.outages if last else 0)
+    worked = problem is Problem.LOST and iteration.seconds >= WORKED_SECONDS and not cut_by_us
+    outages = (problem is Problem.UNREACHABLE or worked) + (last.outages if last else 0)
     at_once = problem is Problem.LOST and failures == 1 and not cut_by_us
     pause = 0.0 if at_once else backoff.pause(failures)
     return iteration._replace(

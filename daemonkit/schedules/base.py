@@ -45,6 +45,10 @@ class Schedule(ABC):
         """
         return result
 
+    def for_one_life(self) -> Schedule:
+        """What one life asks for its due times. It may have a memory."""
+        return self
+
     @property
     def is_shareable(self) -> bool:
         """Whether several workers can share the work, so that each does a different part of it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from daemonkit.clock import Moment
@@ -10,16 +11,28 @@ from daemonkit.schedules.base import Schedule
 from daemonkit.schedules.durations import duration_text
 from daemonkit.schedules.value import Value
 
+logger = logging.getLogger("daemonkit")
+
+SPINNING_TICKS = 10
+"""How many ticks in a row may find nothing and take less than ``SPINNING_SECONDS`` each."""
+
+SPINNING_SECONDS = 0.001
+SPINNING_PAUSE = 0.05
+"""Seconds between the ticks of a loop that would otherwise spin."""
+
 
 class Poll(Value, Schedule):
-    """Due again at once if ``tick()`` returns a true value, otherwise after ``idle`` seconds."""
+    """Due again at once if ``tick()`` returns a true value, otherwise after ``idle`` seconds.
+
+    ``Poll(idle=0)`` is for ticks that wait by themselves, as for messages of a broker.
+    """
 
     has_times = False
     idle: float
 
     def __init__(self, idle: float = 5.0) -> None:
-        if not isinstance(idle, int | float) or not 0 < idle < float("inf"):
-            raise ValueError(f"Poll() needs an idle time above zero seconds, not {idle!r}")
+        if not isinstance(idle, int | float) or not 0 <= idle < float("inf"):
+            raise ValueError(f"Poll() needs an idle time of zero seconds or more, not {idle!r}")
         super().__init__(idle=idle)
 
     def __str__(self) -> str:
@@ -28,6 +41,9 @@ class Poll(Value, Schedule):
     def judge(self, result: Any) -> bool:
         """Whether the tick found work, so that there may be more."""
         return bool(result)
+
+    def for_one_life(self) -> Schedule:
+        return self if self.idle else Restrained(self)
 
     @property
     def is_shareable(self) -> bool:
@@ -38,3 +54,37 @@ class Poll(Value, Schedule):
             return begun
         pause = 0.0 if last.result else self.idle
         return now.at_monotonic(last.started.monotonic + last.seconds + pause)
+
+
+class Restrained(Schedule):
+    """``Poll(idle=0)`` for one life: pauses between ticks that neither find anything nor wait."""
+
+    has_times = False
+
+    def __init__(self, poll: Poll) -> None:
+        self._poll = poll
+        self._number = self._spinning = 0
+        self._has_warned = False
+
+    def due(self, last: Iteration | None, begun: Moment, now: Moment) -> Moment:
+        due = self._poll.due(last, begun, now)
+        if last is None:
+            return due
+        if last.number != self._number:
+            self._number = last.number
+            is_quick = last.seconds < SPINNING_SECONDS and not last.result and last.error is None
+            self._spinning = self._spinning + 1 if is_quick else 0
+        if self._spinning < SPINNING_TICKS:
+            return due
+        self._warn()
+        return due.later(SPINNING_PAUSE)
+
+    def _warn(self) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "%d ticks in a row found nothing within a millisecond each: with Poll(idle=0) a "
+                "tick must wait by itself, as by self.wait_for(socket, seconds). The loop now "
+                "pauses for 50 ms after such ticks",
+                SPINNING_TICKS,
+            )

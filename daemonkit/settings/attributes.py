@@ -32,6 +32,7 @@ _NUMBERS = (
     *("threads", "lease", "renew_deadline", "renew_every", "max_memory", "workers"),
 )
 _BOOLEANS = ("ledger", "leader", "per_worker", "wait_for_migrations")
+_TEXTS = ("wake_on",)
 _VALUES = ("schedule", "backoff")
 
 _SIMILARITY = 0.87
@@ -59,6 +60,8 @@ def tick_of(daemon: _Written) -> Callable[[], Any]:
     if has_jobs(type(daemon)):
         if daemon.has_tick:
             raise usage(f"{name} has jobs and a tick(): write one or the other")
+        if daemon.wake_on:
+            raise usage(f"{name} has jobs, which wake_on does not wake: write a tick() with Poll()")
         if not apps.is_installed("daemonkit"):
             raise usage(f"{name} has jobs: put 'daemonkit' into INSTALLED_APPS")
         return tick
@@ -106,7 +109,7 @@ def _refuse_misspelt_settings(daemon: Daemon) -> None:
             )
 
 
-_ALL = {*_NUMBERS, *_BOOLEANS, *_VALUES}
+_ALL = {*_NUMBERS, *_BOOLEANS, *_TEXTS, *_VALUES}
 
 
 def _settings_like(value: Any) -> tuple[str, ...]:
@@ -114,5 +117,5 @@ def _settings_like(value: Any) -> tuple[str, ...]:
     if isinstance(value, bool):
         return _BOOLEANS
     if isinstance(value, int | float | str):
-        return _NUMBERS
+        return (*_NUMBERS, *_TEXTS)
     return _VALUES if hasattr(value, "due") or hasattr(value, "pause") else ()

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from daemonkit.jobs.job import DAEMON_DEFAULT, Job
 from daemonkit.jobs.schedule import Jobs, jobs_of, one_of
 from daemonkit.schedules.once import Once
 from daemonkit.settings.parsing import that_fires, usage
 
 if TYPE_CHECKING:
     from daemonkit.daemon import Daemon
+
+
+def shortest_tick_timeout(daemons: float | None, jobs: Sequence[Job]) -> float | None:
+    """The shortest ``tick_timeout`` of these jobs; ``daemons`` is that of their daemon."""
+    own = [daemons if job.tick_timeout == DAEMON_DEFAULT else job.tick_timeout for job in jobs]
+    return min((each for each in own if each is not None), default=None)
 
 
 def schedule_of_jobs(daemon: Daemon, options: Mapping[str, Any], *, once: bool) -> Jobs:

@@ -38,6 +38,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--cron": {"metavar": "STRING", "help": 'Run at these times: "0 3 * * mon-fri".'},
     "--once": {"action": "store_true", "help": "Run one tick; exit with 1 if it failed."},
     "--max-ticks": {"metavar": "N", "help": "End after N ticks."},
+    "--until-empty": {"action": "store_true", "help": "End when a tick finds nothing, for Poll()."},
+    "--max-work": {"metavar": "N", "help": "End after N ticks that found something."},
     "--max-seconds": {"metavar": "TIME", "help": "Start no tick after this time; end then."},
     "--max-memory": {"metavar": "SIZE", "help": "End after a tick that left more: 300m, 1g."},
     "--max-failures": {"metavar": "N", "help": "End with 75 after N failures in a row."},

@@ -51,27 +51,12 @@ def at_least_one(name: str, value: Any) -> int:
 def size(name: str, value: Any) -> int | None:
     if value is None or value == "none":
         return None
-    from daemonkit.process.memory import (  # not for a loop without max_memory
-        parse_size,
-        resident,
-        size_text,
-    )
+    from daemonkit.settings.sizes import size_of  # not for a loop without max_memory
 
     try:
-        found = parse_size(value)
-        held = resident()
+        return size_of(_flag(name), value)
     except ValueError as error:
-        raise usage(f"{_flag(name)} takes {error}") from None
-    except OSError:
-        raise usage(f"{_flag(name)} needs Linux's /proc/self/statm") from None
-    if found <= 0:
-        raise usage(f"{_flag(name)} must be above zero, not {value}")
-    if found <= held:
-        raise usage(
-            f"{_flag(name)} of {value} is less than the {size_text(held)} that the process holds "
-            f"when it starts: say more, with a unit, such as 300m or 1g"
-        )
-    return found
+        raise usage(str(error)) from None
 
 
 def _flag(name: str) -> str:

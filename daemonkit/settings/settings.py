@@ -10,7 +10,7 @@ from django.conf import settings
 
 from daemonkit.clock import Clock
 from daemonkit.schedules.base import Schedule
-from daemonkit.settings.parsing import at_least_one, count, seconds, seconds_or_none, size, usage
+from daemonkit.settings.parsing import at_least_one, count, seconds, seconds_or_none, size
 from daemonkit.settings.schedule import schedule_of
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from daemonkit.leading.terms import Terms
 
 
-_LIMITS = ("once", "max_ticks", "max_seconds", "max_memory")
+_LIMITS = ("once", "max_ticks", "max_seconds", "max_memory", "until_empty", "max_work")
 
 
 class Settings:
@@ -44,6 +44,8 @@ class Settings:
         once_each = max(1, len(self.jobs))
         self.max_ticks = once_each if self.once else count("max_ticks", value("max_ticks"))
         self.max_seconds = seconds_or_none("max_seconds", value("max_seconds"))
+        self.until_empty = bool(options.get("until_empty"))
+        self.max_work = count("max_work", options.get("max_work"))
         self.threads = at_least_one("threads", value("threads"))
         self.ledger = bool(daemon.ledger)
         self.leader = leads(daemon, options)
@@ -62,7 +64,11 @@ class Settings:
             and not self.once
             and not settings.DEBUG
         )
-        self.uses_our_tables = self.leader or any(self.ledger or job.exclusive for job in self.jobs)
+        self.uses_our_tables = (
+            self.leader
+            or bool(daemon.wake_on)
+            or any(self.ledger or job.exclusive for job in self.jobs)
+        )
         """Whether this run uses tables of daemonkit's."""
         self.verbosity = int(options.get("verbosity", 1))
         self.log_format: str | None = options.get("log_format")
@@ -80,10 +86,9 @@ def _shortest(daemons: float | None, jobs: Sequence[Job]) -> float | None:
     """The shortest ``tick_timeout`` of a daemon or its jobs, which the watcher needs."""
     if not jobs:
         return daemons
-    from daemonkit.jobs.job import DAEMON_DEFAULT  # not for a plain loop
+    from daemonkit.settings.job_schedules import shortest_tick_timeout  # not for a plain loop
 
-    own = [daemons if job.tick_timeout == DAEMON_DEFAULT else job.tick_timeout for job in jobs]
-    return min((each for each in own if each is not None), default=None)
+    return shortest_tick_timeout(daemons, jobs)
 
 
 def _value(daemon: Daemon, options: Mapping[str, Any], name: str) -> Any:
@@ -95,21 +100,11 @@ def _value(daemon: Daemon, options: Mapping[str, Any], name: str) -> Any:
 def _workers(daemon: Daemon, options: Mapping[str, Any], schedule: Schedule) -> int:
     """How many processes run the loop. Raises ``CommandError`` if several make no sense."""
     workers = at_least_one("workers", _value(daemon, options, "workers"))
-    for name in ("once", "reload"):
-        if workers > 1 and options.get(name):
-            if options.get("workers") is not None:
-                raise usage(f"--{name} is for one process: say it without --workers")
-            return 1
-    if workers > 1 and leads(daemon, options):
-        raise usage(f"{daemon.name}: one of {workers} workers would lead and the others never "
-                     f"tick; say leader or workers, not both")  # fmt: skip
-    if workers > 1 and not schedule.is_shareable and not daemon.per_worker:
-        mend = "mark them exclusive=True, or " if schedule.jobs else ""
-        raise usage(
-            f"{daemon.name}: each of {workers} workers would do the same work, {schedule}; {mend}"
-            f"if that is what you want, write per_worker = True in its class"
-        )
-    return workers
+    if workers == 1:
+        return 1
+    from daemonkit.settings.several import workers_of  # not for a plain loop
+
+    return workers_of(workers, daemon, options, schedule, leads=leads(daemon, options))
 
 
 def leads(daemon: Daemon, options: Mapping[str, Any]) -> bool:
@@ -122,14 +117,6 @@ def _terms(daemon: Daemon, options: Mapping[str, Any]) -> Terms | None:
     names = ("lease", "renew_deadline", "renew_every")
     if not leads(daemon, options) and all(options.get(name) is None for name in names):
         return None
-    from daemonkit.leading.terms import Terms  # not for a plain loop
+    from daemonkit.settings.several import terms_of  # not for a plain loop
 
-    lease, renew_deadline, renew_every = (_value(daemon, options, name) for name in names)
-    terms = Terms.of(
-        seconds("lease", lease),
-        seconds_or_none("renew_deadline", renew_deadline),
-        seconds_or_none("renew_every", renew_every),
-    )
-    if complaint := terms.complaint():
-        raise usage(complaint)
-    return terms
+    return terms_of(*(_value(daemon, options, name) for name in names))

@@ -67,6 +67,15 @@ class Team:
         return f"{self.name} ({workers} workers)" if workers > 1 else self.name
 
 
+def team_of(daemon: Daemon, settings: Settings, live: Callable[[], Any]) -> Team:
+    """The workers of a daemon. Raises ``CommandError`` (exit code 2) if it cannot have a leader."""
+    if settings.leader:
+        from daemonkit.leading.requirements import refuse_where_none_can_lead
+
+        refuse_where_none_can_lead(daemon.name)
+    return Team(daemon, settings, live)
+
+
 class Place:
     """The place of one worker: its present worker, and when the next one may start."""
 
@@ -76,6 +85,8 @@ class Place:
         self.label = label
         self.worker: Worker | None = None
         self.due = 0.0
+        self.is_over = False
+        """Whether its daemon has finished, so that it is not filled again."""
         self.deaths = 0
         """How many workers in a row have died early."""
         self._ended_ticks = self._ended_failed = 0  # of workers that have ended
@@ -99,7 +110,7 @@ class Place:
 
     def fate(self, worker: Worker, code: int) -> Fate:
         """Return what the exit code of the last worker means for the place."""
-        if worker.has_nothing_due and code == Exit.OK:
+        if (worker.finished or self.is_over) and code == Exit.OK:
             return Fate.GIVEN_UP
         if code == Exit.MISCONFIGURED and not self._had_success:
             return Fate.FATAL

@@ -108,6 +108,8 @@ class Reports(Listener):
     def limit(self, reason: str, **_: Any) -> None:
         self.report(News.LIMIT, reason)
 
-    def stopped(self, ending: Ending, **_: Any) -> None:
-        if ending is Ending.NOTHING_DUE:
-            self.report(News.NOTHING_DUE)
+    def stopped(self, ending: Ending, reason: str, **_: Any) -> None:
+        if ending in (Ending.NOTHING_DUE, Ending.EMPTY):
+            self.report(News.NOTHING_DUE, reason)
+        elif ending is Ending.FINISHED:
+            self.report(News.FINISHED, reason)

@@ -80,6 +80,7 @@ class Supervisor:
         self._announcements = Announcements(self, teams, self.places)
         self._end: CommandError | None = None
         self._was_cut = False
+        self._finished = NOTHING_DUE
         self._kill_at = math.inf
 
     may_restart = True
@@ -193,6 +194,8 @@ class Supervisor:
                 announce(signals.database_awaited, self, error=error, seconds=report.seconds)
             elif report.news is News.AWAITS_MIGRATIONS and not self._announcements.is_ready:
                 announce(signals.migrations_awaited, self, migrations=report.text)
+            elif report.news is News.FINISHED:
+                self._finish(worker)
             elif report.news is News.BEAT and self.stop.asked:
                 self.stop.beat()
                 announce(signals.daemon_beat, self, message=report.text, job="")
@@ -220,7 +223,7 @@ class Supervisor:
     def _note_ended(self, place: Place, worker: Worker, code: int) -> None:
         match place.fate(worker, code):
             case Fate.GIVEN_UP:
-                self._give_up(place)
+                self._give_up(place, worker.finished)
             case Fate.FATAL:
                 sentence = f"{place.label} cannot start: it {_how_it_ended(code)}"
                 self._end = CommandError(sentence, returncode=code)
@@ -228,11 +231,22 @@ class Supervisor:
             case Fate.FILLED_AGAIN:
                 self._fill_later(place, worker, code)
 
-    def _give_up(self, place: Place) -> None:
-        logger.info("%s has ended: %s", place.label, NOTHING_DUE)
+    def _give_up(self, place: Place, why: str) -> None:
+        logger.info("%s has ended: %s", place.label, why or "its daemon has finished")
         self.places.remove(place)
         if not self.places:
-            self.ask(NOTHING_DUE)
+            self.ask(why or self._finished)
+
+    def _finish(self, worker: Worker) -> None:
+        """End all workers of this one's daemon."""
+        self._finished = worker.finished
+        team = next(place.team for place in self.places if place.worker is worker)
+        for place in [place for place in self.places if place.team is team]:
+            place.is_over = True
+            if place.worker is None:
+                self._give_up(place, worker.finished)
+            elif place.worker is not worker:
+                place.worker.leave(worker.finished)
 
     def _fill_later(self, place: Place, worker: Worker, code: int) -> None:
         pause = place.pause_after(worker, code)

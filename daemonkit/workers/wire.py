@@ -41,7 +41,9 @@ class News(StrEnum):
     LIMIT = "limit"
     """It has reached a limit, and waits for its replacement."""
     NOTHING_DUE = "nothing due"
-    """Its schedule has no further due time, so a successor would have nothing to do."""
+    """A successor would have nothing to do, for the reason in the text."""
+    FINISHED = "finished"
+    """The daemon has finished, for the reason in the text: all its workers must end."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
+from daemonkit.clock import NOTHING_DUE
 from daemonkit.exits import Exit
 from daemonkit.process.children import Children
 from daemonkit.process.tick_limits import UNWIND_TIME
@@ -36,7 +37,9 @@ class Worker:
         self.started_at = self.heard_at = time.monotonic()
         self.is_ready = self.is_waiting = self.is_idle = False
         self.is_leaving = self.has_closed_reports = False
-        self.has_succeeded = self.has_nothing_due = False
+        self.has_succeeded = False
+        self.finished = ""
+        """Why it needs no successor; "" if it does."""
         self.limit = self.leadership = self.progress = ""
         self.ticks = self.failed = 0
         self.children: Children | None = None
@@ -133,8 +136,8 @@ class Worker:
                 self.leadership = report.text
             case News.LIMIT:
                 self.limit, self.is_idle = report.text, True
-            case News.NOTHING_DUE:
-                self.has_nothing_due = True
+            case News.NOTHING_DUE | News.FINISHED:
+                self.finished = report.text or NOTHING_DUE
 
     # Silence
 
