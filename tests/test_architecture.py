@@ -41,6 +41,7 @@ LAYERS = """
     development
     starting
     command
+    pollers
     discovery
     checks  deploying  testing  workers.several
 """
