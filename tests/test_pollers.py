@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connections, transaction
 from django.db.models import Exists, OuterRef, QuerySet
+from django.utils import timezone
 
 from daemonkit import ModelPoller, Poll, signals
 from daemonkit.models import PollerRow
 from daemonkit.pollers.batch import Batch
-from tests.kit.queues import SENT, let_pauses_end, poller, queues, rows, tick
+from tests.kit.aliases import MakeAlias
+from tests.kit.queues import SENT, let_pauses_end, poller, queue_tables, queues, rows, tick
 from tests.queues.models import Effect, Express, Letter, Line, Parcel, Tagged
 
 __all__ = ["queues"]
@@ -315,6 +317,98 @@ def test_a_row_that_has_left_the_queue_since_the_first_select_is_left_alone(
     assert rows(queues) == {}
 
 
+@pytest.mark.parametrize("kind", ["mariadb", "postgres"])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_rows_that_another_worker_has_locked_are_skipped_for_the_next(
+    kind: str, batch_size: int, request: pytest.FixtureRequest, alias: MakeAlias
+) -> None:
+    server = request.getfixturevalue(kind)
+    name, other = alias(server), alias(server, "other")
+    with queue_tables(name):
+        letters(name, *"abcdefgh")
+        post = Post(name)
+        with transaction.atomic(using=other):
+            locked = unsent(other).filter(kind__in=["a", "b", "c"]).select_for_update()
+            assert len(locked) == 3
+            command = poller(unsent(name), post, done=SENT, batch_size=batch_size)
+            assert tick(command) == ["1 row" if batch_size == 1 else "3 rows"]
+        assert post.seen == ["d", "e", "f"][:batch_size]
+
+
+@pytest.mark.parametrize("kind", ["mariadb", "postgres"])
+def test_a_tick_examines_fewer_rows_than_ten_times_the_batch(
+    kind: str, request: pytest.FixtureRequest, alias: MakeAlias
+) -> None:
+    """On a table of which few rows are due, with many dead letters behind them."""
+    name = alias(request.getfixturevalue(kind))
+    with queue_tables(name):
+        fill(name, done=30_000, due=100, dead=3_000)
+        if kind == "postgres":
+            run(name, "CREATE INDEX unsent ON queues_letter (id) WHERE sent IS NULL")
+        for table in ("queues_letter", PollerRow._meta.db_table):
+            run(name, f"ANALYZE {'TABLE' if kind == 'mariadb' else ''} {table}")
+        command = poller(unsent(name), lambda row: None, done=SENT, batch_size=100)
+        queue = command.queue()
+        if kind == "mariadb":
+            before = handler_reads(name)
+            candidates = queue.candidates(100)
+            with transaction.atomic(using=name):
+                assert len(queue.lock(candidates)) == 100
+            examined = handler_reads(name) - before
+        else:
+            plans: list[str] = []
+
+            def explain(execute: Any, sql: str, params: Any, many: Any, context: Any) -> Any:
+                execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", params, many, context)
+                plans.append(context["cursor"].fetchone()[0][0]["Plan"])
+                return execute(sql, params, many, context)
+
+            with connections[name].execute_wrapper(explain):
+                candidates = queue.candidates(100)
+            examined = sum(map(rows_of, plans))
+            assert len(candidates) == 100
+    assert 100 <= examined < 1000, plans if kind == "postgres" else examined
+
+
+def handler_reads(alias: str) -> int:
+    """How many rows this session has read. The question itself reads a few."""
+    return sum(int(count) for _, count in run(alias, "SHOW SESSION STATUS LIKE 'Handler_read%'"))
+
+
+def rows_of(plan: Any) -> int:
+    """The rows that a plan of PostgreSQL has read, and those that it has read in vain."""
+    read = plan["Actual Rows"] * plan["Actual Loops"] if "Scan" in plan["Node Type"] else 0
+    read += plan.get("Rows Removed by Filter", 0) * plan["Actual Loops"]
+    return int(read) + sum(map(rows_of, plan.get("Plans", [])))
+
+
+def run(alias: str, sql: str) -> list[tuple[Any, ...]]:
+    with connections[alias].cursor() as cursor:
+        cursor.execute(sql)
+        return list(cursor.fetchall()) if cursor.description else []
+
+
+def fill(alias: str, *, done: int, due: int, dead: int) -> None:
+    kinds = [Letter(sent=1)] * done + [Letter()] * due + [Letter()] * dead
+    Letter.objects.using(alias).bulk_create(
+        [Letter(sent=each.sent) for each in kinds], batch_size=2000
+    )
+    keys = unsent(alias).values_list("pk", flat=True)[due:]
+    PollerRow.objects.using(alias).bulk_create(
+        [
+            PollerRow(
+                poller="post_letters",
+                key=str(key),
+                attempts=20,
+                dead=True,
+                not_before=timezone.now(),
+            )
+            for key in keys
+        ],
+        batch_size=2000,
+    )
+
+
 # Kinds of tables
 
 
@@ -462,8 +556,6 @@ def test_a_failed_row_that_has_left_the_queue_by_itself_is_pruned(queues: str) -
 def test_a_batch_runs_under_read_committed_whatever_the_connections_own_level(
     kind: str, request: pytest.FixtureRequest, alias: Any
 ) -> None:
-    from tests.kit.queues import queue_tables
-
     server = request.getfixturevalue(kind)
     if kind == "mariadb":
         options: dict[str, Any] = {"isolation_level": "repeatable read"}

@@ -22,7 +22,7 @@ from django.db.models import (
 from daemonkit import conf
 from daemonkit.errors import one_line
 from daemonkit.models import PollerRow
-from daemonkit.pollers.keys import SEPARATOR, key_of
+from daemonkit.pollers.keys import SEPARATOR, SameKey, key_of
 from daemonkit.pollers.moments import FromNow
 
 PRUNE_SIZE = 1000
@@ -52,10 +52,12 @@ class Attempts:
 
     def blocking(self, key: Any) -> QuerySet[PollerRow]:
         """The row that keeps the one with this key from being taken."""
-        return self.rows.filter(_BLOCKED, key=key)
+        return self.rows.filter(_BLOCKED, SameKey(F("key"), key))
 
     def known(self, texts: Collection[str]) -> dict[str, Known]:
         """What is known of these keys, as committed now."""
+        if len(texts) > 1 and not self.rows.order_by().values_list("pk")[:1]:
+            return {}  # in most queues nothing has failed
         blocked = ExpressionWrapper(_BLOCKED, output_field=BooleanField())
         found = self.rows.filter(key__in=texts).annotate(is_blocked=blocked)
         values = found.values_list("key", "attempts", "is_blocked")

@@ -76,21 +76,21 @@ class InTransaction:
         return Batch(done=len(done))
 
     def _locked(
-        self, queue: Queue, candidates: list[Candidate]
+        self, queue: Queue, candidates: list[Candidate], looks: int = MAX_LOOKS
     ) -> tuple[list[Any], dict[Any, str], dict[str, Known]]:
         """Lock rows until there are enough; if other workers have locked the first, later ones."""
         rows: list[Any] = []
         texts: dict[Any, str] = {}
         known: dict[str, Known] = {}
         size = self._poller.batch_size
-        for look in range(1, MAX_LOOKS + 1):
+        for look in range(1, looks + 1):
             locked = queue.lock(candidates)
             texts |= {each.pk: each.text for each in candidates}
             # Between the first SELECT and the lock another worker may have failed at these rows,
             # and only the table of failures shows that.
             known |= self._work.attempts.known([texts[row.pk] for row in locked])
             rows += [row for row in locked if not known.get(texts[row.pk], _UNKNOWN).is_blocked]
-            if 2 * len(rows) >= size or len(candidates) < size:
+            if 2 * len(rows) >= size or len(candidates) < size or look == looks:
                 break
             seen = set(texts)
             later = queue.candidates(size, after=look * size)
@@ -133,7 +133,7 @@ class InTransaction:
         ends: no other worker takes the row in between."""
         with _transaction(queue.alias) as errors:
             with _ours():
-                rows, texts, known = self._locked(queue, [candidate])
+                rows, texts, known = self._locked(queue, [candidate], looks=1)
             if not rows:
                 return Batch()
             attempt = _Attempt(queue.alias)

@@ -14,7 +14,7 @@ from django.db import connections, router
 from django.db.models import Exists, Model, QuerySet
 
 from daemonkit.pollers.attempts import Attempts
-from daemonkit.pollers.keys import key_text
+from daemonkit.pollers.keys import has_number, key_in, key_text
 
 
 class Candidate(NamedTuple):
@@ -42,6 +42,9 @@ class Queue:
 
     def candidates(self, count: int, after: int = 0) -> list[Candidate]:
         """The keys of the next ``count`` rows that may be taken, without the first ``after``."""
+        if has_number(self.model):
+            numbers = self._may_be_taken().values_list("pk", flat=True)[after : after + count]
+            return [Candidate(pk, str(pk)) for pk in numbers]
         found = self._may_be_taken().annotate(daemonkit_key=key_text(self.model))
         keys = found.values_list("pk", "daemonkit_key")[after : after + count]
         return [Candidate(pk, text) for pk, text in keys]
@@ -57,12 +60,12 @@ class Queue:
         keys = [each.pk for each in candidates]
         features = connections[self.alias].features
         of = ("self",) if features.has_select_for_update_of else ()
-        rows = self._rows.filter(pk__in=keys).order_by()
+        rows = self._rows.filter(key_in(self.model, keys)).order_by()
         if not of and self._rows.query.select_related:
             # FOR UPDATE would lock the rows of the joined tables, too.
             alone = rows.select_related(None).prefetch_related(None)
             locked = alone.select_for_update(skip_locked=True).values_list("pk", flat=True)
-            rows = self._rows.filter(pk__in=list(locked)).order_by()
+            rows = self._rows.filter(key_in(self.model, list(locked))).order_by()
         else:
             rows = rows.select_for_update(skip_locked=True, of=of)
         return _in_order(rows, keys)
@@ -70,19 +73,19 @@ class Queue:
     def fetch(self, candidates: Sequence[Candidate]) -> list[Any]:
         """The rows that still match, in the order of the candidates."""
         keys = [each.pk for each in candidates]
-        return _in_order(self._rows.filter(pk__in=keys).order_by(), keys)
+        return _in_order(self._rows.filter(key_in(self.model, keys)).order_by(), keys)
 
     def still_waiting(self, keys: Sequence[Any]) -> set[Any]:
         """Those keys whose rows still match the queryset."""
         plain = self._rows.select_related(None).prefetch_related(None)
-        left = plain.filter(pk__in=keys).order_by()
+        left = plain.filter(key_in(self.model, keys)).order_by()
         return set(left.values_list("pk", flat=True))
 
     def finish(self, keys: Sequence[Any], done: str | Mapping[str, Any] | None) -> None:
         """Make the rows with these keys leave the queue as the class says, in one statement."""
         if done is None or not keys:
             return
-        finished = self.model._base_manager.using(self.alias).filter(pk__in=keys)
+        finished = self.model._base_manager.using(self.alias).filter(key_in(self.model, keys))
         if isinstance(done, str):
             finished.delete()
         else:
