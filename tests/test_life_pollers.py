@@ -14,8 +14,9 @@ from django.db import connections
 
 from daemonkit.models import PollerRow
 from daemonkit.testing.gates import Gates
+from lab.pgbouncer import PgBouncer
 from lab.processes import Daemon
-from lab.servers import Server
+from lab.servers import PostgreSQL, Server
 from lab.waiting import eventually
 from tests.kit.aliases import MakeAlias
 from tests.kit.processes import Live
@@ -30,6 +31,7 @@ class Office:
 
     def __init__(self, server: Server, alias: str, live: Live, outside: Path) -> None:
         self.server, self.alias, self.outside = server, alias, outside
+        self.url = server.url
         self._live = live
         outside.mkdir()
 
@@ -41,7 +43,7 @@ class Office:
 
     def start(self, *arguments: str, **env: str) -> Daemon:
         """Start a process that posts them."""
-        return self._live("posting", *arguments, on=self.server, OUTSIDE=str(self.outside), **env)
+        return self._live("posting", *arguments, on=self.url, OUTSIDE=str(self.outside), **env)
 
     def cut_sessions(self) -> None:
         connections[self.alias].close()  # the test's own
@@ -82,6 +84,26 @@ def office(server: Server, alias: MakeAlias, live: Live, tmp_path: Path) -> Iter
 def test_whatever_is_killed_each_letter_is_posted_and_in_transactions_exactly_once(
     office: Office, claim: str
 ) -> None:
+    post_under_kills(office, claim)
+
+
+@pytest.mark.parametrize("claim", ["transaction", "lease"])
+def test_the_same_holds_behind_pgbouncer(
+    postgres: PostgreSQL, alias: MakeAlias, live: Live, tmp_path: Path, claim: str
+) -> None:
+    if reason := PgBouncer.why_missing():
+        pytest.skip(reason)
+    name = alias(postgres)
+    with queue_tables(name), PgBouncer(postgres) as bouncer:
+        office = Office(postgres, name, live, tmp_path / "outside")
+        office.url = postgres.url.replace(f":{postgres.port}", f":{bouncer.port}")
+        assert office.url != postgres.url
+        post_under_kills(office, claim)
+
+
+def post_under_kills(office: Office, claim: str) -> None:
+    """Post letters with three processes of two workers. Kill a process, or all sessions, again and
+    again, and then look what has become of the letters."""
     chance = random.Random(17)
     good, poison = office.write(400), office.write(4, "poison")
     env = {"CLAIM": claim, "THREADS": "4" if claim == "lease" else "1"}
