@@ -101,6 +101,28 @@ def test_the_same_holds_behind_pgbouncer(
         post_under_kills(office, claim)
 
 
+@pytest.mark.parametrize("claim", ["transaction", "lease"])
+def test_a_frozen_process_and_a_restarted_server_leave_no_letter_behind(
+    office: Office, claim: str
+) -> None:
+    good = office.write(300)
+    frozen, other = (office.start("--workers", "2", CLAIM=claim) for _ in range(2))
+    eventually(lambda: sum(office.posted.values()) > 20, within=30)
+    frozen.signal_group(signal.SIGSTOP)
+    posted = sum(office.posted.values())
+    eventually(lambda: sum(office.posted.values()) > posted + 20 or not office.waiting, within=30)
+    connections[office.alias].close()
+    office.server.restart()
+    frozen.signal_group(signal.SIGCONT)
+    office.empty()
+    for daemon in (frozen, other):
+        assert daemon.stop(within=30) == 0, daemon.output
+    assert sorted(office.posted) == good
+    if claim == "transaction":
+        assert office.inside == Counter(good)
+    assert office.rows == []
+
+
 def post_under_kills(office: Office, claim: str) -> None:
     """Post letters with three processes of two workers. Kill a process, or all sessions, again and
     again, and then look what has become of the letters."""
