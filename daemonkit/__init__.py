@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from daemonkit.connections.pool import Pool
     from daemonkit.jobs.job import job
     from daemonkit.leading.fencing import StaleEpoch, guarded
+    from daemonkit.pollers.poller import ModelPoller
     from daemonkit.schedules.cron import Cron
     from daemonkit.schedules.poll import Poll
     from daemonkit.waking.sender import wake
@@ -30,6 +31,7 @@ __all__ = [
     "Every",
     "Exit",
     "Iteration",
+    "ModelPoller",
     "Moment",
     "Poll",
     "Pool",
@@ -47,6 +49,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "Cron": "daemonkit.schedules.cron",
+    "ModelPoller": "daemonkit.pollers.poller",
     "Poll": "daemonkit.schedules.poll",
     "Pool": "daemonkit.connections.pool",
     "StaleEpoch": "daemonkit.leading.fencing",

@@ -100,6 +100,9 @@ class BaseDaemonCommand(StartedByDjango):
         """Whether the class has a ``tick()`` of its own."""
         return type(self).tick is not BaseDaemonCommand.tick
 
+    def check_class(self, workers: int = 1) -> None:
+        """Raise ``CommandError`` if a kind of daemon, such as a poller, is not complete."""
+
     # What a tick may use
 
     @property

@@ -1,9 +1,11 @@
-"""daemonkit's own tables: the ledger, the leases of leaders, and claims.
+"""daemonkit's own tables: the ledger, the leases of leaders, claims, and the rows of pollers.
 
-They are in the database with the alias DAEMONKIT["database"].
+They are in the database DAEMONKIT["database"], ``PollerRow`` in that of the poller's model.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from django.db import models
 
@@ -76,3 +78,29 @@ class Wake(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} woken {self.times} times"
+
+
+class KeyTextField(models.CharField):  # type: ignore[type-arg]
+    """A text in a collation that tells all texts apart: MySQL's default does not."""
+
+    def db_parameters(self, connection: Any) -> Any:
+        collation = {"collation": "utf8mb4_bin"} if connection.vendor == "mysql" else {}
+        return {**super().db_parameters(connection), **collation}
+
+
+class PollerRow(models.Model):
+    """A failure, a dead letter or a lease of the row of a poller with this primary key, as text.
+    ``not_before`` is the end of the pause or of the lease, by the database's clock."""
+
+    poller = models.CharField(max_length=200)
+    key = KeyTextField(max_length=255)
+    owner = models.CharField(max_length=200, blank=True)
+    epoch = models.PositiveBigIntegerField(default=0)
+    attempts = models.PositiveIntegerField(default=0)
+    not_before = models.DateTimeField()
+    error = models.TextField(blank=True)
+    dead = models.BooleanField(default=False)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["poller", "key"], name="poller_row_once")]
+        indexes = [models.Index(fields=["poller", "dead", "not_before"], name="poller_row_due")]

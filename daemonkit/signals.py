@@ -80,6 +80,9 @@ run_skipped = Signal(use_caching=True)
 "overlap", its "grace" or its "back-off", because the process was "down", "paused" or "not leader",
 or because the "ledger" could not be written."""
 
+row_dead = Signal(use_caching=True)
+"""``key``, ``attempts``, ``error``: a row of a poller has become a dead letter."""
+
 standing_by = Signal(use_caching=True)
 """``leader``: another process, which has this name, leads and ticks."""
 

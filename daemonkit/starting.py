@@ -6,6 +6,7 @@ import gc
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -177,21 +178,13 @@ class StartedByDjango(_Command):
             self.life.waker.begin()
 
     def as_team(self, live: Callable[..., Any], *args: Any, **options: Any) -> Team:
-        """What a supervisor needs to run this daemon in workers. ``live`` is ``handle`` or
-        ``execute``, which each worker calls with these arguments and options.
-
-        Raises ``CommandError`` (exit code 2) for invalid settings, as the life itself would.
-        """
-        from daemonkit.workers.places import team_of  # not for a plain loop
+        """What a supervisor needs to run this daemon; see ``workers.places.team_of()``."""
+        from daemonkit.workers.places import team_of
 
         tick_of(self)
-
-        def live_alone() -> None:
-            self.is_supervised = True
-            with self._ending(options.get("log_format")):
-                live(*args, **{**options, "workers": 1})
-
-        return team_of(self, Settings(self, options), live_alone)
+        work = partial(live, *args, **{**options, "workers": 1})
+        ending = partial(self._ending, options.get("log_format"))
+        return team_of(self, Settings(self, options), work, ending)
 
     @property
     def _log_options(self) -> tuple[int, str | None]:

@@ -44,6 +44,7 @@ LAYERS = """
     development
     starting
     command
+    pollers
     discovery
     checks  deploying  testing  workers.several
 """

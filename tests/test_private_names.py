@@ -59,7 +59,7 @@ def attributes(folder: Path, *, private: bool) -> set[str]:
 
 
 DOCUMENTED_BY_PYTHON = {"_getframe", "_current_frames", "_exit", "_replace"}
-DOCUMENTED_BY_DJANGO = {"_meta"}
+DOCUMENTED_BY_DJANGO = {"_meta", "_base_manager"}
 DOCUMENTED = {"alias", "vendor", "settings_dict", "connection", "cursor", "close", "commit"}
 DOCUMENTED |= {"rollback", "get_autocommit", "introspection"}
 

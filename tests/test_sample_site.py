@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from config.settings import database
 from django.core.exceptions import ImproperlyConfigured
+from django.core.mail import EmailMessage
 from django.core.management import call_command, load_command_class
 from django.db import DatabaseError
 from django.test import Client
@@ -22,6 +23,7 @@ from shop import baskets, customers, inbox, price_files, prices, reports
 from shop.models import (
     Basket,
     DailyReport,
+    Notice,
     Price,
     PriceChange,
     PriceFile,
@@ -30,6 +32,7 @@ from shop.models import (
 )
 
 from daemonkit.jobs.schedule import jobs_of
+from daemonkit.testing import run_ticks
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "sample_site"
@@ -488,3 +491,40 @@ def test_housekeeping_does_what_its_three_jobs_say(shop, settings, mailoutbox):
     (sent,) = mailoutbox
     assert sent.to == ["manager@example.com"]
     assert "0 baskets expired" in sent.body
+
+
+# Notices
+
+
+@committing
+def test_an_order_and_its_notice_are_committed_together_and_the_notice_is_sent_once(
+    client: Client, mailoutbox: list[EmailMessage]
+) -> None:
+    basket = Basket.objects.create()
+    url = f"/baskets/{basket.pk}/order/"
+    assert client.post(url, {"address": "ann@example.com"}).json()["state"] == "ordered"
+    again = client.post(url, {"address": "ann@example.com"})
+    assert (again.status_code, again.json()["error"]) == (
+        409,
+        f"basket {basket.pk} has been ordered, or has expired",
+    )
+    assert client.post("/baskets/9999/order/").status_code == 404
+    assert Notice.objects.get().sent_at is None
+    sent = run_ticks("send_notices", 2, threads=1)
+    assert [str(each.result) for each in sent] == ["1 row", "0 rows"]
+    assert [mail.to for mail in mailoutbox] == [["ann@example.com"]]
+    assert Notice.objects.get().sent_at is not None
+
+
+@committing
+def test_an_order_that_fails_leaves_no_notice(monkeypatch: pytest.MonkeyPatch) -> None:
+    basket = Basket.objects.create()
+
+    def fail(**_: object) -> None:
+        raise DatabaseError("no notice today")
+
+    monkeypatch.setattr(Notice.objects, "create", fail)
+    with pytest.raises(DatabaseError):
+        baskets.order(basket, "ann@example.com")
+    basket.refresh_from_db()
+    assert basket.state == Basket.State.OPEN

@@ -49,6 +49,7 @@ def tick_of(daemon: _Written) -> Callable[[], Any]:
         raise CommandError(f"daemonkit runs on Linux, and on macOS, but not on {sys.platform}")
     tick, name = daemon.tick, daemon.name
     _refuse_misspelt_settings(daemon)
+    daemon.check_class()
     if inspect.isgeneratorfunction(daemon.lifespan):
         raise usage(f"{name}.lifespan() is a generator: put @contextmanager above it")
     if inspect.isasyncgenfunction(daemon.lifespan):

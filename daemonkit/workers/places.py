@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,13 +68,29 @@ class Team:
         return f"{self.name} ({workers} workers)" if workers > 1 else self.name
 
 
-def team_of(daemon: Daemon, settings: Settings, live: Callable[[], Any]) -> Team:
-    """The workers of a daemon. Raises ``CommandError`` (exit code 2) if it cannot have a leader."""
+def team_of(
+    daemon: Daemon,
+    settings: Settings,
+    live: Callable[[], Any],
+    ending: Callable[[], AbstractContextManager[None]],
+) -> Team:
+    """What a supervisor needs to run a daemon in workers, each of which calls ``live`` in a block
+    of ``ending``.
+
+    Raises ``CommandError`` (exit code 2) for invalid settings, as the life itself would.
+    """
     if settings.leader:
         from daemonkit.leading.requirements import refuse_where_none_can_lead
 
         refuse_where_none_can_lead(daemon.name)
-    return Team(daemon, settings, live)
+    daemon.check_class(settings.workers)
+
+    def live_alone() -> None:
+        daemon.is_supervised = True
+        with ending():
+            live()
+
+    return Team(daemon, settings, live_alone)
 
 
 class Place:

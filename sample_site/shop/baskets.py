@@ -6,7 +6,7 @@ from django.db import transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
 
-from shop.models import Basket, BasketLine, Product
+from shop.models import Basket, BasketLine, Notice, Product
 
 
 class OutOfStock(Exception):
@@ -29,10 +29,14 @@ def put(basket: Basket, product: Product, quantity: int = 1) -> BasketLine:
     )
 
 
-def order(basket: Basket) -> None:
+@transaction.atomic
+def order(basket: Basket, address: str = "") -> None:
+    """Order the basket. The customer gets a notice at the address: both are committed, or none."""
     closed = {"state": Basket.State.ORDERED, "closed_at": timezone.now()}
     if not still_open(basket.pk).update(**closed):
         raise BasketClosed(str(basket))
+    if address:
+        Notice.objects.create(basket=basket, address=address)
 
 
 def expire(older_than: timedelta, at_most: int = 500) -> int:

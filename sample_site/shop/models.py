@@ -1,4 +1,4 @@
-"""Products and their prices, baskets, and daily reports."""
+"""Products and their prices, baskets, notices to customers, and daily reports."""
 
 from django.db import models
 from django.utils import timezone
@@ -98,6 +98,23 @@ class BasketLine(models.Model):
 
     def __str__(self) -> str:
         return f"{self.quantity} at {self.unit_price}"
+
+
+class Notice(models.Model):
+    """A mail to a customer about an order, written in the transaction of the order: an outbox."""
+
+    basket = models.ForeignKey(Basket, on_delete=models.CASCADE, related_name="notices")
+    address = models.EmailField()
+    sent_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["id"], condition=models.Q(sent_at=None), name="notice_unsent"),
+            models.Index(fields=["sent_at"], name="notice_sent"),  # for MariaDB and MySQL
+        ]
+
+    def __str__(self) -> str:
+        return f"notice to {self.address} about {self.basket}"
 
 
 class DailyReport(models.Model):

@@ -9,7 +9,7 @@ from datetime import date
 from django.conf import settings
 from django.core.mail import send_mail
 
-from shop.models import DailyReport
+from shop.models import DailyReport, Notice
 
 
 def mail(day: str) -> None:
@@ -31,3 +31,9 @@ def send_report(day: date) -> None:
         mail(day.isoformat())
     else:
         mail_report.enqueue(day.isoformat())
+
+
+def send(notice: Notice) -> None:
+    """Mail a customer about an order."""
+    lines = [f"{line.quantity} {line.product}" for line in notice.basket.lines.all()]
+    send_mail(f"Your order {notice.basket_id}", "\n".join(lines), None, [notice.address])

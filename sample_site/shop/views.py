@@ -1,12 +1,13 @@
-"""A REST view of the prices, on the same models that the daemons write."""
+"""REST views of prices and orders, on the same models that the daemons write."""
 
 from typing import Any
 
 from django.core.paginator import InvalidPage, Paginator
 from django.http import HttpRequest, JsonResponse
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_GET, require_POST
 
-from shop.models import CURRENCY, Price, Supplier
+from shop import baskets
+from shop.models import CURRENCY, Basket, Price, Supplier
 
 PAGE = 50
 
@@ -42,6 +43,19 @@ def price_list(request: HttpRequest) -> JsonResponse:
     )
 
 
+@require_POST
+def order(request: HttpRequest, number: int) -> JsonResponse:
+    """Order a basket. ``send_notices`` sends the notice to the ``address`` later."""
+    basket = Basket.objects.filter(pk=number).first()
+    if basket is None:
+        return problem(f"there is no basket {number}")
+    try:
+        baskets.order(basket, request.POST.get("address", ""))
+    except baskets.BasketClosed:
+        return problem(f"basket {number} has been ordered, or has expired", status=409)
+    return JsonResponse({"basket": number, "state": Basket.State.ORDERED})
+
+
 def as_json(price: Price) -> dict[str, Any]:
     return {
         "sku": price.product.sku,
@@ -58,5 +72,5 @@ def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
     return problem(f"there is nothing at {request.path}")
 
 
-def problem(sentence: str) -> JsonResponse:
-    return JsonResponse({"error": sentence}, status=404)
+def problem(sentence: str, status: int = 404) -> JsonResponse:
+    return JsonResponse({"error": sentence}, status=status)

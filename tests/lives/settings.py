@@ -6,7 +6,7 @@ import os
 from config.settings import *  # noqa: F403
 from config.settings import DATABASES, INSTALLED_APPS, database
 
-INSTALLED_APPS = [*INSTALLED_APPS, "tests.lives"]
+INSTALLED_APPS = [*INSTALLED_APPS, "tests.lives", "tests.queues"]
 DAEMONKIT = json.loads(os.environ.get("DAEMONKIT", "{}"))
 
 if os.environ.get("POOL"):

@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from daemonkit.management.actions.action import Action, Request
 from daemonkit.management.actions.check_databases import CheckDatabases
+from daemonkit.management.actions.dead_letters import DeadLetters
 from daemonkit.management.actions.install import Install
 from daemonkit.management.actions.job_runs import JobRuns
 from daemonkit.management.actions.list_daemons import ListDaemons
@@ -26,6 +27,7 @@ ACTIONS: dict[str, Action] = {
         DEFAULT,
         NextDueTimes(),
         JobRuns(),
+        DeadLetters(),
         CheckDatabases(),
         PrintUnit(),
         Install(),
