@@ -31,6 +31,7 @@ class Daemon(Protocol):
     ledger: bool
     per_worker: bool
     wait_for_migrations: bool
+    expect_success_within: float | None
     worker_number: int
     is_supervised: bool
 

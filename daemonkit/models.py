@@ -1,4 +1,4 @@
-"""daemonkit's own tables: the ledger, the leases of leaders, and claims.
+"""daemonkit's own tables: the ledger, the leases of leaders, claims, processes and orders.
 
 They are in the database with the alias DAEMONKIT["database"].
 """
@@ -66,3 +66,29 @@ class Claim(Owned):
 
     def __str__(self) -> str:
         return f"{self.name} claimed by {self.holder or 'nobody'}, epoch {self.epoch}"
+
+
+class Process(models.Model):
+    """What the process HOST:PID:TOKEN last reported, and when, by the database's clock."""
+
+    key = models.CharField(max_length=200, primary_key=True)
+    daemon = models.CharField(max_length=200, db_index=True)
+    touched = models.DateTimeField()
+    report = models.JSONField()
+
+    def __str__(self) -> str:
+        return f"{self.daemon} {self.key}"
+
+
+class Order(models.Model):
+    """An order to the processes of a daemon, or to one that takes it. Times are the database's."""
+
+    daemon = models.CharField(max_length=200, db_index=True)
+    verb = models.CharField(max_length=20)
+    given = models.DateTimeField()
+    until = models.DateTimeField(null=True)
+    taken_by = models.CharField(max_length=200, blank=True)
+    details = models.JSONField()
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.daemon}"

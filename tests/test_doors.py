@@ -838,8 +838,16 @@ def test_runs_refuses_in_one_sentence(arguments: list[str], sentence: str) -> No
     ("said", "sentence"),
     [
         ({"database": "nope"}, "DAEMONKIT['database'] is 'nope', which is not in DATABASES"),
-        ({"keep_run": 3}, "DAEMONKIT takes database, keep_runs, store_errors; it has ['keep_run']"),
-        ([], "DAEMONKIT takes database, keep_runs, store_errors; it is not a dictionary"),
+        (
+            {"keep_run": 3},
+            "DAEMONKIT takes database, keep_runs, store_errors, status, version; it has "
+            "['keep_run']",
+        ),
+        (
+            [],
+            "DAEMONKIT takes database, keep_runs, store_errors, status, version; it is not a "
+            "dictionary",
+        ),
     ],
 )
 def test_runs_under_settings_that_make_no_sense_ends_with_78(

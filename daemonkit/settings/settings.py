@@ -45,6 +45,8 @@ class Settings:
         self.max_ticks = once_each if self.once else count("max_ticks", value("max_ticks"))
         self.max_seconds = seconds_or_none("max_seconds", value("max_seconds"))
         self.threads = at_least_one("threads", value("threads"))
+        expected = daemon.expect_success_within
+        self.expect_success_within = seconds_or_none("expect_success_within", expected)
         self.ledger = bool(daemon.ledger)
         self.leader = leads(daemon, options)
         self.terms = _terms(daemon, options)

@@ -17,6 +17,7 @@ from daemonkit.exits import Ending
 from daemonkit.iteration import Iteration
 from daemonkit.listeners.listener import Listener
 from daemonkit.signals import Announcer
+from daemonkit.status.dismissal import dismissed
 from daemonkit.workers.wire import News, Report
 
 SHORTEST_IDLE = 1.0
@@ -47,6 +48,7 @@ class Reports(Listener):
             signals.leadership_gained: self.gained,
             signals.leadership_lost: self.lost,
             signals.limit_reached: self.limit,
+            dismissed: self.dismissed,
             signals.daemon_stopped: self.stopped,
         }
 
@@ -107,6 +109,9 @@ class Reports(Listener):
 
     def limit(self, reason: str, **_: Any) -> None:
         self.report(News.LIMIT, reason)
+
+    def dismissed(self, reason: str, **_: Any) -> None:
+        self.report(News.DISMISSED, reason)
 
     def stopped(self, ending: Ending, **_: Any) -> None:
         if ending is Ending.NOTHING_DUE:

@@ -220,7 +220,7 @@ class Supervisor:
     def _note_ended(self, place: Place, worker: Worker, code: int) -> None:
         match place.fate(worker, code):
             case Fate.GIVEN_UP:
-                self._give_up(place)
+                self._give_up(place, worker.dismissal or NOTHING_DUE)
             case Fate.FATAL:
                 sentence = f"{place.label} cannot start: it {_how_it_ended(code)}"
                 self._end = CommandError(sentence, returncode=code)
@@ -228,11 +228,11 @@ class Supervisor:
             case Fate.FILLED_AGAIN:
                 self._fill_later(place, worker, code)
 
-    def _give_up(self, place: Place) -> None:
-        logger.info("%s has ended: %s", place.label, NOTHING_DUE)
+    def _give_up(self, place: Place, why: str) -> None:
+        logger.info("%s has ended: %s", place.label, why)
         self.places.remove(place)
         if not self.places:
-            self.ask(NOTHING_DUE)
+            self.ask(why)
 
     def _fill_later(self, place: Place, worker: Worker, code: int) -> None:
         pause = place.pause_after(worker, code)

@@ -37,7 +37,7 @@ class Worker:
         self.is_ready = self.is_waiting = self.is_idle = False
         self.is_leaving = self.has_closed_reports = False
         self.has_succeeded = self.has_nothing_due = False
-        self.limit = self.leadership = self.progress = ""
+        self.limit = self.leadership = self.progress = self.dismissal = ""
         self.ticks = self.failed = 0
         self.children: Children | None = None
         """The child processes of a worker that was killed."""
@@ -133,6 +133,8 @@ class Worker:
                 self.leadership = report.text
             case News.LIMIT:
                 self.limit, self.is_idle = report.text, True
+            case News.DISMISSED:
+                self.dismissal = report.text
             case News.NOTHING_DUE:
                 self.has_nothing_due = True
 
