@@ -201,7 +201,7 @@ def test_what_makes_no_sense_is_one_sentence(
         (["run_daemon", "expire_baskets", "--every"], "argument --every: expected one argument"),
         (["run_daemon", "expire_baskets", "--schedule", "5"], "unrecognized arguments: --schedule"),
         (["run_daemon", "daily_report", "--day", "x"], "argument --day: invalid"),
-        (["daemons", "stop"], "invalid choice: 'stop'"),
+        (["daemons", "halt"], "invalid choice: 'halt'"),
         (["daemons", "next"], "the following arguments are required: name"),
         (["daemons", "next", "expire_baskets", "--hours", "many"], "argument --hours: invalid"),
         (["daemons", "--format", "yaml"], "argument --format: invalid choice: 'yaml'"),

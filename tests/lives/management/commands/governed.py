@@ -23,6 +23,7 @@ class Command(BaseDaemonCommand):
     def tick(self):
         self.ticks += 1
         say(f"tick {self.ticks} of worker {self.worker_number}")
-        time.sleep(self.options["seconds"])
+        if self.options["seconds"]:
+            time.sleep(self.options["seconds"])
         if self.options["fails_after"] is not None and self.ticks > self.options["fails_after"]:
             raise ValueError("no such price")
