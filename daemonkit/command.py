@@ -54,6 +54,8 @@ class BaseDaemonCommand(StartedByDjango):
     wait_for_migrations: bool = True
     """Whether to wait at the start until the migrations of its own app are applied. Not with DEBUG
     or ``--once``, and not under ``call_command()``."""
+    expect_success_within: float | None = None
+    """``daemons status --check`` fails if the last success is longer ago than this, in seconds."""
     workers: int = 1
     per_worker: bool = False
 
@@ -194,7 +196,14 @@ class BaseDaemonCommand(StartedByDjango):
             from daemonkit.jobs.scheduler import live  # not for a plain loop
 
             return live(life, self._scheduler)
-        with life.watched(), life.announced(), life.opened(), life.campaigning(), life.woken():
+        with (
+            life.watched(),
+            life.announced(),
+            life.steered(),
+            life.opened(),
+            life.campaigning(),
+            life.woken(),
+        ):
             while life.wait_until_due():
                 self.iterate(life.last)
         return life.last

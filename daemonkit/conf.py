@@ -7,11 +7,16 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+NO_DATABASE = "django.db.backends.dummy"
+"""The engine that Django uses for a project whose DATABASES is empty."""
+
 _DEFAULTS: dict[str, Any] = {
     "database": "default",
     "keep_runs": 100,
     "store_errors": "text",
     "listen": None,
+    "status": True,
+    "version": None,
 }
 _STORE_ERRORS = ("text", "class", "none")
 
@@ -54,6 +59,20 @@ def store_errors() -> str:
             f"DAEMONKIT['store_errors'] must be one of {choices}, not {choice!r}"
         )
     return str(choice)
+
+
+def status() -> bool:
+    """Return whether processes write their status to the database, and read orders there."""
+    choice = _configured("status")
+    if not isinstance(choice, bool):
+        raise ImproperlyConfigured(f"DAEMONKIT['status'] must be True or False, not {choice!r}")
+    return choice
+
+
+def version() -> str | None:
+    """Return the version of the project's code, for the status; None if it is not given."""
+    choice = _configured("version")
+    return None if choice is None else str(choice)
 
 
 def _configured(name: str) -> Any:

@@ -32,6 +32,7 @@ class Daemon(Protocol):
     per_worker: bool
     wait_for_migrations: bool
     wake_on: str
+    expect_success_within: float | None
     worker_number: int
     is_supervised: bool
 

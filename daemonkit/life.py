@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ from daemonkit.watched import WatchedLife
 if TYPE_CHECKING:
     from daemonkit.daemon import Daemon
     from daemonkit.leading.leader import Leadership
+    from daemonkit.status.steering import Steering
     from daemonkit.waking.waker import Waker
     from daemonkit.work_limits import WorkLimits
 
@@ -49,8 +51,8 @@ class Life:
     """One run of a daemon under its settings.
 
     ``tick`` is its unit of work. ``leadership`` takes part in the election, for a daemon that has
-    a leader. ``before_forced_end`` is called from another thread when the process is forced to
-    end; it must not wait.
+    a leader; ``steering`` writes the status and follows orders. ``before_forced_end`` is called
+    from another thread when the process is forced to end; it must not wait.
     """
 
     def __init__(
@@ -60,16 +62,18 @@ class Life:
         settings: Settings,
         *,
         leadership: Leadership | None = None,
+        steering: Steering | None = None,
         waker: Waker | None = None,
         before_forced_end: Callable[[], None] = lambda: None,
     ) -> None:
-        self.daemon, self.settings, self.leadership = daemon, settings, leadership
-        self.waker = waker
+        self.daemon, self.settings = daemon, settings
+        self.leadership, self.steering, self.waker = leadership, steering, waker
         self.tick = self.entitled(tick)
         self.clock, self.schedule, self.once = settings.clock, settings.schedule, settings.once
         self.log = Log(daemon, verbosity=settings.verbosity)
         self.begun = self.clock.moment()
         self.pace = Pace(self.schedule, self.begun, [leadership] if leadership else [])
+        self.pulse_at = self.begun.monotonic  # of the loop's last sign of life
         self.verdict = Verdict(
             daemon.name, settings, self.begun, by_shell=daemon.is_started_by_shell
         )
@@ -151,6 +155,8 @@ class Life:
             stack.callback(self._leave_home)
             if open_when_available(self, stack, first):
                 announce(signals.daemon_ready, self.daemon)
+                if self.steering:
+                    self.steering.await_orders()
             try:
                 yield
             finally:
@@ -169,6 +175,10 @@ class Life:
     def woken(self) -> AbstractContextManager[None]:
         """Hear the wake-ups of other processes during the block, if the daemon has ``wake_on``."""
         return self.waker.waking(self) if self.waker else contextlib.nullcontext()
+
+    def steered(self) -> AbstractContextManager[None]:
+        """Write the status and follow orders during the block, if they are on."""
+        return self.steering.steering(self) if self.steering else contextlib.nullcontext()
 
     # What the loop asks, and its waits
 
@@ -263,6 +273,7 @@ class Life:
         running = self.stop.ticks  # between the ticks of a loop it is empty
         if running and any(tick.overdue_since is not None for tick in list(running.values())):
             return
+        self.pulse_at = time.monotonic()
         if signals.daemon_pulse.receivers:
             announce(signals.daemon_pulse, self.daemon)
 

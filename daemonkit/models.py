@@ -1,4 +1,5 @@
-"""daemonkit's own tables: the ledger, the leases of leaders, claims, and the rows of pollers.
+"""daemonkit's own tables: the ledger, the leases of leaders, claims, wake-ups, the rows of
+pollers, processes and orders.
 
 They are in the database DAEMONKIT["database"], ``PollerRow`` in that of the poller's model.
 """
@@ -104,3 +105,29 @@ class PollerRow(models.Model):
     class Meta:
         constraints = [models.UniqueConstraint(fields=["poller", "key"], name="poller_row_once")]
         indexes = [models.Index(fields=["poller", "dead", "not_before"], name="poller_row_due")]
+
+
+class Process(models.Model):
+    """What the process HOST:PID:TOKEN last reported, and when, by the database's clock."""
+
+    key = models.CharField(max_length=200, primary_key=True)
+    daemon = models.CharField(max_length=200, db_index=True)
+    touched = models.DateTimeField()
+    report = models.JSONField()
+
+    def __str__(self) -> str:
+        return f"{self.daemon} {self.key}"
+
+
+class Order(models.Model):
+    """An order to the processes of a daemon, or to one that takes it. Times are the database's."""
+
+    daemon = models.CharField(max_length=200, db_index=True)
+    verb = models.CharField(max_length=20)
+    given = models.DateTimeField()
+    until = models.DateTimeField(null=True)
+    taken_by = models.CharField(max_length=200, blank=True)
+    details = models.JSONField()
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.daemon}"

@@ -20,9 +20,6 @@ from daemonkit.errors import classify
 
 OURS = "daemonkit"
 
-NO_DATABASE = "django.db.backends.dummy"
-"""The engine that Django uses for a project whose DATABASES is empty."""
-
 
 def pending_migrations(module: str, *, uses_our_tables: bool) -> str:
     """The migrations that are not applied: "shop.0004_price and 2 more". Asks the databases.
@@ -50,7 +47,7 @@ def _places(module: str, *, uses_our_tables: bool) -> Iterator[tuple[str, str]]:
     app = apps.get_containing_app_config(module)
     if app is not None and app.label != OURS:
         for alias in connections:
-            has_database = connections.settings[alias]["ENGINE"] != NO_DATABASE
+            has_database = connections.settings[alias]["ENGINE"] != conf.NO_DATABASE
             if has_database and router.allow_migrate(alias, app.label):
                 yield app.label, alias
     if uses_our_tables and router.allow_migrate(conf.database(), OURS):

@@ -95,6 +95,12 @@ leadership_lost = Signal(use_caching=True)
 daemon_status = Signal(use_caching=True)
 """``text``: the status in one line, which replaces the one made from the other signals."""
 
+daemon_paused = Signal(use_caching=True)
+"""``job`` ("": all), ``by``, ``why``, ``seconds`` (None: no end): a pause. From another thread."""
+
+daemon_resumed = Signal(use_caching=True)
+"""``job`` ("": all): a pause is over. Sent from another thread."""
+
 limit_reached = Signal(use_caching=True)
 """``reason``: a worker has reached its ``max_ticks``, ``max_seconds`` or ``max_memory``, and waits
 for its supervisor to replace it. Sent at least once every ``pulse`` seconds."""

@@ -140,8 +140,9 @@ class StartedByDjango(_Command):
 
     def _begin(self, tick: Callable[[], Any], settings: Settings) -> None:
         """Create the life, and what its settings need. Optional parts are imported only here."""
-        leadership, before_forced_end, sessions = None, _nothing, None
-        if (settings.leader or settings.jobs) and not is_in_callers_transaction():
+        leadership, steering, before_forced_end, sessions = None, None, _nothing, None
+        is_steered = self.is_started_by_shell and not settings.once
+        if (settings.leader or settings.jobs or is_steered) and not is_in_callers_transaction():
             from daemonkit.connections.private_session import PrivateSessions
 
             terms = settings.terms
@@ -150,13 +151,24 @@ class StartedByDjango(_Command):
             from daemonkit.leading.leader import Leadership
 
             leadership = Leadership(self, settings.terms, sessions.claims, settings.clock)
+        if sessions is not None and is_steered:
+            from daemonkit.status.wanted import steering_of
+
+            steering = steering_of(self, sessions)
         if settings.jobs:
             from daemonkit.jobs.scheduler import Scheduler
 
             self._scheduler = Scheduler(self.name, settings, sessions)
             before_forced_end = self._scheduler.before_forced_end
-        self._life = Life(self, tick, settings, leadership=leadership, waker=self._waker(settings),
-                          before_forced_end=before_forced_end)  # fmt: skip
+        self._life = Life(
+            self,
+            tick,
+            settings,
+            leadership=leadership,
+            steering=steering,
+            waker=self._waker(settings),
+            before_forced_end=before_forced_end,
+        )
 
     def _waker(self, settings: Settings) -> Waker | None:
         if not self.wake_on or settings.once or is_in_callers_transaction():

@@ -38,6 +38,7 @@ LAYERS = """
     pace  verdict  watched
     opening  outcomes  replacement
     work_limits
+    status
     life
     jobs
     workers
@@ -241,7 +242,7 @@ def test_a_plain_loop_loads_only_what_it_needs() -> None:
         unneeded |= {"cronsim", "daemonkit.checks", "daemonkit.jobs.scheduler"}
         unneeded |= {"daemonkit.leading.lease", "daemonkit.leading.leader"}
         unneeded |= {"daemonkit.listeners.systemd", "daemonkit.workers.supervisor"}
-        unneeded |= {"daemonkit.event_loop.loop"}
+        unneeded |= {"daemonkit.event_loop.loop", "daemonkit.status.steering"}
         assert not unneeded & sys.modules.keys(), unneeded & sys.modules.keys()
         """,
         DJANGO_SETTINGS_MODULE="config.settings",

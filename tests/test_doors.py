@@ -201,7 +201,7 @@ def test_what_makes_no_sense_is_one_sentence(
         (["run_daemon", "expire_baskets", "--every"], "argument --every: expected one argument"),
         (["run_daemon", "expire_baskets", "--schedule", "5"], "unrecognized arguments: --schedule"),
         (["run_daemon", "daily_report", "--day", "x"], "argument --day: invalid"),
-        (["daemons", "stop"], "invalid choice: 'stop'"),
+        (["daemons", "halt"], "invalid choice: 'halt'"),
         (["daemons", "next"], "the following arguments are required: name"),
         (["daemons", "next", "expire_baskets", "--hours", "many"], "argument --hours: invalid"),
         (["daemons", "--format", "yaml"], "argument --format: invalid choice: 'yaml'"),
@@ -838,8 +838,16 @@ def test_runs_refuses_in_one_sentence(arguments: list[str], sentence: str) -> No
     ("said", "sentence"),
     [
         ({"database": "nope"}, "DAEMONKIT['database'] is 'nope', which is not in DATABASES"),
-        ({"keep_run": 3}, "DAEMONKIT takes database, keep_runs, store_errors; it has ['keep_run']"),
-        ([], "DAEMONKIT takes database, keep_runs, store_errors; it is not a dictionary"),
+        (
+            {"keep_run": 3},
+            "DAEMONKIT takes database, keep_runs, store_errors, status, version; it has "
+            "['keep_run']",
+        ),
+        (
+            [],
+            "DAEMONKIT takes database, keep_runs, store_errors, status, version; it is not a "
+            "dictionary",
+        ),
     ],
 )
 def test_runs_under_settings_that_make_no_sense_ends_with_78(

@@ -37,7 +37,15 @@ class Deploy:
         self._manage, self._last_release = manage, last_release
         self._env: dict[str, str | None] = {"DATABASE_URL": server.url}
         self._migrate()
-        for table in ("run", "lease", "claim", "wake"):  # earlier tests may have removed one
+        for table in (
+            "run",
+            "lease",
+            "claim",
+            "wake",
+            "pollerrow",
+            "process",
+            "order",
+        ):  # earlier tests may have removed one
             server.execute(f"DROP TABLE IF EXISTS daemonkit_{table}")
         server.execute("DELETE FROM django_migrations WHERE app = 'daemonkit'")
         self._migrate()

@@ -45,6 +45,7 @@ class Dispatcher:
         self._look_again, self._nudge = look_again, nudge
         self._agenda = Agenda[ScheduledJob]()
         self._ended: deque[ScheduledJob] = deque()
+        self._ordered: dict[ScheduledJob, None] = {}
 
     def start(self, now: Moment, begun: Moment, newest: Mapping[str, datetime]) -> None:
         """Set the first due time of each job. ``newest`` holds the newest due time in the ledger
@@ -72,7 +73,7 @@ class Dispatcher:
         the schedules may restart.
         """
         self._ask_schedules_again(now, reason_to_wait, since)
-        ready: list[Run] = []
+        ready = self._runs_ordered(now)
         for job, passed in self._due(now):
             if limit and self.begun >= limit:
                 break
@@ -85,6 +86,16 @@ class Dispatcher:
             elif outcome is not None:
                 self._skip(job, outcome, now)
             self._agenda.put(job, job.times.next)
+        return ready
+
+    def _runs_ordered(self, now: Moment) -> list[Run]:
+        """The runs that somebody has ordered. A job that runs is run again when it has ended."""
+        ready: list[Run] = []
+        for job in list(self._ordered):
+            if run := job.ordered(now):
+                del self._ordered[job]
+                ready.append(run)
+        self.begun += len(ready)
         return ready
 
     def _due(self, now: Moment) -> Iterator[tuple[ScheduledJob, list[Moment]]]:
@@ -141,7 +152,18 @@ class Dispatcher:
     @property
     def is_over(self) -> bool:
         """Whether nothing will ever be due again."""
-        return self.next_due() == NEVER and self.is_at_rest and not self._ended
+        is_idle = self.is_at_rest and not self._ended and not self._ordered
+        return is_idle and self.next_due() == NEVER
+
+    def order(self, name: str) -> None:
+        """Run a job now, or all of them (""). The schedules go on as if nothing had been. From any
+        thread."""
+        self._ordered.update(dict.fromkeys(job for job in self.jobs if name in ("", job.name)))
+        self._nudge()
+
+    def is_ordered(self, job: ScheduledJob) -> bool:
+        """Whether a run of this job was ordered and has not begun."""
+        return job in self._ordered
 
     def run_ended(self, job: ScheduledJob) -> None:
         """Note that a run has ended, which may make its job due. From a thread of the pool."""

@@ -37,6 +37,9 @@ class Loop(Protocol):
     def run_ended(self, job: ScheduledJob) -> None:
         """Note that a run has ended, which may make the job due."""
 
+    def is_ordered(self, job: ScheduledJob) -> bool:
+        """Whether another run of the job was ordered."""
+
     def end_process(self, job: ScheduledJob, error: BaseException) -> None:
         """End the process, because a run has raised ``error``."""
 
@@ -93,6 +96,15 @@ class ScheduledJob:
             self._phase, self._run = Phase.QUEUED, Run(self, due)
             return self._run
 
+    def ordered(self, now: Moment) -> Run | None:
+        """A run that somebody has ordered, whatever its schedule says; None while another one is
+        not over."""
+        with self._lock:
+            if self._phase is not Phase.IDLE:
+                return None
+            self._phase, self._run = Phase.QUEUED, Run(self, now)
+            return self._run
+
     def skip_reason(self, due: Moment, now: Moment, reason_to_wait: str) -> SkipReason | None:
         """Why a due time that has passed is skipped; None if it may run."""
         with self._lock:
@@ -105,6 +117,9 @@ class ScheduledJob:
             return SkipReason.BACK_OFF
         if reason_to_wait:
             return SkipReason(reason_to_wait)
+        steering = self.life.steering
+        if steering is not None and steering.pauses.holds(self.name, now):
+            return SkipReason.PAUSED
         return SkipReason.GRACE if self.is_too_late(due, now) else None
 
     def is_too_late(self, due: Moment, now: Moment) -> bool:
@@ -166,8 +181,10 @@ class ScheduledJob:
                     self.last = iteration._replace(error=None)
                 if iteration.error is not None or not self.is_fixed:
                     self._undecided = iteration
-            # A successful run changes nothing for the loop, unless it was the last one.
-            if self._undecided is not None or self._deferred is not None or self.is_over:
+            # A successful run changes nothing for the loop, unless it was the last one or another
+            # one was ordered.
+            is_awaited = self._undecided is not None or self._deferred is not None
+            if is_awaited or self.is_over or self._loop.is_ordered(self):
                 self._loop.run_ended(self)  # before it is idle, or the loop would miss it
             self._phase, self._run = Phase.IDLE, None
 

@@ -41,6 +41,7 @@ def live(life: Life, scheduler: Scheduler) -> Iteration | None:
         life.watched(),
         life.announced(),
         contextlib.closing(scheduler.ledger),
+        life.steered(),
         life.opened(scheduler.open),
         life.campaigning(),
     ):
@@ -88,6 +89,8 @@ class Scheduler:
             ScheduledJob(job, getattr(life.daemon, job.name), life, self.record, self)
             for job in life.settings.jobs
         ]
+        if life.steering is not None:
+            life.steering.jobs = self.dispatcher
 
     def open(self) -> None:
         """Find in the ledger which due times passed while the process was down. Called again if a
@@ -133,6 +136,7 @@ class Scheduler:
     def _wait(self) -> None:
         """Wait until something is due, unless it already is."""
         life, now, due = self.life, self.clock.moment(), self.dispatcher.next_due()
+        life.due = due
         seconds = due.monotonic - now.monotonic
         if seconds <= 0 or not life.goes_on(self.dispatcher.begun, now):
             return
@@ -166,6 +170,9 @@ class Scheduler:
 
     def run_ended(self, job: ScheduledJob) -> None:
         self.dispatcher.run_ended(job)
+
+    def is_ordered(self, job: ScheduledJob) -> bool:
+        return self.dispatcher.is_ordered(job)
 
     def end_process(self, job: ScheduledJob, error: BaseException) -> None:
         """End the process, because a run has raised ``error``. The life raises it when it ends."""

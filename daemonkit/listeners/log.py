@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -22,20 +21,13 @@ from daemonkit.schedules.durations import duration_text
 
 if TYPE_CHECKING:
     from daemonkit.daemon import Daemon
+    from daemonkit.listeners.skips import Skips
     from daemonkit.listeners.tracebacks import Tracebacks
 
 logger = logging.getLogger("daemonkit")
 
 _SELF_EXPLAINING = (Problem.UNREACHABLE, Problem.MISCONFIGURED)
 """Problems that the database's own message explains, so that no traceback is logged."""
-
-_LEVELS = {
-    "down": logging.INFO,
-    "paused": logging.INFO,
-    "not leader": logging.INFO,
-    "ledger": logging.ERROR,
-}
-"""Log levels by the reason of a skip. Any other skip is a warning."""
 
 
 class Log(Listener):
@@ -49,7 +41,7 @@ class Log(Listener):
         self.tick_level = logging.INFO if verbosity > 1 else logging.DEBUG
         self._logs_ticks = logger.isEnabledFor(self.tick_level) or verbosity > 1
         self._tracebacks: Tracebacks | None = None
-        self._skips: Counter[tuple[str, str]] = Counter()
+        self._skips: Skips | None = None
 
     def moments(self) -> dict[Signal, Callable[..., None]]:
         moments: dict[Signal, Callable[..., None]] = {
@@ -162,24 +154,11 @@ class Log(Listener):
         )
 
     def skipped(self, job: str, due: Moment, reason: str, **_: Any) -> None:
-        """Log the first, the tenth, the hundredth... skip for the same reason.
+        if self._skips is None:
+            from daemonkit.listeners.skips import Skips  # a loop skips nothing
 
-        A standby may skip a due time every second.
-        """
-        self._skips[job, reason] += 1
-        times = self._skips[job, reason]
-        if 10 ** (len(str(times)) - 1) == times:
-            how_often = f" (the {times}th time)" if times > 1 else ""
-            level = _LEVELS.get(reason, logging.WARNING)
-            logger.log(
-                level,
-                "%s due %s did not run: %s%s",
-                self._subject(job),
-                _time(due),
-                reason,
-                how_often,
-                extra={"job": job},
-            )
+            self._skips = Skips(self.name)
+        self._skips.log(job, due, reason)
 
     def _subject(self, job: str) -> str:
         return f"{self.name} {job}" if job else self.name
@@ -215,10 +194,6 @@ class Log(Listener):
 
     def stopped(self, reason: str, **_: Any) -> None:
         logger.info("%s stopped: %s", self.name, reason)
-
-
-def _time(due: Moment) -> str:
-    return due.utc.isoformat(" ", "seconds")
 
 
 def _facts(iteration: Iteration) -> dict[str, Any]:

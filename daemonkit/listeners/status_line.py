@@ -32,6 +32,7 @@ class Line:
         self.ending = ""
         self.override = ""
         self.standing_by = ""
+        self.pauses: dict[str, str] = {}
         self.failed_reload = ""
         self.starts = ""
         self.messages: dict[str, str] = {}
@@ -71,12 +72,19 @@ class Line:
         ]
         if self.ending:
             return [self.ending + (f", waits for {running[0]}" if running else ""), *running[1:]]
-        parts = running or [self.standing_by or self.doing]
+        parts = running or [self.pauses.get("") or self.standing_by or self.doing]
+        parts += [f"{job} is {text}" for job, text in sorted(self.pauses.copy().items()) if job]
         if self.due is not None and not self.standing_by:
             parts.append(f"next at {_at(self.due.wall)}")
         if self.last is not None:
             parts.append(_outcome(self.last))
         return parts
+
+
+def paused_text(by: str, why: str, seconds: float | None) -> str:
+    """Who has paused something, until when and why."""
+    until = "" if seconds is None else f" until {_at(time.time() + seconds)}"
+    return f"paused by {by or 'somebody'}{until}{f': {why}' if why else ''}"
 
 
 def _running(job: str, tick: Running, message: str) -> str:

@@ -21,7 +21,7 @@ from daemonkit.iteration import Iteration
 from daemonkit.listeners.listener import Listener
 from daemonkit.listeners.notify_channel import Channel
 from daemonkit.listeners.starts import starts_text
-from daemonkit.listeners.status_line import Line
+from daemonkit.listeners.status_line import Line, paused_text
 from daemonkit.process.origin import NOT_FOR_CHILDREN
 from daemonkit.signals import Announcer
 
@@ -84,6 +84,8 @@ class Notifier(Listener):
             signals.leadership_gained: self.leads,
             signals.leadership_lost: self.leadership_lost,
             signals.daemon_status: self.status,
+            signals.daemon_paused: self.paused,
+            signals.daemon_resumed: self.resumed,
             signals.reload_requested: self.reload_requested,
             signals.reload_failed: self.reload_failed,
             signals.daemon_reloading: self.reloading,
@@ -185,6 +187,14 @@ class Notifier(Listener):
 
     def leadership_lost(self, reason: str, **_: Any) -> None:
         self.line.standing_by = f"no longer leads: {reason}"
+        self._send()
+
+    def paused(self, job: str, by: str, why: str, seconds: float | None, **_: Any) -> None:
+        self.line.pauses[job] = paused_text(by, why, seconds)
+        self._send()
+
+    def resumed(self, job: str, **_: Any) -> None:
+        self.line.pauses.pop(job, None)
         self._send()
 
     def status(self, text: str, **_: Any) -> None:

@@ -61,7 +61,7 @@ def size(name: str, value: Any) -> int | None:
 
 def _flag(name: str) -> str:
     flag = f"--{name.replace('_', '-')}"
-    return flag if name == "every" else f"{name} ({flag})"
+    return {"every": flag, "expect_success_within": name}.get(name, f"{name} ({flag})")
 
 
 def usage(sentence: str) -> CommandError:

@@ -47,6 +47,8 @@ class Settings:
         self.until_empty = bool(options.get("until_empty"))
         self.max_work = count("max_work", options.get("max_work"))
         self.threads = at_least_one("threads", value("threads"))
+        expected = daemon.expect_success_within
+        self.expect_success_within = seconds_or_none("expect_success_within", expected)
         self.ledger = bool(daemon.ledger)
         self.leader = leads(daemon, options)
         self.terms = _terms(daemon, options)

@@ -29,7 +29,8 @@ class Fate(enum.Enum):
 
     FILLED_AGAIN = enum.auto()
     GIVEN_UP = enum.auto()
-    """The daemon's schedule has no further due time, so a new worker would have nothing to do."""
+    """The daemon's schedule has no further due time, or an order has stopped the worker for
+    good."""
     FATAL = enum.auto()
     """A restart would not help: all workers must end."""
 
@@ -127,7 +128,7 @@ class Place:
 
     def fate(self, worker: Worker, code: int) -> Fate:
         """Return what the exit code of the last worker means for the place."""
-        if (worker.finished or self.is_over) and code == Exit.OK:
+        if worker.dismissal or ((worker.finished or self.is_over) and code == Exit.OK):
             return Fate.GIVEN_UP
         if code == Exit.MISCONFIGURED and not self._had_success:
             return Fate.FATAL

@@ -17,6 +17,7 @@ from daemonkit.exits import Ending
 from daemonkit.iteration import Iteration
 from daemonkit.listeners.listener import Listener
 from daemonkit.signals import Announcer
+from daemonkit.status.dismissal import dismissed
 from daemonkit.workers.wire import News, Report
 
 SHORTEST_IDLE = 1.0
@@ -47,6 +48,7 @@ class Reports(Listener):
             signals.leadership_gained: self.gained,
             signals.leadership_lost: self.lost,
             signals.limit_reached: self.limit,
+            dismissed: self.dismissed,
             signals.daemon_stopped: self.stopped,
         }
 
@@ -113,3 +115,6 @@ class Reports(Listener):
             self.report(News.NOTHING_DUE, reason)
         elif ending is Ending.FINISHED:
             self.report(News.FINISHED, reason)
+
+    def dismissed(self, reason: str, **_: Any) -> None:
+        self.report(News.DISMISSED, reason)

@@ -223,7 +223,7 @@ class Supervisor:
     def _note_ended(self, place: Place, worker: Worker, code: int) -> None:
         match place.fate(worker, code):
             case Fate.GIVEN_UP:
-                self._give_up(place, worker.finished)
+                self._give_up(place, worker.dismissal or worker.finished)
             case Fate.FATAL:
                 sentence = f"{place.label} cannot start: it {_how_it_ended(code)}"
                 self._end = CommandError(sentence, returncode=code)

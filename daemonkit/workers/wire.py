@@ -40,6 +40,9 @@ class News(StrEnum):
     """It leads or stands by. The text says which."""
     LIMIT = "limit"
     """It has reached a limit, and waits for its replacement."""
+    DISMISSED = "dismissed"
+    """An order has stopped it for good, for the reason in the text."""
+
     NOTHING_DUE = "nothing due"
     """A successor would have nothing to do, for the reason in the text."""
     FINISHED = "finished"

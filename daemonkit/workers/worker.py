@@ -40,7 +40,7 @@ class Worker:
         self.has_succeeded = False
         self.finished = ""
         """Why it needs no successor; "" if it does."""
-        self.limit = self.leadership = self.progress = ""
+        self.limit = self.leadership = self.progress = self.dismissal = ""
         self.ticks = self.failed = 0
         self.children: Children | None = None
         """The child processes of a worker that was killed."""
@@ -138,6 +138,8 @@ class Worker:
                 self.limit, self.is_idle = report.text, True
             case News.NOTHING_DUE | News.FINISHED:
                 self.finished = report.text or NOTHING_DUE
+            case News.DISMISSED:
+                self.dismissal = report.text
 
     # Silence
 

@@ -16,8 +16,10 @@ from daemonkit.management.actions.install import Install
 from daemonkit.management.actions.job_runs import JobRuns
 from daemonkit.management.actions.list_daemons import ListDaemons
 from daemonkit.management.actions.next_due_times import NextDueTimes
+from daemonkit.management.actions.orders import Pause, Resume, RunNow, StopNow
 from daemonkit.management.actions.print_unit import PrintUnit
 from daemonkit.management.actions.reload import ReloadDaemons
+from daemonkit.management.actions.show_status import ShowStatus
 from daemonkit.management.actions.uninstall import Uninstall
 
 DEFAULT = ListDaemons()
@@ -28,6 +30,11 @@ ACTIONS: dict[str, Action] = {
         NextDueTimes(),
         JobRuns(),
         DeadLetters(),
+        ShowStatus(),
+        Pause(),
+        Resume(),
+        RunNow(),
+        StopNow(),
         CheckDatabases(),
         PrintUnit(),
         Install(),
