@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from daemonkit.connections.holding import release_connections
-from daemonkit.connections.units import is_in_callers_transaction
-from daemonkit.errors import classify
 from daemonkit.iteration import Iteration
 from daemonkit.life import Life
 from daemonkit.listeners.log import plain_logging
@@ -27,6 +25,7 @@ from daemonkit.settings.settings import Settings
 if TYPE_CHECKING:
     from daemonkit.daemon import Daemon
     from daemonkit.jobs.scheduler import Scheduler
+    from daemonkit.servers.serving import Serving
     from daemonkit.workers.places import Team
 
     class _Command(BaseCommand, Daemon): ...
@@ -44,6 +43,7 @@ class StartedByDjango(_Command):
 
     _life: Life | None = None
     _scheduler: Scheduler | None = None
+    _serving: Serving | None = None
     _called_from_command_line = False
     _wants_checks = False
 
@@ -52,6 +52,7 @@ class StartedByDjango(_Command):
         @property
         def has_tick(self) -> bool: ...
         def tick(self) -> Any: ...
+        def serve(self) -> Any: ...
         def run(self) -> Iteration | None: ...
 
     @property
@@ -110,7 +111,9 @@ class StartedByDjango(_Command):
         tick = tick_of(self)
         settings = Settings(self, options, supervised=self.is_supervised)
         if is_trial():
-            return self._check_code()
+            from daemonkit.parts import check_code  # not for a process that goes on
+
+            return check_code(self, dict(self.options)) if self._wants_checks else None
         self._begin(tick, settings)
         try:
             if settings.workers > 1:
@@ -127,30 +130,28 @@ class StartedByDjango(_Command):
             else:
                 self._live()
         finally:
-            self._life = self._scheduler = None
+            self._life = self._scheduler = self._serving = None
 
     # A life
 
     def _begin(self, tick: Callable[[], Any], settings: Settings) -> None:
         """Create the life, and what its settings need. Optional parts are imported only here."""
-        leadership, before_forced_end, sessions = None, _nothing, None
-        if (settings.leader or settings.jobs) and not is_in_callers_transaction():
-            from daemonkit.connections.private_session import PrivateSessions
+        leadership = None
+        if settings.leader or settings.jobs:
+            from daemonkit.parts import parts_of
 
-            terms = settings.terms
-            sessions = PrivateSessions(self.name, terms.statement_timeout if terms else None)
-        if sessions is not None and settings.terms is not None and settings.leader:
-            from daemonkit.leading.leader import Leadership
+            leadership, self._scheduler = parts_of(self, settings)
+        before = self._scheduler.before_forced_end if self._scheduler else lambda: None
+        self._life = Life(self, tick, settings, leadership=leadership, before_forced_end=before)
+        if self.has_serve:
+            from daemonkit.servers.serving import Serving  # not for a loop
 
-            leadership = Leadership(self, settings.terms, sessions.claims, settings.clock)
-        if settings.jobs:
-            from daemonkit.jobs.scheduler import Scheduler
+            self._serving = Serving(self._life, tick)
 
-            self._scheduler = Scheduler(self.name, settings, sessions)
-            before_forced_end = self._scheduler.before_forced_end
-        self._life = Life(
-            self, tick, settings, leadership=leadership, before_forced_end=before_forced_end
-        )
+    def _current_serving(self, method: str) -> Serving:
+        if self._serving is None:
+            raise RuntimeError(f"self.{method}() is for a daemon that serves: call it in serve()")
+        return self._serving
 
     def check_everything(self) -> None:
         """Run the checks that Django would have run."""
@@ -162,22 +163,9 @@ class StartedByDjango(_Command):
         if self.life.leadership is not None:
             self.life.leadership.ask_for_the_table()
 
-    def _check_code(self) -> None:
-        """Run the system checks without a database: an outage says nothing about the code."""
-        if self._wants_checks:
-            arguments: dict[str, Any] = dict(self.get_check_kwargs(dict(self.options)))  # type: ignore[arg-type]
-            try:
-                self.check(**{**arguments, "databases": []})
-            except Exception as error:
-                if classify(error) is None:
-                    raise
-
     def as_team(self, live: Callable[..., Any], *args: Any, **options: Any) -> Team:
-        """What a supervisor needs to run this daemon in workers. ``live`` is ``handle`` or
-        ``execute``, which each worker calls with these arguments and options.
-
-        Raises ``CommandError`` (exit code 2) for invalid settings, as the life itself would.
-        """
+        """What a supervisor needs to run this daemon in workers. Each calls ``live``, which is
+        ``handle`` or ``execute``. Raises ``CommandError`` (exit code 2) for invalid settings."""
         from daemonkit.workers.places import Team
 
         tick_of(self)
@@ -231,6 +219,3 @@ def _name_sessions(daemon: str) -> None:
     ours = "daemonkit "  # set by another daemon, if that has started this one
     if os.environ.get("PGAPPNAME", ours).startswith(ours):
         os.environ["PGAPPNAME"] = f"{ours}{daemon}"[:63]
-
-
-def _nothing() -> None: ...

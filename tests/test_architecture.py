@@ -36,9 +36,10 @@ LAYERS = """
     pace  verdict  watched
     opening  outcomes
     life
+    servers
     jobs
     workers
-    development
+    development  parts
     starting
     command
     discovery

@@ -31,6 +31,7 @@ from lab.servers import Server
 from lab.waiting import eventually
 from tests.kit.aliases import MakeAlias
 from tests.kit.processes import Manage
+from tests.kit.projects import Project
 from tests.rpc.shop import DATABASE, Shop, connected, idl, port_of
 
 CLIENTS = 4
@@ -426,17 +427,22 @@ def test_without_thriftpy2_the_service_says_what_to_install(manage: Manage, tmp_
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--port", "99999"], ["--host", "nowhere.invalid"], ["--port", "taken"]]
+    ("arguments", "code", "sentence"),
+    [
+        (["--port", "99999"], 2, "price_service: listen() takes"),
+        (["--host", "nowhere.invalid"], 1, "price_service cannot listen on nowhere.invalid:9090"),
+        (["--port", "taken"], 1, "Address already in use; stop what listens there"),
+    ],
 )
 def test_an_address_that_cannot_be_listened_on_is_one_sentence(
-    manage: Manage, arguments: list[str]
+    manage: Manage, arguments: list[str], code: int, sentence: str
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = str(other.getsockname()[1])
         arguments = [argument.replace("taken", taken) for argument in arguments]
         service = manage("run_daemon", "price_service", *arguments)
-        assert service.wait(20) == 1
-    assert "CommandError: price_service cannot listen on" in service.stderr
+        assert service.wait(20) == code
+    assert sentence in service.stderr
     assert "Traceback" not in service.stderr
 
 
@@ -559,18 +565,46 @@ def test_a_stream_that_is_a_generator_is_refused() -> None:
                 yield request
 
 
-def test_the_example_for_socketserver(here: Shop) -> None:
-    with serving(run_example("line_service.py").server) as address:
-        with socket.create_connection(address, 10) as client, client.makefile("rw") as lines:
+EXAMPLES = {"line_service.py": 9091, "asyncio_service.py": 9092, "thriftpy2_service.py": 9093}
+"""The servers of docs/rpc.md, and the port of each."""
 
-            def get_price(sku: str) -> str:
-                lines.write(f"{sku}\n")
-                lines.flush()
-                return lines.readline().strip()
 
-            lives_through_kills(here, get_price)
-            assert get_price("nothing") == "no price"
-        eventually(lambda: not here.server.sessions())
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_each_example_of_a_server_lives_through_kills_and_a_reload_and_stops(
+    shop: Shop, project: Project, name: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    source = example(name).replace(f"127.0.0.1:{EXAMPLES[name]}", f"127.0.0.1:{port}")
+    project.command(name.removesuffix(".py"), source)
+    daemon = project.manage(
+        "run_daemon", name.removesuffix(".py"), DATABASE_URL=shop.url, CONN_MAX_AGE="none"
+    )
+    (sku, amount), *_ = shop.prices.items()
+    ask = ask_by_thrift if "thrift" in name else ask_by_line
+    eventually(lambda: lets_in(port), 20)
+    for _ in range(3):
+        assert ask(port, sku) == amount
+        shop.server.kill_sessions()
+    pid = daemon.pid
+    daemon.signal(1)
+    daemon.wait_for("reloads: SIGHUP", 20)
+    assert ask(port, sku) == amount  # it waits in the backlog, if need be
+    assert daemon.pid == pid
+    daemon.wait_for(" started: ", 20, count=2)
+    assert daemon.stop(within=15) == 0
+    assert "Traceback" not in daemon.output
+
+
+def ask_by_line(port: int, sku: str) -> str:
+    with socket.create_connection(("127.0.0.1", port), 20) as client:
+        client.sendall(f"{sku}\n".encode())
+        return client.makefile().readline().strip()
+
+
+def ask_by_thrift(port: int, sku: str) -> str:
+    with connected(port) as client:
+        return str(client.get_price(sku).amount)
 
 
 def test_the_example_for_a_framework_with_signals(here: Shop) -> None:
