@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from daemonkit import signals
 from daemonkit.connections.units import fresh_connections
@@ -19,6 +20,9 @@ from daemonkit.schedules.backoff import Backoff
 from daemonkit.schedules.base import Schedule
 from daemonkit.signals import announce
 from daemonkit.starting import StartedByDjango
+
+if TYPE_CHECKING:
+    from daemonkit.servers.listener import Listener
 
 _NOT_TO_OVERRIDE = ("handle", "run", "wait", "iterate")
 
@@ -83,6 +87,10 @@ class BaseDaemonCommand(StartedByDjango):
         """One unit of work, inside ``fresh_connections``. It may be ``async``."""
         raise NotImplementedError("write tick()")
 
+    def serve(self) -> Any:
+        """A server, instead of ``tick()``: runs until it is told to stop. It may be ``async``."""
+        raise NotImplementedError("write serve()")
+
     def lifespan(self) -> AbstractContextManager[Any] | AbstractAsyncContextManager[Any]:
         """A context manager that is open while the daemon runs, for example for sockets or clients.
         It may be an async one."""
@@ -104,6 +112,23 @@ class BaseDaemonCommand(StartedByDjango):
 
     def check_class(self, workers: int = 1) -> None:
         """Raise ``CommandError`` if a kind of daemon, such as a poller, is not complete."""
+
+    @property
+    def has_serve(self) -> bool:
+        """Whether the class has a ``serve()`` of its own."""
+        return type(self).serve is not BaseDaemonCommand.serve
+
+    # What serve() may use
+
+    def on_stop(self, callback: Callable[[], Any]) -> None:
+        """In ``serve()``: call this when told to stop, from another thread. In an async one it is
+        called on the event loop, and may be a coroutine function."""
+        self._current_serving("on_stop").on_stop(callback)
+
+    def listen(self, address: str) -> Listener:
+        """In ``serve()``: a listening socket for "host:port" or "unix:/path", kept over a reload.
+        Raises ``CommandError`` if the address is in use (exit code 1) or wrong (2)."""
+        return self._current_serving("listen").listen(address)
 
     # What a tick may use
 
@@ -192,6 +217,8 @@ class BaseDaemonCommand(StartedByDjango):
     def run(self) -> Iteration | None:
         """Tick whenever a tick is due, until asked to stop. Returns the last iteration, if any."""
         life = self.life
+        if self.has_serve:
+            return self._current_serving("run").live()
         if self._scheduler is not None:
             from daemonkit.jobs.scheduler import live  # not for a plain loop
 

@@ -19,7 +19,7 @@ class Exit(IntEnum):
 
     FORCED = 70
     """A tick did not end, and was cut by a second signal, ``stop_timeout`` or ``tick_timeout``
-    (``EX_SOFTWARE``)."""
+    (``EX_SOFTWARE``); or ``serve()`` returned although nobody had asked it to stop."""
 
     MAX_FAILURES = 75
     """``max_failures`` ticks failed in a row (``EX_TEMPFAIL``)."""

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from daemonkit.connections.holding import release_connections
-from daemonkit.connections.units import is_in_callers_transaction
 from daemonkit.iteration import Iteration
 from daemonkit.life import Life
 from daemonkit.listeners.log import plain_logging
@@ -27,7 +26,7 @@ from daemonkit.settings.settings import Settings
 if TYPE_CHECKING:
     from daemonkit.daemon import Daemon
     from daemonkit.jobs.scheduler import Scheduler
-    from daemonkit.waking.waker import Waker
+    from daemonkit.servers.serving import Serving
     from daemonkit.workers.places import Team
 
     class _Command(BaseCommand, Daemon): ...
@@ -45,6 +44,7 @@ class StartedByDjango(_Command):
 
     _life: Life | None = None
     _scheduler: Scheduler | None = None
+    _serving: Serving | None = None
     _called_from_command_line = False
     _wants_checks = False
 
@@ -53,6 +53,7 @@ class StartedByDjango(_Command):
         @property
         def has_tick(self) -> bool: ...
         def tick(self) -> Any: ...
+        def serve(self) -> Any: ...
         def run(self) -> Iteration | None: ...
 
     @property
@@ -111,13 +112,9 @@ class StartedByDjango(_Command):
         tick = tick_of(self)
         settings = Settings(self, options, supervised=self.is_supervised)
         if is_trial():
-            from daemonkit.process.trial_checks import (
-                check_without_database,  # not in a daemon itself
-            )
+            from daemonkit.process.trial_checks import check_without_database  # not in a daemon
 
-            if self._wants_checks:
-                check_without_database(self)
-            return
+            return check_without_database(self) if self._wants_checks else None
         self._begin(tick, settings)
         try:
             if settings.workers > 1:
@@ -134,48 +131,30 @@ class StartedByDjango(_Command):
             else:
                 self._live()
         finally:
-            self._life = self._scheduler = None
+            self._life = self._scheduler = self._serving = None
 
     # A life
 
     def _begin(self, tick: Callable[[], Any], settings: Settings) -> None:
         """Create the life, and what its settings need. Optional parts are imported only here."""
-        leadership, steering, before_forced_end, sessions = None, None, _nothing, None
+        parts: dict[str, Any] = {}
         is_steered = self.is_started_by_shell and not settings.once
-        if (settings.leader or settings.jobs or is_steered) and not is_in_callers_transaction():
-            from daemonkit.connections.private_session import PrivateSessions
+        if settings.leader or settings.jobs or self.wake_on or is_steered:
+            from daemonkit.parts import parts_of
 
-            terms = settings.terms
-            sessions = PrivateSessions(self.name, terms.statement_timeout if terms else None)
-        if sessions is not None and settings.terms is not None and settings.leader:
-            from daemonkit.leading.leader import Leadership
+            parts = parts_of(self, settings)._asdict()
+            self._scheduler = parts.pop("scheduler")
+        before = self._scheduler.before_forced_end if self._scheduler else lambda: None
+        self._life = Life(self, tick, settings, **parts, before_forced_end=before)
+        if self.has_serve:
+            from daemonkit.servers.serving import Serving  # not for a loop
 
-            leadership = Leadership(self, settings.terms, sessions.claims, settings.clock)
-        if sessions is not None and is_steered:
-            from daemonkit.status.wanted import steering_of
+            self._serving = Serving(self._life, tick)
 
-            steering = steering_of(self, sessions)
-        if settings.jobs:
-            from daemonkit.jobs.scheduler import Scheduler
-
-            self._scheduler = Scheduler(self.name, settings, sessions)
-            before_forced_end = self._scheduler.before_forced_end
-        self._life = Life(
-            self,
-            tick,
-            settings,
-            leadership=leadership,
-            steering=steering,
-            waker=self._waker(settings),
-            before_forced_end=before_forced_end,
-        )
-
-    def _waker(self, settings: Settings) -> Waker | None:
-        if not self.wake_on or settings.once or is_in_callers_transaction():
-            return None
-        from daemonkit.waking.waker import Waker  # not for a plain loop
-
-        return Waker(self, self.wake_on, settings.pulse, settings.clock)
+    def _current_serving(self, method: str) -> Serving:
+        if self._serving is None:
+            raise RuntimeError(f"self.{method}() is for a daemon that serves: call it in serve()")
+        return self._serving
 
     def check_everything(self) -> None:
         """Run the checks that Django would have run."""
@@ -235,6 +214,3 @@ def _name_sessions(daemon: str) -> None:
     ours = "daemonkit "  # set by another daemon, if that has started this one
     if os.environ.get("PGAPPNAME", ours).startswith(ours):
         os.environ["PGAPPNAME"] = f"{ours}{daemon}"[:63]
-
-
-def _nothing() -> None: ...

@@ -40,9 +40,10 @@ LAYERS = """
     work_limits
     status
     life
+    servers
     jobs
     workers
-    development
+    development  parts
     starting
     command
     pollers

@@ -6,12 +6,14 @@ import contextlib
 import json
 import random
 import re
+import smtplib
 import socket
 import subprocess
 import sys
 import threading
 import time
 import types
+import urllib.request
 import xmlrpc.client
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,6 +33,7 @@ from lab.servers import Server
 from lab.waiting import eventually
 from tests.kit.aliases import MakeAlias
 from tests.kit.processes import Manage
+from tests.kit.projects import Project
 from tests.rpc.shop import DATABASE, Shop, connected, idl, port_of
 
 CLIENTS = 4
@@ -364,6 +367,38 @@ def test_a_call_that_does_not_end_holds_it_up_for_stop_timeout_only(
                 call.result(5)
 
 
+def test_through_reloads_every_call_is_answered(serve: Serve, shop: Shop) -> None:
+    service = serve()
+    port = port_of(service)
+    faults: list[str] = []
+    calls = [0] * CLIENTS
+    ends = threading.Event()
+
+    def call(number: int) -> None:
+        while not ends.is_set():
+            try:
+                with connected(port) as client:
+                    client.get_price(SKU)
+                calls[number] += 1
+            except Exception as error:
+                faults.append(repr(error))
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        try:
+            for number in range(CLIENTS):
+                pool.submit(call, number)
+            for reloads in range(1, 6):
+                eventually(lambda: min(calls) > 0, PATIENT)
+                calls[:] = [0] * CLIENTS
+                service.signal(1)
+                service.wait_for("listening on", 20, count=reloads + 1)
+            eventually(lambda: min(calls) > 0, PATIENT)
+        finally:
+            ends.set()
+    assert faults == []
+    assert service.stop() == 0
+
+
 # What clients, operators and programmers get wrong
 
 
@@ -426,17 +461,22 @@ def test_without_thriftpy2_the_service_says_what_to_install(manage: Manage, tmp_
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--port", "99999"], ["--host", "nowhere.invalid"], ["--port", "taken"]]
+    ("arguments", "code", "sentence"),
+    [
+        (["--port", "99999"], 2, "price_service: listen() takes"),
+        (["--host", "nowhere.invalid"], 1, "price_service cannot listen on nowhere.invalid:9090"),
+        (["--port", "taken"], 1, "Address already in use; stop what listens there"),
+    ],
 )
 def test_an_address_that_cannot_be_listened_on_is_one_sentence(
-    manage: Manage, arguments: list[str]
+    manage: Manage, arguments: list[str], code: int, sentence: str
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = str(other.getsockname()[1])
         arguments = [argument.replace("taken", taken) for argument in arguments]
         service = manage("run_daemon", "price_service", *arguments)
-        assert service.wait(20) == 1
-    assert "CommandError: price_service cannot listen on" in service.stderr
+        assert service.wait(20) == code
+    assert sentence in service.stderr
     assert "Traceback" not in service.stderr
 
 
@@ -559,18 +599,131 @@ def test_a_stream_that_is_a_generator_is_refused() -> None:
                 yield request
 
 
-def test_the_example_for_socketserver(here: Shop) -> None:
-    with serving(run_example("line_service.py").server) as address:
-        with socket.create_connection(address, 10) as client, client.makefile("rw") as lines:
+EXAMPLES = {
+    "line_service.py": 9091,
+    "asyncio_service.py": 9092,
+    "thriftpy2_service.py": 9093,
+    "uvicorn_service.py": 9096,
+    "smtp_service.py": 9097,
+}
+"""The servers of docs/rpc.md, and the port of each."""
 
-            def get_price(sku: str) -> str:
-                lines.write(f"{sku}\n")
-                lines.flush()
-                return lines.readline().strip()
 
-            lives_through_kills(here, get_price)
-            assert get_price("nothing") == "no price"
-        eventually(lambda: not here.server.sessions())
+NEEDS = {"thriftpy2_service.py": "thriftpy2", "uvicorn_service.py": "uvicorn",
+         "smtp_service.py": "aiosmtpd"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_each_example_of_a_server_lives_through_kills_and_a_reload_and_stops(
+    shop: Shop, project: Project, name: str
+) -> None:
+    pytest.importorskip(NEEDS.get(name, "socket"))
+    port = free_port()
+    source = example(name).replace(f"127.0.0.1:{EXAMPLES[name]}", f"127.0.0.1:{port}")
+    project.command(name.removesuffix(".py"), source)
+    # Around a web request it is Django that looks after connections.
+    max_age = "0" if name == "uvicorn_service.py" else "none"
+    command = name.removesuffix(".py")
+    daemon = project.manage("run_daemon", command, DATABASE_URL=shop.url, CONN_MAX_AGE=max_age)
+    (sku, amount), *_ = shop.prices.items()
+    ask = ASK.get(name, ask_by_line)
+    if name == "smtp_service.py":
+        amount = f"OK, {len(shop.prices)} prices are known"
+    eventually(lambda: lets_in(port), 20)
+    for _ in range(3):
+        assert ask(port, sku) == amount
+        shop.server.kill_sessions()
+    pid = daemon.pid
+    daemon.signal(1)
+    daemon.wait_for("reloads: SIGHUP", 20)
+    assert ask(port, sku) == amount  # it waits in the backlog, if need be
+    assert daemon.pid == pid
+    daemon.wait_for(" started: ", 20, count=2)
+    assert daemon.stop(within=15) == 0
+    assert "Traceback" not in daemon.output
+
+
+GENERATED = {
+    "prices_pb2.py": "from tests.rpc.generated import Message as Price",
+    "prices_pb2_grpc.py": "from tests.rpc.generated import *",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "documented"), [("grpc_daemon.py", 9094), ("grpc_aio_daemon.py", 9095)]
+)
+def test_the_servers_of_grpc_live_through_kills_and_a_reload_and_stop(
+    shop: Shop,
+    project: Project,
+    name: str,
+    documented: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GRPC_ENABLE_FORK_SUPPORT", "false")
+    import grpc
+
+    from tests.rpc import generated
+
+    port = free_port()
+    for module, source in GENERATED.items():
+        project.module(module, source)
+    project.module("grpc_service.py", example("grpc_service.py"))
+    source = example(name).replace(f"127.0.0.1:{documented}", f"127.0.0.1:{port}")
+    project.command(name.removesuffix(".py"), source)
+    daemon = project.manage(
+        "run_daemon", name.removesuffix(".py"), DATABASE_URL=shop.url, CONN_MAX_AGE="none"
+    )
+    (sku, amount), *_ = shop.prices.items()
+    for round in range(2):
+        eventually(lambda: lets_in(port), 20)
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = generated.PricesStub(channel)
+            for _ in range(2):
+                answer = stub.GetPrice(generated.Message(sku=sku), timeout=20, wait_for_ready=True)
+                assert answer.amount == amount
+                shop.server.kill_sessions()
+        if round == 0:
+            daemon.signal(1)
+            daemon.wait_for(" started: ", 20, count=2)
+    assert daemon.stop(within=15) == 0
+    assert "Traceback" not in daemon.output
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    return port
+
+
+def ask_by_http(port: int, sku: str) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/prices/{sku}/", timeout=20) as answer:
+        return str(json.load(answer)["amount"])
+
+
+def ask_by_smtp(port: int, sku: str) -> str:
+    with smtplib.SMTP("127.0.0.1", port, timeout=20) as client:
+        client.ehlo()
+        client.mail("a@example.org")
+        client.rcpt("b@example.org")
+        return client.data(b"hello")[1].decode()
+
+
+def ask_by_line(port: int, sku: str) -> str:
+    with socket.create_connection(("127.0.0.1", port), 20) as client:
+        client.sendall(f"{sku}\n".encode())
+        return client.makefile().readline().strip()
+
+
+def ask_by_thrift(port: int, sku: str) -> str:
+    with connected(port) as client:
+        return str(client.get_price(sku).amount)
+
+
+ASK: dict[str, Callable[[int, str], str]] = {
+    "thriftpy2_service.py": ask_by_thrift,
+    "uvicorn_service.py": ask_by_http,
+    "smtp_service.py": ask_by_smtp,
+}
 
 
 def test_the_example_for_a_framework_with_signals(here: Shop) -> None:

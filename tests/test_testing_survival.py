@@ -368,8 +368,3 @@ def test_the_importer_of_the_sample_shop_survives(shop: None, tmp_path: Path) ->
         return sorted(str(path.relative_to(inbox)) for path in inbox.rglob("*"))
 
     assert_survives("import_prices", arrange=arrange, observe=observe, inbox=inbox)
-
-
-def test_the_service_of_the_sample_shop_survives(shop: None) -> None:
-    goods()
-    assert_survives("price_service", port=0)

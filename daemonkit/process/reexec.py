@@ -11,6 +11,7 @@ from django.db import connections
 
 from daemonkit.errors import one_line
 from daemonkit.exits import Exit
+from daemonkit.process import kept_sockets
 from daemonkit.process.children import Children
 from daemonkit.process.forced_end import CHILDREN_TIME, flush
 from daemonkit.process.origin import REEXECUTED, Origin
@@ -31,7 +32,11 @@ def reexecute(name: str, origin: Origin) -> NoReturn:
     flush()
     _end_and_reap_children()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    environment = {**origin.environment, REEXECUTED: str(os.getpid())}
+    environment = {
+        **{name: text for name, text in origin.environment.items() if name != kept_sockets.KEPT},
+        **kept_sockets.for_next_image(),
+        REEXECUTED: str(os.getpid()),
+    }
     try:
         if os.path.isdir(origin.folder):  # noqa: PTH112
             os.chdir(origin.folder)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         @property
         def has_tick(self) -> bool: ...
         def tick(self) -> Any: ...
+        def serve(self) -> Any: ...
 
 
 _NUMBERS = (
@@ -59,6 +60,12 @@ def tick_of(daemon: _Written) -> Callable[[], Any]:
         raise usage(f"{name}.lifespan() is a coroutine: put @asynccontextmanager above it, "
                     f"and yield where the daemon runs")  # fmt: skip
     _refuse_other_arguments(daemon.on_error, f"{name}.on_error()", "the iteration", None)
+    if daemon.has_serve:
+        from daemonkit.settings.server import check_serve  # not for a plain loop
+
+        check_serve(daemon, daemon.serve, daemon.has_tick, has_jobs(type(daemon)))
+        _refuse_other_arguments(daemon.serve, f"{name}.serve()", "no arguments")
+        return daemon.serve
     if has_jobs(type(daemon)):
         if daemon.has_tick:
             raise usage(f"{name} has jobs and a tick(): write one or the other")

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 def schedule_of(daemon: Daemon, options: Mapping[str, Any], *, once: bool = False) -> Schedule:
     """The schedule of a daemon under these options. Raises ``CommandError`` if it has none."""
+    if daemon.has_serve:
+        from daemonkit.settings.server import schedule_of_server  # not for a plain loop
+
+        return schedule_of_server(daemon, options)
     every, cron = options.get("every"), options.get("cron")
     if has_jobs(type(daemon)):
         from daemonkit.settings.job_schedules import schedule_of_jobs  # not for a plain loop

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from logging import ERROR, INFO
+from typing import TYPE_CHECKING
 
 from django.core.management.base import CommandError
 from django.db import OperationalError
@@ -38,6 +39,9 @@ from daemonkit.workers.places import Fate, Place, Team
 from daemonkit.workers.turns import Turns
 from daemonkit.workers.wire import News
 from daemonkit.workers.worker import Worker
+
+if TYPE_CHECKING:
+    from daemonkit.servers.broker import Broker
 
 
 def supervise(teams: Sequence[Team], logging: AbstractContextManager[None]) -> None:
@@ -78,6 +82,7 @@ class Supervisor:
         self._origin = Origin.of_this_process()
         self._turns = Turns(self.places, time.monotonic())
         self._announcements = Announcements(self, teams, self.places)
+        self._broker = _broker_for(teams)
         self._end: CommandError | None = None
         self._was_cut = False
         self._finished = NOTHING_DUE
@@ -146,7 +151,11 @@ class Supervisor:
     def _wait(self, watcher: Watcher) -> None:
         """Wait for a signal or a report, or until something is due."""
         descriptors = [worker.reports for worker in self.workers if not worker.has_closed_reports]
+        if self._broker is not None:
+            descriptors.append(self._broker.descriptor)
         ready = watcher.look(self._seconds_to_wait(time.monotonic()), descriptors)
+        if self._broker is not None and self._broker.descriptor in ready:
+            self._broker.answer()
         for worker in self.workers:
             if worker.reports in ready:
                 self._hear(worker)
@@ -332,6 +341,15 @@ class Supervisor:
 
     def cut(self, threads: set[int], *, for_good: bool) -> None:
         """Do nothing: a supervisor has no connection."""
+
+
+def _broker_for(teams: Sequence[Team]) -> Broker | None:
+    """What hands listening sockets to the workers of servers; None if there are none."""
+    if not any(team.daemon.has_serve for team in teams):
+        return None
+    from daemonkit.servers.broker import Broker
+
+    return Broker()
 
 
 def _how_it_ended(code: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -38,11 +39,14 @@ class Handler:
         select_one()
 
 
-def serve(handler: Any) -> None:
+def serve(handler: Any, listener: socket.socket | None = None) -> None:
     """Serve until the process is killed; a line on the standard output says where."""
     gc.freeze()
     transport = TServerSocket("127.0.0.1", 0, client_timeout=None)
-    transport.listen()
+    if listener is None:
+        transport.listen()
+    else:
+        transport.sock = listener
     transport.listen = lambda: None  # serve() would do it again
     say(transport.sock.getsockname()[1])
     TThreadedServer(TProcessor(idl.Calls, handler), transport).serve()

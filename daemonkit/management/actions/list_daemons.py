@@ -52,4 +52,6 @@ def _schedule(found: Found) -> tuple[str, str]:
         jobs = jobs_of(type(found.daemon))
     except CommandError as error:
         return "", str(error)
+    if found.daemon.has_serve:
+        return "serves", ""
     return str(Jobs(jobs)) if jobs else str(found.daemon.schedule or ""), ""

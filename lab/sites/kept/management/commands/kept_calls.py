@@ -1,13 +1,11 @@
-"""A Thrift service under fresh_connections."""
+"""A Thrift service under fresh_connections, which is a daemon's serve()."""
 
-from typing import Any
-
-from django.core.management.base import BaseCommand
-
-from daemonkit import fresh_connections
+from daemonkit import BaseDaemonCommand, fresh_connections
 from lab.sites.calls import serve, with_care
 
 
-class Command(BaseCommand):
-    def handle(self, **options: Any) -> None:
-        serve(with_care(fresh_connections)())
+class Command(BaseDaemonCommand):
+    wait_for_migrations = False
+
+    def serve(self) -> None:
+        serve(with_care(fresh_connections)(), self.listen("127.0.0.1:0"))
