@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from daemonkit.connections.units import fresh_connections
+from daemonkit.errors import one_line
 from daemonkit.iteration import Iteration
 from daemonkit.schedules.base import Schedule
 from daemonkit.schedules.poll import Poll
@@ -50,9 +52,15 @@ class WorkLimits:
             return
         self._worked += bool(last.result)
         if self._until_empty and not last.result:
-            left = self._daemon.left_over()
-            self._limit = Limit(
-                UNTIL_EMPTY, "nothing is left to do" + (f"; {left}" if left else "")
-            )
+            left = self._left_over()
+            text = f"nothing is left to do; {left}" if left else "nothing is left to do"
+            self._limit = Limit(UNTIL_EMPTY, text)
         elif self._max_work and self._worked >= self._max_work:
             self._limit = Limit("max_work", f"max_work of {self._max_work} reached")
+
+    def _left_over(self) -> str:
+        try:
+            with fresh_connections:
+                return self._daemon.left_over()
+        except Exception as error:  # the work is done, whatever this says
+            return f"left_over() failed: {one_line(error)}"

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from django.db import connections
 
+import daemonkit
 from daemonkit.models import PollerRow
 from daemonkit.testing.gates import Gates
 from lab.pgbouncer import PgBouncer
@@ -21,6 +22,7 @@ from lab.waiting import eventually
 from tests.kit.aliases import MakeAlias
 from tests.kit.processes import Live
 from tests.kit.queues import queue_tables
+from tests.kit.waking import woken_through
 from tests.queues.models import Effect, Letter
 
 pytestmark = pytest.mark.leaves_sessions
@@ -224,3 +226,26 @@ def test_a_stop_during_a_batch_leaves_the_rest_to_others(office: Office) -> None
     office.empty()
     assert second.stop() == 0
     assert office.inside == Counter(keys)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--workers", "2")], ids=["alone", "workers"])
+def test_until_empty_ends_a_poller_whose_rows_are_done_or_wait(
+    office: Office, arguments: tuple[str, ...]
+) -> None:
+    good, poison = office.write(30), office.write(1, "poison")
+    daemon = office.start("--until-empty", *arguments, FIRST_PAUSE="600")
+    assert daemon.wait(60) == 0, daemon.output
+    assert office.inside == Counter(good)
+    assert [(row.key, row.attempts, row.dead) for row in office.rows] == [(poison[0], 1, False)]
+    assert "nothing is left to do; 1 row waiting for a retry or leased" in daemon.output
+
+
+def test_a_wake_up_ends_the_wait_of_a_poller(office: Office) -> None:
+    with woken_through(office.alias):
+        daemon = office.start(WAKE_ON="letters", IDLE="3600")
+        daemon.wait_for("waits", within=30)
+        good = office.write(3)
+        daemonkit.wake("letters")
+        office.empty(within=30)
+    assert office.posted == Counter(good)
+    assert daemon.stop(within=30) == 0

@@ -15,14 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from daemonkit import Exit
+from daemonkit.models import PollerRow
 from daemonkit.status.code_version import code_version
+from daemonkit.testing.gates import Gates
 from lab.processes import ROOT, Daemon, child_environment, manage_command
 from lab.servers import Server
 from lab.waiting import eventually
+from tests.kit.aliases import MakeAlias
 from tests.kit.processes import LIVES, Manage
 from tests.kit.projects import Project
+from tests.kit.queues import queue_tables
+from tests.queues.models import Letter
 
 PULSE = 0.5
 """The pulse of the daemons here, in seconds."""
@@ -200,6 +206,38 @@ def test_a_terminal_gets_a_table_where_rich_is_installed(host: Host) -> None:
     assert "\033[32m" in text  # green
     assert "\033[2J" in text
     assert daemon.stop(within=30) == 0
+
+
+def test_a_server_is_serving_while_it_gives_a_sign_of_life_and_has_no_ticks_to_pause(
+    host: Host,
+) -> None:
+    daemon = host.start("serving")
+    host.is_in("serving")
+    (before,) = host.server.execute("SELECT touched FROM daemonkit_process")
+    # Longer than a loop may take to come round, were it one.
+    eventually(lambda: host.rows()[0]["state_age"] > 3 * PULSE, within=20)
+    assert host.server.execute("SELECT touched FROM daemonkit_process") != [before]
+    assert host.daemons("status", "--check", "serving") == "serving: as expected"
+    for order in ("pause", "run"):
+        assert "serving is a server, which has no ticks" in host.daemons(order, "serving", code=2)
+    assert daemon.stop(within=30) == 0
+
+
+def test_the_row_of_a_poller_has_its_backlog_and_its_dead_letters(
+    host: Host, alias: MakeAlias, tmp_path: Path
+) -> None:
+    name = alias(host.server)
+    with queue_tables(name), Gates() as gates:
+        letters = Letter.objects.using(name).bulk_create([Letter(kind="gate") for _ in range(3)])
+        first = Letter.objects.using(name).order_by("pk").first()
+        gate = gates.close(f"letter {first.pk if first else 0}")
+        dead = PollerRow(poller="posting", key="0", not_before=timezone.now(), dead=True)
+        dead.save(using=name)
+        daemon = host.start("posting", "--pulse", "0.5", OUTSIDE=str(tmp_path))
+        gate.wait_for()
+        host.reports(lambda row: (row["backlog"], row["dead_letters"]) == (len(letters), 1))
+        gate.open()
+        assert daemon.stop(within=30) == 0
 
 
 # For a monitor

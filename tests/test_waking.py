@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
@@ -14,7 +13,6 @@ from collections.abc import Callable, Iterator
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import transaction
-from django.test import override_settings
 
 import daemonkit
 from daemonkit import BaseDaemonCommand, Every, Exit, Poll
@@ -28,7 +26,7 @@ from lab.servers import PostgreSQL, Server
 from lab.waiting import eventually
 from tests.kit.aliases import MakeAlias
 from tests.kit.processes import Live
-from tests.kit.tables import empty_table
+from tests.kit.waking import woken_through
 
 NO_PULSE = ("--pulse", "1h")
 """The counter is looked at with each pulse: without one, only NOTIFY can wake a daemon."""
@@ -39,17 +37,6 @@ def wakes(server: Server, alias: MakeAlias) -> Iterator[str]:
     """The table on the server, which ``wake()`` in this process uses, too."""
     with woken_through(alias(server)) as name:
         yield name
-
-
-@contextlib.contextmanager
-def woken_through(name: str, *, has_table: bool = True) -> Iterator[str]:
-    """``wake()`` in this process uses the alias, which has the table."""
-    with override_settings(DAEMONKIT={"database": name}), contextlib.ExitStack() as stack:
-        if has_table:
-            stack.enter_context(empty_table(Wake, name))
-        yield name
-        sender._sender.flush(5)
-        sender._sender = Sender()  # another test means another server by the same alias
 
 
 def saw(daemon: Daemon) -> list[int]:

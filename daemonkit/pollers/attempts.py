@@ -142,6 +142,10 @@ class Attempts:
         if texts and held.update(owner="", not_before=FromNow()):
             self.rows.filter(key__in=texts, owner="", attempts=0, dead=False).delete()
 
+    def waiting(self) -> QuerySet[PollerRow]:
+        """The rows that wait after a failure, and those that are leased."""
+        return self.rows.filter(dead=False, not_before__gt=FromNow())
+
     # Dead letters
 
     def dead(self) -> QuerySet[PollerRow]:

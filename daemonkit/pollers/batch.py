@@ -19,5 +19,9 @@ class Batch:
         return bool(self.done or self.failed)
 
     def __str__(self) -> str:
-        rows = f"{self.done} row{'' if self.done == 1 else 's'}"
-        return f"{rows}, {self.failed} failed" if self.failed else rows
+        return f"{rows(self.done)}, {self.failed} failed" if self.failed else rows(self.done)
+
+
+def rows(number: int) -> str:
+    """A number of rows, in words."""
+    return f"{number} row{'' if number == 1 else 's'}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import math
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,7 @@ from django.db.models import QuerySet
 
 from daemonkit.command import BaseDaemonCommand
 from daemonkit.pollers.attempts import Attempts
-from daemonkit.pollers.batch import Batch
+from daemonkit.pollers.batch import Batch, rows
 from daemonkit.pollers.queue import Queue, alias_of
 from daemonkit.pollers.work import Work
 from daemonkit.schedules.poll import Poll
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 BACKLOG_LIMIT = 10_000
 """How many rows ``backlog()`` counts at most."""
+
+
+COUNT_INTERVAL = 15.0
+"""Seconds between two counts of the backlog for the status."""
 
 
 class ModelPoller(BaseDaemonCommand):
@@ -49,6 +55,7 @@ class ModelPoller(BaseDaemonCommand):
     """With leases: how many threads process the rows of a batch."""
 
     _empty_ticks = 0
+    _counted_at = -math.inf
 
     # What the author of a poller writes
 
@@ -72,6 +79,14 @@ class ModelPoller(BaseDaemonCommand):
         queue takes long. Rows that wait after a failure, dead letters and leased rows do not
         count."""
         return self.queue().count(limit)
+
+    def left_over(self) -> str:
+        """How many rows wait for a retry or are leased, and how many are dead letters."""
+        attempts = self.attempts
+        waiting, dead = attempts.waiting().count(), attempts.dead().count()
+        found = [f"{rows(waiting)} waiting for a retry or leased"] if waiting else []
+        found += [f"{rows(dead)} given up as dead letters"] if dead else []
+        return ", ".join(found)
 
     @property
     def takes_batches(self) -> bool:
@@ -117,6 +132,7 @@ class ModelPoller(BaseDaemonCommand):
 
     def tick(self) -> Batch:
         """Take a batch of rows, and process them."""
+        self._report()
         queue = self.queue()
         batch = self._take(queue)
         if batch:
@@ -127,6 +143,14 @@ class ModelPoller(BaseDaemonCommand):
         self._empty_ticks += 1
         batch.empty_ticks = self._empty_ticks
         return batch
+
+    def _report(self) -> None:
+        """Tell the status how many rows wait, and how many are dead letters."""
+        steering, now = self.life.steering, time.monotonic()
+        if steering is not None and now >= self._counted_at + COUNT_INTERVAL:
+            self._counted_at = now
+            steering.account.backlog = self.backlog()
+            steering.account.dead_letters = self.attempts.dead().count()
 
     def _take(self, queue: Queue) -> Batch:
         work = Work(self, self._attempts(queue.alias))

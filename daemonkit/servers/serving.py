@@ -55,7 +55,7 @@ class Serving:
     def live(self) -> Iteration | None:
         """Run the whole life. There is no iteration in it."""
         life = self._life
-        with life.watched(), life.announced(), life.opened():
+        with life.watched(), life.announced(), life.steered(), life.opened():
             try:
                 if not life.stop.asked:
                     self._run()

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from daemonkit import conf
 from daemonkit.clock import Clock, Moment
+from daemonkit.daemon import Daemon
 from daemonkit.errors import one_line
 from daemonkit.iteration import Iteration
 from daemonkit.pace import Pace
@@ -34,6 +35,7 @@ class State(StrEnum):
     STARTING = "starting"
     WAITING = "waiting"
     TICKING = "ticking"
+    SERVING = "serving"
     STANDING_BY = "standing by"
     PAUSED = "paused"
     BACKING_OFF = "backing off"
@@ -45,6 +47,7 @@ class State(StrEnum):
 class Life(Protocol):
     """The life that is reported."""
 
+    daemon: Daemon
     last: Iteration | None
     due: Moment | None
     pace: Pace
@@ -118,7 +121,8 @@ class Account:
             return False
         if ticks and not life.settings.has_jobs:
             return True
-        return now - life.pulse_at <= STUCK_PULSES * life.pulse
+        seen_at = max(life.pulse_at, life.stop.touched)  # a server may beat instead
+        return now - seen_at <= STUCK_PULSES * life.pulse
 
     def _ticks(self) -> list[Tick]:
         return list(self._life.stop.ticks.copy().values())
@@ -168,6 +172,8 @@ class Account:
         if ticks := self._ticks():
             jobs = ", ".join(sorted({tick.name for tick in ticks if tick.name}))
             return State.TICKING, jobs, min(tick.began for tick in ticks)
+        if life.daemon.has_serve:
+            return State.SERVING, "", None
         if pause is not None and now < pause.until:
             return State.PAUSED, pause_text(pause.by, pause.why, pause.seconds(now)), None
         if reason := self.other_reason_to_wait():

@@ -18,8 +18,8 @@ SILENT_PULSES = 2.5
 
 HOUR = 3600.0
 
-WORKING = (State.WAITING, State.TICKING, State.BACKING_OFF, State.STANDING_BY)
-"""The states of a process that ticks or stands by."""
+WORKING = (*(State.WAITING, State.TICKING, State.SERVING, State.BACKING_OFF, State.STANDING_BY),)
+"""The states of a process that ticks, serves or stands by."""
 
 _COPIED = (
     *("worker", "version", "detail", "pulse", "expect_success_within"),

@@ -6,6 +6,7 @@ from django.db import transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
 
+import daemonkit
 from shop.models import Basket, BasketLine, Notice, Product
 
 
@@ -37,6 +38,7 @@ def order(basket: Basket, address: str = "") -> None:
         raise BasketClosed(str(basket))
     if address:
         Notice.objects.create(basket=basket, address=address)
+        daemonkit.wake("notices")  # once this is committed
 
 
 def expire(older_than: timedelta, at_most: int = 500) -> int:

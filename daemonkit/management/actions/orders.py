@@ -11,7 +11,11 @@ from django.core.management.base import CommandError
 from django.utils import timezone
 
 from daemonkit.management.actions.action import Action, Request
-from daemonkit.management.actions.status_database import require_daemon, status_database
+from daemonkit.management.actions.status_database import (
+    refuse_server,
+    require_daemon,
+    status_database,
+)
 from daemonkit.schedules.durations import duration_text, parse_duration
 from daemonkit.settings.parsing import usage
 from daemonkit.status import giving
@@ -53,6 +57,7 @@ class Pause(Action):
         seconds = None if until is None else seconds_until(until)
         with status_database():
             require_daemon(name, options["job"])
+            refuse_server(name)
             giving.pause(name, options["job"], seconds, options["why"])
             found = giving.receivers(name)
         ends = "" if seconds is None else f" for {duration_text(max(1, round(seconds)))}"
@@ -89,6 +94,7 @@ class RunNow(Action):
         name, job = options["name"], options["job"]
         with status_database():
             require_daemon(name, job)
+            refuse_server(name)
             if not options["force"]:
                 _refuse_paused(name, job)
             able = _require_receivers(name)

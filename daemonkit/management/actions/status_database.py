@@ -52,3 +52,13 @@ def require_daemon(name: str, job: str = "") -> None:
     if job and job not in jobs:
         known = f"its jobs are {', '.join(jobs)}" if jobs else "it has no jobs"
         raise usage(f"{name} has no job {job!r}: {known}")
+
+
+def refuse_server(name: str) -> None:
+    """Raise ``CommandError`` (exit code 2) for a server, which has no ticks to pause or to run."""
+    try:
+        is_server = find_daemon(name).has_serve
+    except CommandError:
+        return  # perhaps it is of another project's code
+    if is_server:
+        raise usage(f"{name} is a server, which has no ticks: end it by `daemons stop {name}`")

@@ -9,6 +9,7 @@ class Command(ModelPoller):
     help = "Mail customers about their orders."
     queryset = Notice.objects.filter(sent_at=None).select_related("basket").order_by("pk")
     done = {"sent_at": Now()}
+    wake_on = "notices"
     claim = "lease"
     threads = 8
 

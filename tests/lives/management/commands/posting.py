@@ -5,14 +5,22 @@ import time
 
 from django.db.models import Value
 
-from daemonkit import Backoff, ModelPoller, Poll
+from daemonkit import Backoff, ModelPoller, Poll, signals
 from daemonkit.testing import gate
 from tests.queues.models import Effect, Letter
 
+IDLE = float(os.environ.get("IDLE", "0.05"))
+FIRST_PAUSE = float(os.environ.get("FIRST_PAUSE", "0.05"))
+
+
+def say_so(**_):
+    print("waits", flush=True)
+
 
 class Command(ModelPoller):
-    schedule = Poll(idle=0.05, cap=0.2)
-    backoff = Backoff(first=0.05, cap=0.2)
+    schedule = Poll(idle=IDLE, cap=4 * IDLE)
+    backoff = Backoff(first=FIRST_PAUSE, cap=4 * FIRST_PAUSE)
+    wake_on = os.environ.get("WAKE_ON", "")
     queryset = Letter.objects.filter(sent=None).order_by("pk")
     done = {"sent": Value(1)}
     batch_size = int(os.environ.get("BATCH", "10"))
@@ -36,3 +44,7 @@ class Command(ModelPoller):
         os.write(descriptor, f"{key}\n".encode())
         os.fdatasync(descriptor)
         os.close(descriptor)
+
+
+if "WAKE_ON" in os.environ:
+    signals.daemon_waiting.connect(say_so)
