@@ -7,13 +7,14 @@ import signal
 import sys
 import time
 
-from benchmarks import empty, forks, jobs, leader, lives, losses, memory, rpc, ticks, workers
+from benchmarks import drain, empty, forks, jobs, leader, lives, losses, memory, rpc, ticks, workers
 from benchmarks.report import header, save
 from benchmarks.servers import Servers
 from benchmarks.table import Table
 
 SECTIONS = {
     "ticks": ticks,
+    "drain": drain,
     "empty": empty,
     "lives": lives,
     "losses": losses,

@@ -1,0 +1,33 @@
+"""Drains a queue with a SELECT ... FOR UPDATE SKIP LOCKED written by hand."""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django.db import transaction
+
+from lab.sites.bare.models import Entry
+from lab.sites.drained import fill, process
+from lab.sites.work import answer
+
+
+class Command(BaseCommand):
+    def handle(self, **options: Any) -> None:
+        def turn(rows: int = 0, batch: int = 0) -> int:
+            if rows:
+                fill(rows)
+                return 0
+            return sum(iter(lambda: drain(batch), 0))
+
+        answer(turn)
+
+
+def drain(batch: int) -> int:
+    """Process a batch. Returns how many rows it had."""
+    with transaction.atomic():
+        waiting = Entry.objects.filter(note="").order_by("pk")
+        rows = list(waiting.select_for_update(skip_locked=True)[:batch])
+        for row in rows:
+            process(row)
+        if rows:
+            Entry.objects.filter(pk__in=[row.pk for row in rows]).delete()
+    return len(rows)
