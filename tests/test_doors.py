@@ -840,13 +840,13 @@ def test_runs_refuses_in_one_sentence(arguments: list[str], sentence: str) -> No
         ({"database": "nope"}, "DAEMONKIT['database'] is 'nope', which is not in DATABASES"),
         (
             {"keep_run": 3},
-            "DAEMONKIT takes database, keep_runs, store_errors, status, version; it has "
+            "DAEMONKIT takes database, keep_runs, store_errors, listen, status, version; it has "
             "['keep_run']",
         ),
         (
             [],
-            "DAEMONKIT takes database, keep_runs, store_errors, status, version; it is not a "
-            "dictionary",
+            "DAEMONKIT takes database, keep_runs, store_errors, listen, status, version; it is not "
+            "a dictionary",
         ),
     ],
 )

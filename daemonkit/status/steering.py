@@ -195,6 +195,8 @@ class Steering(Listener):
             if now >= next_pulse:
                 next_pulse = now + self._life.pulse
             if not self._try(partial(self._beat, reads)) and not self._complaint:  # no tables
+                if not self._session.is_in_use:  # the ledger uses it, too
+                    self._session.close()
                 self._rest(NO_TABLE_INTERVAL)
             self._pause(next_pulse)
         if self._has_row:
