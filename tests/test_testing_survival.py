@@ -368,3 +368,8 @@ def test_the_importer_of_the_sample_shop_survives(shop: None, tmp_path: Path) ->
         return sorted(str(path.relative_to(inbox)) for path in inbox.rglob("*"))
 
     assert_survives("import_prices", arrange=arrange, observe=observe, inbox=inbox)
+
+
+def test_a_server_is_refused_in_a_sentence(shop: None) -> None:
+    with pytest.raises(ValueError, match=r"tries ticks and jobs, and price_service has serve\(\)"):
+        assert_survives("price_service", port=0)

@@ -35,9 +35,9 @@ def assert_survives(
     ``observe`` is called after each trial; it returns a value that must be the same as without
     trouble. A trial that takes longer than ``timeout`` fails. ``options`` are the daemon's.
 
-    Raises ``AssertionError`` with a report of all troubles if one of them has shown a fault. Raises
-    ``RuntimeError`` inside a transaction, which a child cannot see; the message says what to do
-    instead.
+    Raises ``AssertionError`` with a report of all troubles if one of them has shown a fault,
+    ``ValueError`` for a daemon with ``serve()``, and ``RuntimeError`` inside a transaction, which a
+    child cannot see; the message says what to do instead.
     """
     if connections[using].in_atomic_block:
         raise RuntimeError(
@@ -45,6 +45,11 @@ def assert_survives(
             "use TransactionTestCase, or with pytest the fixture transactional_db"
         )
     command, stage = command_of(daemon), stage_of(using)
+    if command.has_serve:
+        raise ValueError(
+            f"assert_survives() tries ticks and jobs, and {command.name} has serve(): test the "
+            f"functions that it calls, which fresh_connections decorates"
+        )
     leave_out = {*leave_out, *_not_applicable(command, using, options)}
     try:
         arena = Arena(daemon, using, stage, arrange, observe, timeout)
