@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.core.management.base import BaseCommand
-from django.db import transaction
+from django.db import OperationalError, transaction
 
 from lab.sites.bare.models import Entry
 from lab.sites.drained import fill, process
@@ -16,9 +16,19 @@ class Command(BaseCommand):
             if rows:
                 fill(rows)
                 return 0
-            return sum(iter(lambda: drain(batch), 0))
+            return sum(iter(lambda: drain_in_spite_of_deadlocks(batch), 0))
 
         answer(turn)
+
+
+def drain_in_spite_of_deadlocks(batch: int) -> int:
+    """Process a batch. Two workers on MariaDB now and then deadlock; then it begins again."""
+    while True:
+        try:
+            return drain(batch)
+        except OperationalError as error:
+            if error.args[0] != 1213:
+                raise
 
 
 def drain(batch: int) -> int:
