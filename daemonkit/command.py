@@ -149,6 +149,12 @@ class BaseDaemonCommand(StartedByDjango):
         moment: datetime = due.utc.astimezone(schedule.zone)
         return moment
 
+    def skip(self, why: str) -> NoReturn:
+        """End this tick, or this run of a job, as skipped. Raises an exception to do so."""
+        from daemonkit.skipping import Skipped
+
+        raise Skipped(why)
+
     def wait(self, seconds: float) -> bool:
         """Wait. True if the time has passed, False as soon as the daemon is asked to stop.
 
@@ -173,7 +179,7 @@ class BaseDaemonCommand(StartedByDjango):
         """Make a tick due now, and end a wait of the loop. From any thread. A tick that runs is
         followed by another one; the back-off after a failure is not shortened."""
         if self._life is not None:
-            self._life.wake()
+            self._life.bring_forward(patient=True)
 
     def finish(self, why: str) -> None:
         """End the daemon after this tick with exit code 0, all its workers included. ``why`` is in
@@ -236,10 +242,8 @@ class BaseDaemonCommand(StartedByDjango):
         return life.last
 
     def iterate(self, last: Iteration | None = None) -> Iteration:
-        """Run one tick, and return its iteration. ``last`` is the iteration before it.
-
-        If the tick forks, its child ends with the tick: a second loop would do the same work.
-        """
+        """Run one tick after ``last``, and return its iteration. A child that it forks ends with
+        it: a second loop would do the same work."""
         life = self.life
         number = last.number + 1 if last else 1
         started = life.now or life.clock.moment()

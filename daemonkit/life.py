@@ -141,8 +141,7 @@ class Life:
             return Ending.TOLD
         if has_raised or self.verdict.is_over:
             return Ending.FAILED
-        reached = self.verdict.limit_reached
-        if reached is not None and reached.name == "until_empty":
+        if (reached := self.verdict.limit_reached) and reached.name == "until_empty":
             return Ending.EMPTY
         return Ending.NOTHING_DUE if self.verdict.has_nothing_due else Ending.LIMIT
 
@@ -256,9 +255,6 @@ class Life:
         thread."""
         self.pace.bring_forward(self.clock.moment(), restart=restart, patient=patient)
         self.nudge()
-
-    def wake(self) -> None:
-        self.bring_forward(patient=True)
 
     def await_replacement(self) -> None:
         """In a worker that has reached a limit, wait until its supervisor stops it."""

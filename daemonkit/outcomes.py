@@ -49,6 +49,10 @@ class Outcomes:
 
         Returns the iteration with what a failure means for the next one."""
         if error is not None:
+            from daemonkit.skipping import unless_skipped  # not before something is raised
+
+            error = unless_skipped(error, self._daemon, iteration)
+        if error is not None:
             iteration = after_failure(iteration, error, last, self._daemon.backoff, cut_by_us=cut)
         if signals.iteration_finished.receivers:
             announce(signals.iteration_finished, self._daemon, iteration=iteration)

@@ -78,7 +78,7 @@ tick_overdue = Signal(use_caching=True)
 run_skipped = Signal(use_caching=True)
 """``job``, ``due``, ``reason``: a due ``Moment`` of a job passed without a run, because of an
 "overlap", its "grace" or its "back-off", because the process was "down", "paused" or "not leader",
-or because the "ledger" could not be written."""
+because the "ledger" could not be written, or for the text of ``self.skip()``."""
 
 row_dead = Signal(use_caching=True)
 """``key``, ``attempts``, ``error``: a row of a poller has become a dead letter."""

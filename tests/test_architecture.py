@@ -36,6 +36,7 @@ LAYERS = """
     settings
     listeners
     pace  verdict  watched
+    skipping
     opening  outcomes  replacement
     work_limits
     status

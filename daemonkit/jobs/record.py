@@ -44,13 +44,21 @@ class Record:
 
     def ran(self, iteration: Iteration, *, failed: bool, error: str) -> None:
         """Record that a run has ended. ``error`` is the text of its failure for the ledger."""
+        status = Run.Status.FAILED if failed else Run.Status.RAN
+        self._note(iteration, status, "forced" if failed and self._life.stop.forced else "", error)
+
+    def decided_to_skip(self, iteration: Iteration, why: str) -> None:
+        """Record that a run has ended by ``self.skip()``."""
+        self._note(iteration, Run.Status.SKIPPED, SkipReason.DECIDED.value, why)
+
+    def _note(self, iteration: Iteration, status: str, reason: str, error: str) -> None:
         if not self._ledger.is_kept:
             return
         entry = Entry(
             job=iteration.job,
             due=self._wall_clock.label(iteration.due),
-            status=Run.Status.FAILED if failed else Run.Status.RAN,
-            reason="forced" if failed and self._life.stop.forced else "",
+            status=status,
+            reason=reason,
             late=iteration.late,
             started=iteration.started.wall,
             seconds=iteration.seconds,

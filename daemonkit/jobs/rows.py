@@ -47,7 +47,8 @@ class Entry(NamedTuple):
 
     @property
     def is_skip(self) -> bool:
-        return self.status == Run.Status.SKIPPED
+        """Whether the due time passed without a run. One that a run decided to skip had one."""
+        return self.status == Run.Status.SKIPPED and self.reason != SkipReason.DECIDED
 
 
 class Rows:
@@ -93,6 +94,7 @@ class Rows:
     def _take_over(self, row: Run) -> bool:
         """Claim a due time that another process could not run. If several try, one succeeds."""
         skipped = self._all().filter(job=row.job, due=row.due, status=Run.Status.SKIPPED)
+        skipped = skipped.exclude(reason=SkipReason.DECIDED)
         return bool(skipped.update(**{name: getattr(row, name) for name in _RESULTS}))
 
     def _claims(self) -> QuerySet[Run]:

@@ -12,6 +12,7 @@ from daemonkit.life import Life
 from daemonkit.listeners.log import logger
 from daemonkit.process.stopping import Tick
 from daemonkit.schedules.base import Schedule
+from daemonkit.skipping import Skipped
 
 
 class Owner(Protocol):
@@ -132,5 +133,8 @@ class Run:
             cut = timing is not None and timing.overdue_since is not None
             last = None if timing is not None and timing.has_beaten else job.last
             iteration = job.life.finish(iteration, error, last, cut=cut)
-        job.record.ran(iteration, failed=error is not None, error=text)
+        if isinstance(error, Skipped):
+            job.record.decided_to_skip(iteration, str(error))
+        else:
+            job.record.ran(iteration, failed=error is not None, error=text)
         return iteration

@@ -24,5 +24,9 @@ class SkipReason(StrEnum):
 
     NOT_LEADER = "not leader"
 
+    DECIDED = "decided"
+    """The job called ``self.skip()``. Its text is in the row's ``error``; the signal has it as the
+    reason."""
+
     LEDGER = "ledger"
     """The due time could not be claimed, because the ledger could not be written."""

@@ -10,12 +10,12 @@ from daemonkit.clock import Moment
 logger = logging.getLogger("daemonkit")
 
 _LEVELS = {
-    "down": logging.INFO,
-    "paused": logging.INFO,
-    "not leader": logging.INFO,
+    "overlap": logging.WARNING,
+    "grace": logging.WARNING,
+    "back-off": logging.WARNING,
     "ledger": logging.ERROR,
 }
-"""Log levels by the reason of a skip. Any other skip is a warning."""
+"""Log levels by the reason of a skip. Any other skip is as somebody wants it."""
 
 
 class Skips:
@@ -35,7 +35,7 @@ class Skips:
         if 10 ** (len(str(times)) - 1) == times:
             how_often = f" (the {times}th time)" if times > 1 else ""
             logger.log(
-                _LEVELS.get(reason, logging.WARNING),
+                _LEVELS.get(reason, logging.INFO),
                 "%s due %s did not run: %s%s",
                 f"{self._daemon} {job}" if job else self._daemon,
                 due.utc.isoformat(" ", "seconds"),

@@ -36,7 +36,7 @@ LAST_SECONDS = 1.0
 class Woken(Protocol):
     """The life that is woken."""
 
-    def wake(self) -> None: ...
+    def bring_forward(self, *, patient: bool = False) -> None: ...
 
 
 class Waker:
@@ -128,7 +128,7 @@ class Waker:
             while not self._is_over and (left := next_look - time.monotonic()) > 0:
                 if heard := self._ear.wait(left, self._ended):
                     self._times += heard
-                    self._life.wake()
+                    self._life.bring_forward(patient=True)
 
     def _look(self) -> None:
         """Compare the counter with what was heard. What was missed wakes the life now."""
@@ -138,7 +138,7 @@ class Waker:
             self._failures = 0
         if times != self._times:
             self._times = times
-            self._life.wake()
+            self._life.bring_forward(patient=True)
 
     def _pause_after(self, error: Exception) -> None:
         """The first try after a loss has no pause: most losses are an idle session's end."""
