@@ -33,7 +33,7 @@ class Pace:
         self.reasons = list(reasons)
         self.since = begun
         """The moment from which the schedule counts."""
-        self._forward: Moment | None = None
+        self.forward: Moment | None = None
         self._is_patient = False
         self._extra: Moment | None = None
         self._regular: Moment | None = None
@@ -51,8 +51,8 @@ class Pace:
         The wall clock may be set during a wait, so ask again before each slice of it.
         """
         has_failed = last is not None and last.error is not None
-        if self._forward is not None and not (has_failed and self._is_patient):
-            return self._forward
+        if self.forward is not None and not (has_failed and self._is_patient):
+            return self.forward
         if last is None or last.started.monotonic < self.since.monotonic:
             return next_due(self.schedule, None, self.since, now)
         if last.due is self._extra and self._regular is not None and self.schedule.is_fixed:
@@ -61,13 +61,13 @@ class Pace:
 
     def starts(self, due: Moment, last: Iteration | None) -> None:
         """Note that the tick that was due at ``due`` starts, after ``last``."""
-        if due is self._forward:
-            self._forward = None
+        if due is self.forward:
+            self.forward = None
             if last is not None and last.due is not self._extra:
                 self._regular = last.due
             self._extra = due
         elif self._is_patient:
-            self._forward = None  # this tick finds what it was woken for
+            self.forward = None  # this tick finds what it was woken for
 
     def bring_forward(self, now: Moment, *, restart: bool = False, patient: bool = False) -> None:
         """Make a tick due now; with ``patient``, after the back-off of a failure. From any thread.
@@ -76,7 +76,7 @@ class Pace:
         schedule itself begins again now, as for a new leader, which does not run what came due
         while another process led."""
         if restart:
-            self.since, self._forward = now, None
+            self.since, self.forward = now, None
         else:
-            self._is_patient = patient and (self._is_patient or self._forward is None)
-            self._forward = now
+            self._is_patient = patient and (self._is_patient or self.forward is None)
+            self.forward = now

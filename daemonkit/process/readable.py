@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import threading
+import time
 from typing import Any, Protocol
 
 from daemonkit.process.stopping import Stop, milliseconds
@@ -24,6 +25,8 @@ class Waiting(Protocol):
     def coroutines(self) -> Any: ...
     @property
     def schedule(self) -> Any: ...
+    @property
+    def pace(self) -> Any: ...
 
 
 def wait_for(life: Waiting, source: Any, seconds: float) -> list[Any]:
@@ -38,7 +41,12 @@ def wait_for(life: Waiting, source: Any, seconds: float) -> list[Any]:
     ready: list[Any] = []
 
     def look(within: float) -> bool:
-        ready[:] = _readable(life.stop, sources, within, is_loop=is_loop)
+        until = time.monotonic() + within
+        while not (ready or life.stop.asked):
+            ready[:] = _readable(life.stop, sources, until - time.monotonic(), is_loop=is_loop)
+            # A nudge alone does not end the wait: it may be about something else.
+            if life.pace.forward is not None or time.monotonic() >= until:
+                break
         return not ready and not life.stop.asked
 
     life.clock.wait(seconds, look)
