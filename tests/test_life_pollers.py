@@ -25,7 +25,7 @@ from tests.kit.queues import queue_tables
 from tests.kit.waking import woken_through
 from tests.queues.models import Effect, Letter
 
-pytestmark = pytest.mark.leaves_sessions
+pytestmark = [pytest.mark.leaves_sessions, pytest.mark.one_python]
 
 
 class Office:

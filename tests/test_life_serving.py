@@ -25,6 +25,8 @@ from lab.waiting import eventually
 from tests.kit.processes import LIVES, Live
 from tests.kit.projects import Project
 
+pytestmark = pytest.mark.one_python
+
 SQLITE = "sqlite://:memory:"
 KINDS = ["serving", "serving_async"]
 
@@ -341,7 +343,7 @@ def test_workers_share_the_supervisors_socket_and_no_reload_or_death_refuses_a_c
 def test_several_workers_that_open_the_port_themselves_are_refused(live: Live) -> None:
     daemon = live("serving", "--kind", "own", "--workers", "2", on=SQLITE)
     assert daemon.wait(30) == 78
-    assert "Take the socket from self.listen(), or set SO_REUSEPORT" in daemon.output
+    assert "take the socket from self.listen(), or set SO_REUSEPORT" in daemon.output
 
 
 # The pulse

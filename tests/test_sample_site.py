@@ -32,7 +32,9 @@ from shop.models import (
 )
 
 from daemonkit.jobs.schedule import jobs_of
+from daemonkit.models import Wake
 from daemonkit.testing import run_ticks
+from tests.kit.waking import woken_through
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "sample_site"
@@ -502,7 +504,10 @@ def test_an_order_and_its_notice_are_committed_together_and_the_notice_is_sent_o
 ) -> None:
     basket = Basket.objects.create()
     url = f"/baskets/{basket.pk}/order/"
-    assert client.post(url, {"address": "ann@example.com"}).json()["state"] == "ordered"
+    with woken_through("default", has_table=False):
+        ordered = client.post(url, {"address": "ann@example.com"}).json()
+    assert ordered["state"] == "ordered"
+    assert Wake.objects.get(name="notices").times == 1
     again = client.post(url, {"address": "ann@example.com"})
     assert (again.status_code, again.json()["error"]) == (
         409,

@@ -30,6 +30,8 @@ from tests.kit.projects import Project
 from tests.kit.queues import queue_tables
 from tests.queues.models import Letter
 
+pytestmark = pytest.mark.one_python
+
 PULSE = 0.5
 """The pulse of the daemons here, in seconds."""
 

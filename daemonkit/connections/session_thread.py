@@ -103,6 +103,8 @@ class SessionThread(threading.Thread):
             wrapper.in_atomic_block = False  # otherwise close() would keep some of its state
             with contextlib.suppress(Exception):
                 wrapper.close()
+                if wrapper.connection is not None:  # Django leaves SQLite in memory open
+                    wrapper.connection.close()
 
 
 def _was_closed_by_server(descriptor: int | None) -> bool:

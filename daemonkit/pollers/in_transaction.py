@@ -45,12 +45,13 @@ class InTransaction:
         candidates = queue.candidates(self._poller.batch_size)
         if not candidates:
             return Batch()
+        attempted = list(candidates)
         try:
-            return self._again_after_deadlocks(lambda: self._all(queue, candidates))
+            return self._again_after_deadlocks(lambda: self._all(queue, candidates, attempted))
         except Exception as error:
             if classify(error) is not None or isinstance(error, NotLocked):
                 raise
-        return self._one_by_one(queue, candidates)
+        return self._one_by_one(queue, attempted)
 
     def _again_after_deadlocks(self, attempt: Callable[[], Batch]) -> Batch:
         """A transaction that the server has rolled back has done nothing: begin it again."""
@@ -65,11 +66,14 @@ class InTransaction:
             self._poller.wait(random.uniform(0.01, 0.05) * number)
         raise AssertionError
 
-    def _all(self, queue: Queue, candidates: list[Candidate]) -> Batch:
+    def _all(self, queue: Queue, candidates: list[Candidate], attempted: list[Candidate]) -> Batch:
+        """Process a batch in one transaction. ``attempted`` becomes the rows that it has locked:
+        if other workers have locked the candidates, they are others."""
         with _transaction(queue.alias) as errors:
             with _ours():
                 rows, texts, known = self._locked(queue, candidates)
             keys = [row.pk for row in rows]  # row.delete() forgets it
+            attempted[:] = [Candidate(key, texts[key]) for key in keys]
             done = keys[: self._work.each(rows, errors.refuse)]
             self._finish(queue, done, texts, known)
             errors.refuse()

@@ -92,10 +92,10 @@ class Serving:
         if isinstance(error, CommandError) or life.settings.raise_errors or ends_process(error):
             raise error
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-            if life.daemon.worker_number > 1:
+            if life.settings.supervised:  # which of the workers opened it first is a race
                 sentence = (
-                    "cannot have several workers: each opens the port by itself. Take the socket "
-                    "from self.listen(), or set SO_REUSEPORT"
+                    "cannot listen: its port is in use. If each worker opens it by itself, take "
+                    "the socket from self.listen(), or set SO_REUSEPORT"
                 )
                 life.verdict.give_up(Exit.MISCONFIGURED, sentence)
             else:

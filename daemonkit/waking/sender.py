@@ -82,18 +82,19 @@ class Sender:
             self._changed.notify_all()
 
     def flush(self, within: float = LAST_SECONDS) -> None:
-        """Send what is not sent yet, without the interval. Called at the end of the process."""
+        """Send what is not sent yet, without the interval, and end the thread. The next ``put()``
+        starts another one. Called at the end of the process."""
         with self._changed:
-            self._is_ending = True
+            self._is_ending, thread = True, self._thread
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._asked and not self._is_sending, within)
-            self._is_ending = False
+        if thread is not None:
+            thread.join(within)
+        self._is_ending = False
         if self._session is not None:
             self._session.close(0.2)
 
     def _run(self) -> None:
-        while True:
-            name = self._next()
+        while name := self._next():
             error = self._send(name)
             with self._changed:
                 self._is_sending = False
@@ -104,7 +105,7 @@ class Sender:
                 self._changed.notify_all()
 
     def _next(self) -> str:
-        """Wait for a name that may be sent now."""
+        """Wait for a name that may be sent now; "" when all are sent and the process ends."""
         with self._changed:
             while True:
                 now = time.monotonic()
@@ -114,6 +115,9 @@ class Sender:
                     del self._asked[name]
                     self._is_sending = True
                     return name
+                if not name and self._is_ending:
+                    self._thread = None
+                    return ""
                 self._changed.wait(due[name] - now if name else None)
 
     def _due(self, name: str, now: float) -> float:
