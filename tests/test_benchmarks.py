@@ -36,6 +36,8 @@ TABLES = {
     "From the end of a leader on PostgreSQL": 2,
     "ticks; one in ten fails": 3,
     "Memory of workers": 4,
+    "Draining a queue on MariaDB": 8,
+    "Draining a queue on PostgreSQL": 8,
     "From a worker's SIGKILL": 3,
 }
 

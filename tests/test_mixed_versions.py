@@ -37,18 +37,6 @@ class Deploy:
         self._manage, self._last_release = manage, last_release
         self._env: dict[str, str | None] = {"DATABASE_URL": server.url}
         self._migrate()
-        for table in (
-            "run",
-            "lease",
-            "claim",
-            "wake",
-            "pollerrow",
-            "process",
-            "order",
-        ):  # earlier tests may have removed one
-            server.execute(f"DROP TABLE IF EXISTS daemonkit_{table}")
-        server.execute("DELETE FROM django_migrations WHERE app = 'daemonkit'")
-        self._migrate()
 
     def _migrate(self) -> None:
         migrated = self._manage("migrate", "-v", "0", manage_py=LIVES, env=self._env)

@@ -270,7 +270,7 @@ def test_a_name_that_is_none_is_refused(name: object) -> None:
 
 
 def test_wake_on_without_the_migration_ends_with_78(live: Live, server: Server) -> None:
-    daemon = live("woken", on=server)
+    daemon = live("woken", on=server, WAIT="no")
     assert daemon.wait() == Exit.MISCONFIGURED
     assert "has wake_on and needs the table daemonkit_wake: run `manage.py migrate" in daemon.stderr
     assert "Traceback" not in daemon.stderr
