@@ -16,7 +16,7 @@ class Migration(migrations.Migration):
                 ),
                 ("daemon", models.CharField(db_index=True, max_length=200)),
                 ("touched", models.DateTimeField()),
-                ("report", models.JSONField()),
+                ("report", models.TextField()),
             ],
         ),
         migrations.CreateModel(
@@ -33,7 +33,7 @@ class Migration(migrations.Migration):
                 ("given", models.DateTimeField()),
                 ("until", models.DateTimeField(null=True)),
                 ("taken_by", models.CharField(blank=True, max_length=200)),
-                ("details", models.JSONField()),
+                ("details", models.TextField()),
             ],
         ),
     ]

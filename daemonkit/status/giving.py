@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 from collections.abc import Sequence
 
 from django.db import transaction
@@ -51,7 +52,7 @@ def resume(daemon: str, job: str) -> bool:
     pauses = Order.objects.using(conf.database()).filter(daemon=daemon, verb=Verb.PAUSE)
     found = pauses.annotate(age=SecondsSince("until")).order_by("pk")
     held = {pk: age for pk, details, age in found.values_list("pk", "details", "age")
-            if details["job"] == job}  # fmt: skip
+            if json.loads(details)["job"] == job}  # fmt: skip
     if held:
         pauses.filter(pk__in=list(held)).delete()
     return any(age is None or age < 0 for age in held.values())
@@ -68,7 +69,7 @@ def _give(verb: Verb, daemon: str, seconds: float | None, **details: str) -> int
         verb=verb,
         given=Now(),
         until=None if seconds is None else Now(seconds),
-        details={**details, "by": who()},
+        details=json.dumps({**details, "by": who()}),
     )
     return int(row.pk)
 

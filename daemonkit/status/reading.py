@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -86,7 +87,8 @@ def read(names: Sequence[str] = ()) -> list[Seen]:
     return sorted(_seen(*row) for row in found)
 
 
-def _seen(key: str, daemon: str, age: float, report: Mapping[str, Any]) -> Seen:
+def _seen(key: str, daemon: str, age: float, text: str) -> Seen:
+    report: Mapping[str, Any] = json.loads(text)
     process, state, pulse = parse_identity(key), report["state"], report["pulse"]
     copied: dict[str, Any] = {name: report.get(name) for name in _COPIED}
     is_silent = state != State.ENDED and age > SILENT_PULSES * pulse

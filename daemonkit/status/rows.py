@@ -5,6 +5,7 @@ It uses the ORM on the alias ``DAEMONKIT["database"]``, and raises the errors of
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from enum import StrEnum
@@ -61,9 +62,9 @@ class ProcessRow:
 
     def write(self, report: Mapping[str, Any]) -> None:
         """Write the row: one UPDATE, and an INSERT if there was none."""
-        rows = Process.objects.using(conf.database())
-        if not rows.filter(pk=self._key).update(touched=Now(), report=report):
-            rows.create(pk=self._key, daemon=self._daemon, touched=Now(), report=report)
+        rows, text = Process.objects.using(conf.database()), json.dumps(report)
+        if not rows.filter(pk=self._key).update(touched=Now(), report=text):
+            rows.create(pk=self._key, daemon=self._daemon, touched=Now(), report=text)
 
     def remove(self) -> None:
         Process.objects.using(conf.database()).filter(pk=self._key).delete()
@@ -74,11 +75,12 @@ class ProcessRow:
         Returns how many seconds ago those in the same place were started within the last hour."""
         rows = Process.objects.using(conf.database()).filter(daemon=self._daemon)
         gone, starts = [], list[float]()
-        for key, report, age in rows.annotate(age=SecondsSince("touched")).values_list(
+        for key, text, age in rows.annotate(age=SecondsSince("touched")).values_list(
             "pk", "report", "age"
         ):
             if key != self._key and _is_gone(parse_identity(key), self._identity.host):
                 gone.append(key)
+                report = json.loads(text)
                 if report.get("worker") == self._worker:
                     starts += [age + each for each in report.get("starts", ())]
         if gone:
@@ -114,7 +116,8 @@ def orders_for(daemon: str) -> list[Given]:
     ]
 
 
-def _words(details: Mapping[str, Any]) -> dict[str, str]:
+def _words(text: str) -> dict[str, str]:
+    details = json.loads(text)
     return {name: str(details.get(name, "")) for name in ("job", "host", "by", "why")}
 
 
