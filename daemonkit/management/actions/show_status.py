@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from typing import Any
@@ -42,15 +43,14 @@ class ShowStatus(Action):
             if watch is not None:
                 raise usage("--check looks once: say it without --watch")
             return self._check(request, names)
-        every = None if watch is None else seconds("watch", watch)
-        while True:
-            self._show(request, names, is_watch=every is not None)
-            if every is None:
-                return None
-            try:
+        if watch is None:
+            return self._show(request, names, is_watch=False)
+        every = seconds("watch", watch)
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                self._show(request, names, is_watch=True)
                 time.sleep(every)
-            except KeyboardInterrupt:
-                return None
+        return None
 
     def _show(self, request: Request, names: list[str], *, is_watch: bool) -> None:
         with status_database():
