@@ -402,7 +402,7 @@ def test_without_the_migration_a_daemon_ticks_and_status_says_how_to_migrate(
         assert daemon.stop(within=30) == 0
         assert "ERROR" not in daemon.output
     finally:
-        host.server.execute("DELETE FROM django_migrations WHERE name = '0006_processes'")
+        host.server.execute("DELETE FROM django_migrations WHERE name = '0005_processes'")
         assert host.manage("migrate", "-v", "0").wait(60) == 0
 
 

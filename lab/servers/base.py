@@ -296,7 +296,10 @@ class Server(ABC):
 
     @abstractmethod
     def clear(self) -> None:
-        """Empty the table ``entry`` and start its ids at 1 again."""
+        """Empty the table ``entry``, start its ids at 1 again, and drop all other tables.
+
+        Where an earlier test has migrated, a daemon writes its status on a session that it holds.
+        """
 
     @abstractmethod
     def connect(self, *, socket: bool = True, port: int | None = None, **options: Any) -> Any:
@@ -307,6 +310,10 @@ class Server(ABC):
         self, sql: str, params: Sequence[Any] = (), database: str | None = DATABASE
     ) -> list[tuple[Any, ...]]:
         """Run one statement as the administrator, committed, on a connection made for it."""
+
+    @abstractmethod
+    def tables(self) -> set[str]:
+        """The names of the tables of the usual database."""
 
     @abstractmethod
     def create_database(self, name: str) -> None: ...

@@ -103,6 +103,8 @@ class MariaDB(Server):
         self.execute("CREATE TABLE entry (id INT AUTO_INCREMENT PRIMARY KEY, note VARCHAR(200))")
 
     def clear(self) -> None:
+        if others := ", ".join(self.tables() - {"entry"}):
+            self.execute(f"SET STATEMENT foreign_key_checks = 0 FOR DROP TABLE {others}")
         self.execute("TRUNCATE TABLE entry")
 
     def set_idle_timeout(self, seconds: int | None) -> None:
@@ -150,6 +152,12 @@ class MariaDB(Server):
         )
         with contextlib.closing(connection):
             yield connection
+
+    def tables(self) -> set[str]:
+        listed = self.execute(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()"
+        )
+        return {name for (name,) in listed}
 
     def create_database(self, name: str) -> None:
         self.execute(f"CREATE DATABASE `{name}` CHARACTER SET utf8mb4", (), None)

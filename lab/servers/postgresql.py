@@ -79,6 +79,8 @@ class PostgreSQL(Server):
         self._reload()
 
     def clear(self) -> None:
+        if others := ", ".join(self.tables() - {"entry"}):
+            self.execute(f"DROP TABLE {others} CASCADE")
         self.execute("TRUNCATE TABLE entry RESTART IDENTITY")
 
     def set_idle_timeout(self, seconds: int | None) -> None:
@@ -118,6 +120,12 @@ class PostgreSQL(Server):
         ) as connection:
             cursor = connection.execute(sql, params or None)
             return list(cursor.fetchall()) if cursor.description else []
+
+    def tables(self) -> set[str]:
+        listed = self.execute(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()"
+        )
+        return {name for (name,) in listed}
 
     def create_database(self, name: str) -> None:
         self.execute(f'CREATE DATABASE "{name}" OWNER {USER}', (), None)

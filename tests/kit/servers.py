@@ -64,26 +64,14 @@ def used_servers(request: pytest.FixtureRequest) -> Iterator[list[Server]]:
 
 
 def prepare(server: Server, used: list[Server]) -> Server:
-    """Prepare a server for a test: running, not frozen, with an empty table, reset afterwards."""
+    """Prepare a server for a test: running, not frozen, with an empty table ``entry`` and no
+    other, reset afterwards."""
     if server not in used:
         used.append(server)
         server.thaw()
         server.start()
         server.clear()
-        drop_daemonkits_tables(server)
     return server
-
-
-def drop_daemonkits_tables(server: Server) -> None:
-    """Undo daemonkit's migrations, which another test has applied: where its tables are, a daemon
-    writes its status, on a session that it holds."""
-    schema = "DATABASE()" if isinstance(server, MariaDB) else "current_schema()"
-    tables = f"SELECT table_name FROM information_schema.tables WHERE table_schema = {schema} AND"
-    found = server.execute(f"{tables} table_name LIKE 'daemonkit%'")
-    for (table,) in found:
-        server.execute(f"DROP TABLE {table}")
-    if found and server.execute(f"{tables} table_name = 'django_migrations'"):
-        server.execute("DELETE FROM django_migrations WHERE app = 'daemonkit'")
 
 
 def tidy(server: Server) -> str | None:
