@@ -543,7 +543,7 @@ def died(place: Place, *, ready: bool = True, age: float = 0.0, code: int = 1) -
 
 def test_the_supervisor_sends_no_pulse_while_a_worker_is_silent() -> None:
     supervisor = Supervisor([place().team])
-    announcements = Announcements(supervisor, supervisor.teams, supervisor.places)
+    announcements = Announcements(supervisor, supervisor.teams, supervisor.staff.places)
     pulses: list[object] = []
 
     def hear(daemon: object, **_: object) -> None:
@@ -551,7 +551,7 @@ def test_the_supervisor_sends_no_pulse_while_a_worker_is_silent() -> None:
 
     daemon_pulse.connect(hear, sender=Supervisor)
     try:
-        (first,) = supervisor.places
+        (first,) = supervisor.staff.places
         first.worker = worker_in(first)
         announcements.announce_pulse(first.worker.heard_at)
         assert pulses == [supervisor]

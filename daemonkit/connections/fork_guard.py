@@ -8,25 +8,20 @@ sockets, whichever thread opened it, by a dead one, and opens its own sessions w
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 import os
-import socket
-import stat
 import sys
 import threading
 import weakref
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from django.db import OperationalError, connections
+from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
-from daemonkit.connections.link import forget
 from daemonkit.connections.sockets import descriptor_of
-from daemonkit.connections.wrappers import Wrapper, is_in_memory
+from daemonkit.connections.wrappers import Wrapper
 from daemonkit.process import signal_handlers
 
 
@@ -85,14 +80,10 @@ class _OpenConnections(NamedTuple):
 _installed = False
 _opened: set[_Opened] = set()
 _wrappers: set[weakref.ref[Wrapper]] = set()
-_kept: list[_OpenConnections] = []
-_unusable_files: set[str] = set()
 _here = threading.local()
 
 
 def _on_connection_created(connection: Wrapper, **_: Any) -> None:
-    if _unusable_files and connection.vendor == "sqlite":
-        _refuse_unusable_file(connection)
     _register(connection)
 
 
@@ -109,14 +100,14 @@ def _register(wrapper: Wrapper) -> None:
 def _before_fork() -> None:
     """Keep references to all connections. Otherwise a child would destroy those of other threads
     before its first line of Python."""
+    from daemonkit.connections import inherited  # noqa: F401  the child may not import
+
     signal_handlers.before_fork()
-    _here.open = held = _all_open()
-    if held.raws or held.pools:
-        import ctypes  # noqa: F401  here, as another thread may hold the import lock in the child
+    _here.open = _all_open()
 
 
 def _after_fork_in_parent() -> None:
-    _here.open = None
+    _release()
     signal_handlers.after_fork()
 
 
@@ -126,13 +117,21 @@ def _after_fork_in_child() -> None:
         connection_created.lock = threading.Lock()
         steps.callback(signal_handlers.after_fork)  # the last of the steps
         steps.callback(signal_handlers.after_fork_in_child)
-        held = _all_open()  # again: other threads may have opened more since _before_fork()
-        if held.raws or held.pools:
-            steps.callback(_prevent_destructors, held)
-            for wrapper in held.wrappers:
-                steps.callback(_reset_wrapper, wrapper)
-            steps.callback(_forget_pools, held)
-            steps.callback(_cover_sockets, held)  # the first
+        steps.callback(_release)
+        steps.callback(_disown, _all_open())  # again: other threads may have opened more meanwhile
+
+
+def _disown(held: _OpenConnections) -> None:
+    noted = {id(opened()): (opened.descriptor, opened.inode) for opened in list(_opened)}
+    _opened.clear()
+    if held.raws or held.pools:
+        from daemonkit.connections.inherited import Inherited
+
+        Inherited(held.wrappers, held.raws, _pools(), noted).disown()
+
+
+def _release() -> None:
+    _here.open = None
 
 
 def _all_open() -> _OpenConnections:
@@ -162,116 +161,3 @@ def _pools() -> dict[str, Any]:
     backend = sys.modules.get("django.db.backends.postgresql.base")
     wrapper = getattr(backend, "DatabaseWrapper", None)
     return getattr(wrapper, "_connection_pools", {})
-
-
-# The steps of the child
-
-
-def _cover_sockets(held: _OpenConnections) -> None:
-    """Replace each socket by a dead one: a read finds the end of the stream, a write fails.
-
-    Closing the descriptors would not be safe: drivers would go on using their numbers, which the
-    kernel would give to other files.
-    """
-    noted = {id(opened()): (opened.descriptor, opened.inode) for opened in list(_opened)}
-    _opened.clear()
-    sockets = [_socket_of(raw, noted.get(id(raw), (None, 0))) for raw in held.raws]
-    dead, peer = socket.socketpair()
-    peer.close()
-    with dead:
-        for descriptor, inode in sockets:
-            if descriptor is not None and _is_socket(descriptor, inode):
-                os.dup2(dead.fileno(), descriptor, inheritable=False)
-
-
-def _socket_of(raw: Any, noted: tuple[int | None, int]) -> tuple[int | None, int]:
-    """A connection's socket, asked again because some drivers reconnect silently. mysqlclient does
-    not answer while another thread runs a query; then the ``noted`` socket is still in use."""
-    descriptor, inode = descriptor_of(raw)
-    return noted if descriptor is None else (descriptor, inode)
-
-
-def _is_socket(descriptor: int, inode: int) -> bool:
-    """Whether the descriptor still refers to this socket, and was not closed and reused."""
-    try:
-        found = os.fstat(descriptor)
-    except OSError:
-        return False
-    return found.st_ino == inode and stat.S_ISSOCK(found.st_mode)
-
-
-def _reset_wrapper(wrapper: Wrapper) -> None:
-    """Reset a wrapper, so that it opens the child's own connection when it is next used.
-
-    The child takes part in no transaction of its parent, even if it was forked inside ``atomic()``.
-    """
-    if wrapper.connection is None and not wrapper.in_atomic_block:
-        return
-    if wrapper.vendor == "sqlite":
-        if is_in_memory(wrapper):  # the child has its own copy
-            return
-        _detach_sqlite(wrapper)
-    if wrapper.in_atomic_block:
-        wrapper.set_autocommit = functools.partial(_set_autocommit, wrapper)
-    forget(wrapper)
-    # There is nothing left to close, but an engine that overrides close() resets state of its own
-    # there, such as the schema that it has set. A wrapper of another thread refuses.
-    with contextlib.suppress(Exception):
-        wrapper.close()
-
-
-def _set_autocommit(wrapper: Wrapper, autocommit: bool, *arguments: Any, **named: Any) -> None:
-    """Django's ``set_autocommit()``, which does not connect only to turn autocommit on.
-    ``atomic()`` calls it last, also when a child leaves its parent's block."""
-    if wrapper.connection is not None or wrapper.in_atomic_block or not autocommit:
-        type(wrapper).set_autocommit(wrapper, autocommit, *arguments, **named)
-
-
-def _forget_pools(held: _OpenConnections) -> None:
-    """Forget psycopg's pools; Django makes new ones. A pool that is marked as closed does not try
-    to stop its threads, which do not exist in the child."""
-    _pools().clear()
-    for pool in held.pools:
-        pool._closed = True
-
-
-def _prevent_destructors(held: _OpenConnections) -> None:
-    """Prevent all destructors, even when the interpreter ends: a driver may have been in the middle
-    of a call on another thread, and SQLite would roll back the parent's transaction."""
-    _here.open = None
-    keep = _OpenConnections([], held.raws, held.pools)
-    _kept.append(keep)
-    if ctypes := sys.modules.get("ctypes"):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(keep))
-
-
-# SQLite has no server: its library counts the locks of the process in the process's memory. A child
-# inherits the count without the locks. Its reads are then unprotected, and with a WAL its writes
-# are lost when its parent closes the file. Closing the inherited connection corrects the count, but
-# it would roll back a transaction that the parent has open.
-
-
-def _detach_sqlite(wrapper: Wrapper) -> None:
-    raw, name = wrapper.connection, str(wrapper.settings_dict["NAME"])
-    is_ours = wrapper._thread_ident == threading.get_ident()
-    if is_ours and not raw.in_transaction:
-        for cursor in gc.get_referrers(raw):
-            if issubclass(
-                type(cursor), wrapper.Database.Cursor
-            ):  # an open one would keep the file open
-                cursor.close()
-        raw.close()
-    elif raw.in_transaction or Path(f"{name}-shm").exists():
-        _unusable_files.add(name)
-
-
-def _refuse_unusable_file(wrapper: Wrapper) -> None:
-    name = str(wrapper.settings_dict["NAME"])
-    if name in _unusable_files:
-        wrapper.connection, raw = None, wrapper.connection
-        raw.close()
-        raise OperationalError(
-            f"this process was forked while its parent was busy in the SQLite database {name}, "
-            f"which SQLite does not support: fork outside of atomic() and before other threads "
-            f"use it, or start the process with multiprocessing's 'spawn'"
-        )

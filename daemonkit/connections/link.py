@@ -7,12 +7,12 @@ import sys
 import weakref
 from collections.abc import Callable
 from time import monotonic
+from types import FrameType
 from typing import Any, Protocol
 
 from django.db import Error, OperationalError
 
 from daemonkit.connections.observed_errors import ObservedErrors
-from daemonkit.connections.pauses import site_of
 from daemonkit.connections.raw_connection import RawConnection
 from daemonkit.connections.statements import is_plain
 from daemonkit.connections.wrappers import (
@@ -107,7 +107,7 @@ class Link:
             raw.tracked.note_statement(sql)
         now = monotonic()
         if now - self._site_noted > 1.0:  # rarely enough to cost nothing
-            self._site_noted, self.site = now, site_of(sys._getframe(1))
+            self._site_noted, self.site = now, _site_of(sys._getframe(1))
             self.pause = max(self.pause, self.unused_for(now))
         try:
             result = execute(sql, params, many, context)
@@ -275,3 +275,13 @@ def link_of(wrapper: Wrapper) -> Link | None:
 
 def _refuse(*_: object) -> None:
     raise OperationalError("daemonkit has cut this connection: the process is being stopped")
+
+
+def _site_of(frame: FrameType | None) -> str:
+    """The file and line of the nearest frame that is neither Django's nor ours."""
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "").partition(".")[0]
+        if module not in ("django", "daemonkit"):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "somewhere"

@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
-from types import FrameType
 
 from daemonkit.connections.wrappers import Wrapper
 
 logger = logging.getLogger(__name__)
-
-MIN_IDLE_TIMEOUT = 1.0
-"""Seconds. The shortest limit that a server accepts, so shorter pauses are ignored."""
 
 _HOUR = 3600.0
 _limits: dict[str, tuple[float, float | None]] = {}
@@ -66,13 +62,3 @@ def idle_timeout(wrapper: Wrapper) -> float | None:
         cursor.execute(query)
         row = cursor.fetchone()  # PostgreSQL before 14 has no such setting
     return float(row[0]) * unit or None if row else None
-
-
-def site_of(frame: FrameType | None) -> str:
-    """The file and line of the nearest frame that is neither Django's nor ours."""
-    while frame is not None:
-        module = frame.f_globals.get("__name__", "").partition(".")[0]
-        if module not in ("django", "daemonkit"):
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        frame = frame.f_back
-    return "somewhere"

@@ -16,7 +16,6 @@ from django.db.backends.signals import connection_created
 from daemonkit.connections import callproc, refusals
 from daemonkit.connections.cache_closing import close_caches
 from daemonkit.connections.link import Link
-from daemonkit.connections.pauses import MIN_IDLE_TIMEOUT, warn_of_pause
 from daemonkit.connections.raw_connection import pool_of
 from daemonkit.connections.sockets import cut_socket, descriptor_of
 from daemonkit.connections.thread_end import AtThreadEnd
@@ -24,6 +23,10 @@ from daemonkit.connections.wrappers import Wrapper
 
 if TYPE_CHECKING:
     from daemonkit.connections.drop_reasons import Failure
+
+
+MIN_IDLE_TIMEOUT = 1.0
+"""Seconds. The shortest limit that a server accepts, so shorter pauses are ignored."""
 
 
 class Coroutine(Protocol):
@@ -103,6 +106,8 @@ class ThreadConnections:
                 if error is not None or not link.is_clean(wrapper, now, self.keeps_between_units):
                     self._settle(link, wrapper, error, behind)
                 if pause > MIN_IDLE_TIMEOUT:
+                    from daemonkit.connections.pauses import warn_of_pause  # few ticks pause
+
                     warn_of_pause(wrapper, pause, link.site)
                 wrapper.health_check_enabled = link.has_health_checks
             except Exception as trouble:

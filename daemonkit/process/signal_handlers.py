@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from types import FrameType
 
 from daemonkit.process.origin import is_reexecuted
@@ -23,14 +24,13 @@ _current: Watcher | None = None
 _this_thread = threading.local()
 
 
-@contextlib.contextmanager
 def on_signals(
     watched: Watched | None = None,
     orders: Orders | None = None,
     *,
     to_the_end: bool = False,
     passed_on: bool = False,
-) -> Iterator[Watcher]:
+) -> AbstractContextManager[Watcher]:
     """Handle SIGTERM, SIGINT and SIGHUP during the block, and enforce the deadlines of ``watched``.
 
     A block inside another one shares its watcher, so that a signal stops both. Off the main thread
@@ -41,49 +41,74 @@ def on_signals(
     supervisor handles SIGINT and SIGHUP. With ``to_the_end`` the process ends after the block:
     handlers stay, so that a late signal cannot change the exit code. With ``passed_on`` a signal
     that stopped the block is raised again for the restored handlers."""
-    global _current
     watched = watched or Unattended()
-    current = _current
-    if current is not None and threading.current_thread() is threading.main_thread():
-        outer = current.watched
-        current.watch(watched)
-        try:
-            yield current
-        finally:
-            if not current.stop.forced:
-                current.watch_again(outer)
-        return
+    if _current is not None and _is_main_thread():
+        return _inside(_current, watched)
     if to_the_end and None in (sys.stdin, sys.stdout, sys.stderr):
         from daemonkit.process.streams import open_closed_streams
 
         open_closed_streams()
-    stop = Stop()
-    watcher = Watcher(stop, watched, orders=orders)
-    is_main = threading.current_thread() is threading.main_thread()
-    watcher.guards_process = to_the_end = to_the_end and is_main
+    watcher = Watcher(Stop(), watched, orders=orders)
+    if to_the_end and _is_main_thread():
+        return _to_the_end(watcher)
+    return _until_it_ends(watcher, passed_on=passed_on)
+
+
+@contextlib.contextmanager
+def _inside(watcher: Watcher, watched: Watched) -> Iterator[Watcher]:
+    outer = watcher.watched
+    watcher.watch(watched)
     try:
-        with watcher.restored as restored:
-            if is_main:
-                _current = watcher
-                _take_signals(watcher, restored)
-            if to_the_end:
-                atexit.register(_ignore_signals)
-            watcher.start()
+        yield watcher
+    finally:
+        if not watcher.stop.forced:
+            watcher.watch_again(outer)
+
+
+@contextlib.contextmanager
+def _to_the_end(watcher: Watcher) -> Iterator[Watcher]:
+    watcher.guards_process = True
+    try:
+        with _started(watcher) as restored:
+            atexit.register(_ignore_signals)
             try:
                 yield watcher
             finally:
-                if stop.forced or to_the_end:
-                    restored.pop_all()
-                if stop.forced:
-                    _ignore_signals()
-                    watcher.end_children()
+                restored.pop_all()
     finally:
-        if to_the_end and not stop.forced:
-            watcher.let_process_end()
-        else:
+        if watcher.stop.forced:
             _end(watcher)
-            if passed_on and stop.signum is not None and not stop.forced:
-                signal.raise_signal(stop.signum)
+        else:
+            watcher.let_process_end()
+
+
+@contextlib.contextmanager
+def _until_it_ends(watcher: Watcher, *, passed_on: bool) -> Iterator[Watcher]:
+    try:
+        with _started(watcher):
+            yield watcher
+    finally:
+        _end(watcher)
+        if passed_on and watcher.stop.signum is not None and not watcher.stop.forced:
+            signal.raise_signal(watcher.stop.signum)
+
+
+@contextlib.contextmanager
+def _started(watcher: Watcher) -> Iterator[contextlib.ExitStack]:
+    """Take the signals and run the watcher's thread; restore the signal handlers at the end."""
+    global _current
+    with watcher.restored as restored:
+        if _is_main_thread():
+            _current = watcher
+            _take_signals(watcher, restored)
+        watcher.start()
+        try:
+            yield restored
+        finally:
+            if watcher.stop.forced:
+                restored.pop_all()
+                _ignore_signals()
+                watcher.end_children()
 
 
 def _end(watcher: Watcher) -> None:
@@ -132,9 +157,7 @@ def restore_signals() -> list[str]:
 
     For the main thread, between ticks. Returns what had changed, as in "the handler of SIGTERM"."""
     watcher = _current
-    if watcher is None or not watcher.taken:
-        return []
-    if threading.current_thread() is not threading.main_thread():
+    if watcher is None or not watcher.taken or not _is_main_thread():
         return []
     changed = [f"the handler of {signum.name}" for signum in watcher.foreign_handlers()]
     if changed:
@@ -202,6 +225,10 @@ def _ignore_signals() -> None:
     """Ignore signals, so that a late one does not change the exit code.
 
     The interpreter resets all handlers as it shuts down, except those of ignored signals."""
-    if threading.current_thread() is threading.main_thread():
+    if _is_main_thread():
         for signum in STOP_SIGNALS:
             signal.signal(signum, signal.SIG_IGN)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -54,7 +54,8 @@ class Orders(Protocol):
 
 
 class Unattended:
-    """Watched before a daemon's class is imported. A signal then stops the later life."""
+    """Ignores everything. Watched before a daemon's class is imported: a signal then stops the
+    later life. A base for what needs few of these methods."""
 
     stop_timeout: float = 25.0
     tick_timeout: float | None = None

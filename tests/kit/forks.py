@@ -481,8 +481,16 @@ def reused_descriptor(path: str) -> Any:
 
 def installed_late() -> Any:
     """Connections of two threads that were opened before the guard was installed, three times."""
-    from daemonkit.connections import fork_guard
+    from daemonkit.connections import fork_guard, inherited
 
+    times = []
+
+    class Counted(inherited.Inherited):
+        def disown(self) -> None:
+            times.append(1)
+            super().disown()
+
+    inherited.Inherited = Counted  # type: ignore[misc]
     with ThreadPoolExecutor(1) as thread:
         befores = [session(), thread.submit(session).result()]
         for _ in range(3):
@@ -490,7 +498,7 @@ def installed_late() -> Any:
 
         def work() -> Any:
             gc.collect()
-            return [session(), len(fork_guard._kept)]
+            return [session(), len(times)]
 
         child = Child(work, "sys.exit")
         reports = child.reports
