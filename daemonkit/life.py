@@ -19,14 +19,15 @@ from daemonkit import signals
 from daemonkit.clock import NEVER, Moment
 from daemonkit.connections.holding import close_idle, kept_between_units
 from daemonkit.event_loop.coroutines import Coroutines
-from daemonkit.exits import Ending, Exit
+from daemonkit.exits import Exit
 from daemonkit.iteration import Iteration, release_frames
-from daemonkit.listeners.log import Log, logger
+from daemonkit.listeners.log import Log
 from daemonkit.opening import open_when_available
 from daemonkit.outcomes import Outcomes
 from daemonkit.pace import Pace
 from daemonkit.process.origin import Origin
-from daemonkit.process.signal_handlers import handle_pending_signals, on_signals, restore_signals
+from daemonkit.process.restoration import Restoration
+from daemonkit.process.signal_handlers import handle_pending_signals, on_signals
 from daemonkit.process.stopping import Stop
 from daemonkit.schedules.base import Schedule
 from daemonkit.settings.settings import Settings
@@ -40,11 +41,6 @@ if TYPE_CHECKING:
     from daemonkit.status.steering import Steering
     from daemonkit.waking.waker import Waker
     from daemonkit.work_limits import WorkLimits
-
-
-RESTORE_INTERVAL = 0.05
-"""Seconds between two checks whether a tick has changed the signal handlers, in a loop that does
-not wait between its ticks. A loop that waits checks before each wait."""
 
 
 class Life:
@@ -91,8 +87,7 @@ class Life:
         self.watched_life = WatchedLife(daemon, settings, before_forced_end, self._origin)
         self.pulse, self.stop_timeout = settings.pulse, settings.stop_timeout
         self.tick_timeout = settings.shortest_tick_timeout
-        self._restored: list[str] = []
-        self._signals_restored_at = self.begun.monotonic
+        self._restoration = Restoration(daemon.name, self.begun.monotonic)
         self.home: int | None = None
         """The id (``threading.get_ident()``) of the thread that runs this life, while it is
         open."""
@@ -129,21 +124,8 @@ class Life:
             self.watched_life.announce_end()
             self.watched_life.is_over = True
             reason = self.stop.forced or self.stop.reason or self.verdict.outcome or raised
-            ending = self._ending(has_raised=bool(raised))
+            ending = self.verdict.kind(self.stop, has_raised=bool(raised))
             announce(signals.daemon_stopped, self.daemon, reason=reason, ending=ending)
-
-    def _ending(self, *, has_raised: bool) -> Ending:
-        if self.stop.forced:
-            return Ending.FORCED
-        if self.verdict.is_finished:
-            return Ending.FINISHED
-        if self.stop.asked:
-            return Ending.TOLD
-        if has_raised or self.verdict.is_over:
-            return Ending.FAILED
-        if (reached := self.verdict.limit_reached) and reached.name == "until_empty":
-            return Ending.EMPTY
-        return Ending.NOTHING_DUE if self.verdict.has_nothing_due else Ending.LIMIT
 
     @contextlib.contextmanager
     def opened(self, first: Callable[[], object] = lambda: None) -> Iterator[None]:
@@ -192,8 +174,8 @@ class Life:
             self.work_limits.note(last)
         ticks = last.number if last else 0
         now = self.now = self.clock.moment()
-        if now.monotonic - self._signals_restored_at > RESTORE_INTERVAL:
-            self._restore_signals(now)
+        if self._restoration.is_due(now.monotonic):
+            self._restoration.restore(now.monotonic)
             self.coroutines.serve_tasks()
         while self.goes_on(ticks, now):
             self.pulsed()
@@ -231,20 +213,9 @@ class Life:
 
     def wait(self, seconds: float) -> None:
         """Wait at most a pulse; a stop request or a nudge ends the wait."""
-        self._restore_signals(self.clock.moment())
+        self._restoration.restore(self.clock.moment().monotonic)
         self.clock.wait(min(seconds, self.pulse), self.stop.wait_as_loop)
         self.coroutines.serve_tasks()
-
-    def _restore_signals(self, now: Moment) -> None:
-        """Restore the signal handlers that a tick has changed."""
-        self._signals_restored_at = now.monotonic
-        if news := [each for each in restore_signals() if each not in self._restored]:
-            self._restored += news
-            logger.warning(
-                "%s: a tick has changed %s; it is put back after each tick",
-                self.daemon.name,
-                ", ".join(news),
-            )
 
     def nudge(self) -> None:
         """End the loop's wait, so that it checks again what is due. From any thread."""

@@ -13,7 +13,7 @@ from django.core.management.base import CommandError
 
 from daemonkit.clock import NOTHING_DUE, Moment
 from daemonkit.errors import Problem, classify, one_line
-from daemonkit.exits import Exit
+from daemonkit.exits import Ending, Exit
 from daemonkit.iteration import Iteration
 
 REFUSAL_PROVEN_AFTER = 30.0
@@ -36,6 +36,15 @@ class Limits(Protocol):
     supervised: bool
     typed: frozenset[str]
     """The names of the limits that were typed as options of this run."""
+
+
+class Stop(Protocol):
+    """Whether a life was asked to stop, and whether its end was forced."""
+
+    forced: str | None
+
+    @property
+    def asked(self) -> bool: ...
 
 
 class Limit(NamedTuple):
@@ -144,6 +153,20 @@ class Verdict:
         if self._end is not None or self.is_finished:
             return True
         return self._limits.raise_errors and self._failed is not None
+
+    def kind(self, stop: Stop, *, has_raised: bool) -> Ending:
+        """How the life has ended."""
+        if stop.forced:
+            return Ending.FORCED
+        if self.is_finished:
+            return Ending.FINISHED
+        if stop.asked:
+            return Ending.TOLD
+        if has_raised or self.is_over:
+            return Ending.FAILED
+        if self.limit_reached and self.limit_reached.name == "until_empty":
+            return Ending.EMPTY
+        return Ending.NOTHING_DUE if self.has_nothing_due else Ending.LIMIT
 
     def limit(self, ticks: int, now: Moment, memory: int) -> Limit | None:
         """The limit that is reached after ``ticks`` ticks, with ``memory`` bytes held."""
