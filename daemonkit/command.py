@@ -145,9 +145,15 @@ class BaseDaemonCommand(StartedByDjango):
         occasion = occasion_of_this_work()
         if occasion is None or not occasion[1].has_times:
             return None
-        due, schedule = occasion
+        due, schedule, _ = occasion
         moment: datetime = due.utc.astimezone(schedule.zone)
         return moment
+
+    @property
+    def attempt(self) -> int:
+        """Which try of a job's due time this is, from 1; see ``@job(retries=...)``."""
+        occasion = occasion_of_this_work()
+        return 1 if occasion is None else int(occasion[2])
 
     def skip(self, why: str) -> NoReturn:
         """End this tick, or this run of a job, as skipped. Raises an exception to do so."""
@@ -206,17 +212,18 @@ class BaseDaemonCommand(StartedByDjango):
 
     def guarded(self) -> AbstractContextManager[None]:
         """A transaction on ``DAEMONKIT["database"]`` that commits only if no other process has
-        become the leader since this tick began: ``with self.guarded(): ...``
+        become the leader, or taken the claim of this exclusive job, since this tick began: ``with
+        self.guarded(): ...``
 
-        Otherwise it rolls back and raises ``StaleEpoch``. For a daemon without a leader, and in a
+        Otherwise it rolls back and raises ``StaleEpoch``. Without a leader or a claim, and in a
         bare ``iterate()``, it is a plain ``atomic(durable=True)``.
         """
         leadership = self._life and self._life.leadership
         if leadership:
             return leadership.guarded()
-        from daemonkit.leading.fencing import guarded  # not for a plain loop
+        from daemonkit.leading.work import guarded_work  # not for a plain loop
 
-        return guarded(self.name, None)
+        return guarded_work(self.name)
 
     # One life
 
@@ -251,7 +258,7 @@ class BaseDaemonCommand(StartedByDjango):
         life.begin(number, due)
         process = os.getpid()
         result = kept = error = None
-        with life.stop.timing(life.tick_timeout, "", (due, life.schedule)) as timing:
+        with life.stop.timing(life.tick_timeout, "", (due, life.schedule, 1)) as timing:
             try:
                 with fresh_connections:
                     result = life.tick()

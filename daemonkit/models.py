@@ -31,6 +31,9 @@ class Run(models.Model):
     error = models.TextField(blank=True)
     host = models.CharField(max_length=200, blank=True)
     pid = models.PositiveIntegerField(null=True)
+    attempt = models.PositiveIntegerField(default=1, db_default=1)
+    tries = models.TextField(null=True)  # JSON: the failed tries before this one
+    result = models.CharField(max_length=200, blank=True, default="", db_default="")
 
     class Meta:
         constraints = [

@@ -26,7 +26,7 @@ from lab.servers import Server
 from lab.waiting import eventually
 from tests.kit.aliases import MakeAlias
 from tests.kit.simulated import SetClock, wall
-from tests.kit.tables import empty_table
+from tests.kit.tables import ledger_tables
 
 NOON = wall("2026-03-02 12:00")
 
@@ -36,7 +36,7 @@ def database(server: Server, alias: MakeAlias, monkeypatch: pytest.MonkeyPatch) 
     """The alias with the ledger's table, which is empty."""
     name = alias(server)
     monkeypatch.setattr(settings, "DAEMONKIT", {"database": name}, raising=False)
-    with empty_table(Run, name):
+    with ledger_tables(name):
         yield name
     close_all()
 

@@ -21,14 +21,13 @@ from daemonkit.connections.session_thread import NoAnswer
 from daemonkit.jobs import ledger as ledgers
 from daemonkit.jobs.ledger import DatabaseLedger
 from daemonkit.jobs.rows import Entry
-from daemonkit.models import Run
 from daemonkit.signals import iteration_finished, run_skipped
 from lab.proxy import Proxy
 from lab.servers import Server
 from lab.waiting import eventually
 from tests.kit.aliases import MakeAlias
 from tests.kit.servers import MakeProxy
-from tests.kit.tables import empty_table
+from tests.kit.tables import ledger_tables
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
@@ -44,7 +43,7 @@ def link(
     monkeypatch.setattr(ledgers, "REQUEST_SECONDS", 0.3)
     monkeypatch.setattr(ledgers, "CLAIM_SECONDS", 0.5)
     monkeypatch.setattr(ledgers, "FLUSH_SECONDS", 1.0)
-    with empty_table(Run, direct):
+    with ledger_tables(direct):
         yield through
         through.resume()
         close_all()
@@ -138,7 +137,7 @@ def test_a_claim_that_took_effect_without_an_answer_is_ours_when_tried_again(
     ledger: DatabaseLedger, link: Proxy, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first try takes effect without an answer, and its session ends."""
-    monkeypatch.setattr(ledger, "_claim_seconds", 20.0)
+    ledger.claim_seconds = 20.0
     assert ledger.claim(entry(0, "running"))
     link.lose_answers()
     claimed: list[bool] = []

@@ -18,7 +18,7 @@ from daemonkit.models import Run
 from daemonkit.testing import FakeClock, run_due, run_ticks
 from lab.servers import Server
 from tests.kit.aliases import MakeAlias
-from tests.kit.tables import empty_table
+from tests.kit.tables import ledger_tables
 
 threads: list[int] = []
 
@@ -114,7 +114,7 @@ def test_the_fixture_db_is_a_test_case_too(daemon: Any) -> None:
 def ledger(server: Server, alias: MakeAlias, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     name = alias(server)
     monkeypatch.setattr(settings, "DAEMONKIT", {"database": name}, raising=False)
-    with empty_table(Run, name):
+    with ledger_tables(name):
         yield name
 
 

@@ -54,7 +54,7 @@ class Dispatcher:
             job.times.start(now)
             if job.name in newest:
                 self._look_back(job, begun.at_wall(newest[job.name].timestamp()), begun)
-            self._agenda.put(job, job.times.next)
+            self._agenda.put(job, job.next_due)
 
     def _look_back(self, job: ScheduledJob, last: Moment, begun: Moment) -> None:
         """Skip the due times that passed before the process began, or catch up on the last one."""
@@ -85,7 +85,7 @@ class Dispatcher:
                 self.begun += 1
             elif outcome is not None:
                 self._skip(job, outcome, now)
-            self._agenda.put(job, job.times.next)
+            self._agenda.put(job, job.next_due)
         return ready
 
     def _runs_ordered(self, now: Moment) -> list[Run]:
@@ -104,7 +104,7 @@ class Dispatcher:
             job = self._ended.popleft()
             yield job, job.after_run(now)
         for job in self._agenda.pop(now):
-            yield job, job.times.take(now, MAX_PASSED)
+            yield job, job.take(now, MAX_PASSED)
 
     def _ask_schedules_again(self, now: Moment, reason_to_wait: str, since: Moment) -> None:
         """Ask the schedules again if the wall clock was set or this process has become the leader.
@@ -118,8 +118,8 @@ class Dispatcher:
         elif not was_set:
             return
         for job in self.jobs:
-            job.times.restart(since, now) if restarts else job.times.ask_again(now)
-            self._agenda.put(job, job.times.next)
+            job.restart(since, now) if restarts else job.times.ask_again(now)
+            self._agenda.put(job, job.next_due)
 
     def _skip_older(
         self, job: ScheduledJob, passed: list[Moment], now: Moment, reason_to_wait: str

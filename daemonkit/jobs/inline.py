@@ -42,6 +42,7 @@ class CallersLedger:
     """A ledger on the caller's connection. It writes each row at once."""
 
     is_kept = True
+    claim_seconds = 3.0
 
     def __init__(self, daemon: str) -> None:
         self._daemon, self._rows = daemon, Rows(daemon)

@@ -27,7 +27,11 @@ class Job(NamedTuple):
     ``catch_up``
         Whether the last due time that passed while the process was down is run at the start.
     ``exclusive``
-        Whether only one process, of all on all hosts, runs each due time.
+        Whether, of all processes on all hosts, only one runs it at a time, and each due time once.
+    ``retries``
+        How often a failed run is tried again before the next due time.
+    ``dont_retry``
+        Exceptions after which it is not tried again.
     """
 
     name: str
@@ -36,6 +40,8 @@ class Job(NamedTuple):
     tick_timeout: float | None = DAEMON_DEFAULT
     catch_up: bool = False
     exclusive: bool = False
+    retries: int = 0
+    dont_retry: tuple[type[BaseException], ...] = ()
 
     @property
     def needs_ledger(self) -> bool:
@@ -52,6 +58,8 @@ def job(
     tick_timeout: float | str | None = DAEMON_DEFAULT,
     catch_up: bool = False,
     exclusive: bool = False,
+    retries: int = 0,
+    dont_retry: Any = (),
 ) -> Callable[[Method], Method]:
     """Make a method of a ``BaseDaemonCommand`` one of its jobs, run on a pool of threads.
 
@@ -77,6 +85,8 @@ def job(
                 tick_timeout=_seconds("tick_timeout", tick_timeout),
                 catch_up=catch_up,
                 exclusive=exclusive,
+                retries=_retries(retries, schedule),
+                dont_retry=_errors(dont_retry),
             )
         except ValueError as error:
             raise ValueError(f"job {name}(): {error}") from None
@@ -107,6 +117,24 @@ def _schedule(value: Any, *, catch_up: bool, exclusive: bool) -> Schedule:
     if catch_up and not when.is_fixed:
         raise ValueError(f"catch_up=True makes no sense with {when}, which has no times to miss")
     return when.same_everywhere() if exclusive else when
+
+
+def _retries(value: Any, schedule: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"retries is how often a failed run is tried again, not {value!r}")
+    if value and not as_schedule(schedule).is_fixed:
+        raise ValueError(
+            f"retries={value} makes no sense with {schedule}, whose next run is a new try"
+        )
+    return value
+
+
+def _errors(value: Any) -> tuple[type[BaseException], ...]:
+    errors = value if isinstance(value, tuple | list) else (value,)
+    for error in errors:
+        if not isinstance(error, type) or not issubclass(error, BaseException):
+            raise ValueError(f"dont_retry takes exception classes, not {error!r}")
+    return tuple(errors)
 
 
 _MARK = "_daemonkit_job"

@@ -47,6 +47,8 @@ class Ledger(Protocol):
 
     is_kept: bool
     """Whether anything is written."""
+    claim_seconds: float
+    """The time limit of a claim."""
 
     def open(self, *, needed: bool) -> dict[str, datetime]:
         """The newest due time of each job that has a row."""
@@ -74,6 +76,7 @@ class NoLedger:
     """The ledger of a daemon with ``ledger = False``."""
 
     is_kept = False
+    claim_seconds = CLAIM_SECONDS
 
     def open(self, *, needed: bool) -> dict[str, datetime]:
         return {}
@@ -103,7 +106,7 @@ class DatabaseLedger:
         self.daemon = daemon
         self.rows = Rows(daemon)
         self._sessions = sessions
-        self._claim_seconds = min(claim_seconds, CLAIM_SECONDS)
+        self.claim_seconds = min(claim_seconds, CLAIM_SECONDS)
         self._queue = WriteBehind[Entry](
             self._write,
             name=f"{daemon}-ledger",
@@ -143,7 +146,7 @@ class DatabaseLedger:
         Raises the errors of the database, after ``claim_seconds`` at the latest. The due time must
         not be run then.
         """
-        deadline = time.monotonic() + self._claim_seconds
+        deadline = time.monotonic() + self.claim_seconds
         skips = [each for each in self._queue.pending() if each.job == entry.job and each.is_skip]
         tries = 0
         while True:

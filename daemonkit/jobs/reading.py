@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
@@ -66,6 +67,9 @@ def _as_dict(row: Run) -> dict[str, Any]:
         "started": None if row.started is None else from_database(row.started),
         "seconds": row.seconds,
         "error": row.error,
+        "attempt": row.attempt,
+        "tries": json.loads(row.tries) if row.tries else [],
+        "result": row.result,
         "host": row.host,
         "pid": row.pid,
     }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 from daemonkit import conf, signals
 from daemonkit.clock import Moment
 from daemonkit.errors import one_line
@@ -15,6 +18,9 @@ from daemonkit.life import Life
 from daemonkit.models import Run
 from daemonkit.signals import announce
 
+Take: TypeAlias = Callable[[float], float]
+"""Takes a claim within these seconds. Returns 0, or the seconds until the next try."""
+
 
 class Record:
     """Records the outcome of each due time of one daemon's jobs. From any thread."""
@@ -23,8 +29,16 @@ class Record:
         self._life, self._ledger, self._wall_clock = life, ledger, wall_clock
         self._catching_up = {job.name for job in life.settings.jobs if job.catch_up}
 
-    def claim(self, job: str, due: Moment, now: Moment) -> bool:
-        """Whether this process may run a due time of an exclusive job. A failed claim is a skip."""
+    def claim(
+        self, job: str, due: Moment, now: Moment, take: Take | None, *, is_new: bool = True
+    ) -> float | None:
+        """Claim a due time of an exclusive job for this process, and the job itself by ``take``.
+
+        Returns 0 if this process may run it, and None if it is over: another process has run it,
+        or it was skipped because the database did not answer. If another process runs the job,
+        returns the seconds until the next try. A due time that is tried again is not ``is_new``:
+        it is this process's already.
+        """
         entry = Entry(
             job=job,
             due=self._wall_clock.label(due),
@@ -33,25 +47,33 @@ class Record:
             started=now.wall,
         )
         try:
-            is_ours = self._ledger.claim(entry)
+            if take is not None and (pause := take(self._ledger.claim_seconds / 2)):
+                return pause
+            is_ours = not is_new or self._ledger.claim(entry)
         except Exception as error:
             self._ledger.complain(error)
             self.skipped(job, due, SkipReason.LEDGER)
-            return False
+            return None
         if not is_ours and self._life.once:
             self._life.give_up(Exit.TICK_FAILED, f"did not run {job}: another process has")
-        return is_ours
+        return 0.0 if is_ours else None
 
-    def ran(self, iteration: Iteration, *, failed: bool, error: str) -> None:
-        """Record that a run has ended. ``error`` is the text of its failure for the ledger."""
+    def ran(
+        self, iteration: Iteration, tries: tuple[str, ...] = (), *, failed: bool, error: str
+    ) -> None:
+        """Record that a run has ended. ``error`` is the text of its failure for the ledger, and
+        ``tries`` are those of the tries before it."""
         status = Run.Status.FAILED if failed else Run.Status.RAN
-        self._note(iteration, status, "forced" if failed and self._life.stop.forced else "", error)
+        reason = "forced" if failed and self._life.stop.forced else ""
+        self._note(iteration, tries, status, reason, error)
 
-    def decided_to_skip(self, iteration: Iteration, why: str) -> None:
+    def decided_to_skip(self, iteration: Iteration, tries: tuple[str, ...], why: str) -> None:
         """Record that a run has ended by ``self.skip()``."""
-        self._note(iteration, Run.Status.SKIPPED, SkipReason.DECIDED.value, why)
+        self._note(iteration, tries, Run.Status.SKIPPED, SkipReason.DECIDED.value, why)
 
-    def _note(self, iteration: Iteration, status: str, reason: str, error: str) -> None:
+    def _note(
+        self, iteration: Iteration, tries: tuple[str, ...], status: str, reason: str, error: str
+    ) -> None:
         if not self._ledger.is_kept:
             return
         entry = Entry(
@@ -63,6 +85,9 @@ class Record:
             started=iteration.started.wall,
             seconds=iteration.seconds,
             error=error,
+            attempt=len(tries) + 1,
+            tries=tries,
+            result=iteration.result_text,
         )
         self._ledger.note(entry)
 

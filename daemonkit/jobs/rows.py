@@ -6,6 +6,7 @@ It uses the ORM on the alias ``DAEMONKIT["database"]``, and raises the errors of
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -25,6 +26,7 @@ from daemonkit.process.identity import host_name
 
 _KEY = ["daemon", "job", "due"]
 _RESULTS = ["status", "reason", "late", "started", "seconds", "error", "host", "pid"]
+_RESULTS += ["attempt", "tries", "result"]
 
 BATCH_SIZE = 500
 """The largest number of rows in one statement."""
@@ -44,6 +46,10 @@ class Entry(NamedTuple):
     started: float | None = None
     seconds: float | None = None
     error: str = ""
+    attempt: int = 1
+    tries: tuple[str, ...] = ()
+    """The errors of the failed tries before this one."""
+    result: str = ""
 
     @property
     def is_skip(self) -> bool:
@@ -175,6 +181,9 @@ class Rows:
             error=entry.error,
             host=self.host,
             pid=self.pid,
+            attempt=entry.attempt,
+            tries=json.dumps(entry.tries) if entry.tries else None,
+            result=entry.result,
         )
 
 

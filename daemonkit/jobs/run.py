@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from daemonkit.clock import Moment
+from daemonkit.exits import Exit
 from daemonkit.iteration import Iteration, ends_process, release_frames
+from daemonkit.jobs.claims import JobClaim
 from daemonkit.jobs.record import Record, stored_text
 from daemonkit.jobs.skip_reason import SkipReason
 from daemonkit.life import Life
@@ -20,6 +22,7 @@ class Owner(Protocol):
 
     name: str
     schedule: Schedule
+    claim: JobClaim | None
     is_exclusive: bool
     life: Life
     record: Record
@@ -30,7 +33,8 @@ class Owner(Protocol):
     def work(self) -> Any: ...
     def begin(self, run: Run, now: Moment) -> SkipReason | None: ...
     def work_ended(self, began: Moment, seconds: float) -> None: ...
-    def end(self, iteration: Iteration | None) -> None: ...
+    def postpone(self, run: Run, seconds: float) -> None: ...
+    def end(self, iteration: Iteration | None, run: Run) -> None: ...
     def end_process(self, error: BaseException) -> None: ...
 
 
@@ -41,10 +45,10 @@ class Run:
     it does for a future.
     """
 
-    __slots__ = ("_kept", "due", "job", "number", "seconds", "started", "timing")
+    __slots__ = ("_kept", "due", "job", "number", "seconds", "started", "timing", "tries")
 
-    def __init__(self, job: Owner, due: Moment) -> None:
-        self.job, self.due = job, due
+    def __init__(self, job: Owner, due: Moment, tries: tuple[str, ...] = ()) -> None:
+        self.job, self.due, self.tries = job, due, tries
         self.number = 0
         self.started: Moment | None = None
         self.seconds = 0.0
@@ -59,13 +63,13 @@ class Run:
             job.record.skipped(job.name, self.due, reason)
             return None
         if job.is_exclusive:
-            if not job.record.claim(job.name, self.due, now):
+            if not self._is_claimed(now):
                 return None
             now = life.clock.moment()
         job.runs += 1
         self.number, self.started = job.runs, now
         life.begin(self.number, self.due, job.name)
-        occasion = self.due, job.schedule
+        occasion = self.due, job.schedule, len(self.tries) + 1
         with life.stop.timing(job.tick_timeout, job.name, occasion) as self.timing:
             try:
                 result = job.work()
@@ -75,6 +79,27 @@ class Run:
             finally:
                 self.seconds = life.clock.moment().monotonic - now.monotonic
                 job.work_ended(now, self.seconds)
+
+    def _is_claimed(self, now: Moment) -> bool:
+        """Whether this process may do an exclusive job's work now. If another process runs it, this
+        run is postponed; in a life that counts its runs, its thread waits instead."""
+        job, life, claim = self.job, self.job.life, self.job.claim
+        take = None if claim is None else claim.take
+        is_new = not self.tries
+        while pause := job.record.claim(job.name, self.due, now, take, is_new=is_new):
+            if not life.settings.max_ticks:
+                job.postpone(self, pause)
+                return False
+            waited = life.clock.moment().monotonic - now.monotonic
+            if claim is not None and life.once and waited > claim.patience:
+                holder = claim.other_holder
+                life.give_up(Exit.TICK_FAILED, f"did not run {job.name}: {holder} runs it")
+                return False
+            life.clock.wait(pause, life.stop.wait)
+            if life.stop.asked:
+                job.record.skipped(job.name, self.due, SkipReason.DOWN)
+                return False
+        return pause is not None
 
     # What the pool calls, as for a future
 
@@ -90,7 +115,7 @@ class Run:
     def cancel(self) -> bool:
         """Skip the run: no thread has begun it, and none will."""
         self.job.record.skipped(self.job.name, self.due, SkipReason.DOWN)
-        self.job.end(None)
+        self.job.end(None, self)
         return True
 
     def end(self, result: Any, error: BaseException | None) -> None:
@@ -111,7 +136,7 @@ class Run:
         finally:
             if iteration is not None and result is not None:
                 iteration = iteration._replace(result=self._kept)
-            self.job.end(iteration)
+            self.job.end(iteration, self)
             if error is not None and not self._is_raised_at_end:
                 release_frames(error)
 
@@ -131,10 +156,11 @@ class Run:
         else:
             timing = self.timing
             cut = timing is not None and timing.overdue_since is not None
+            cut = cut or (job.claim is not None and job.claim.was_lost)
             last = None if timing is not None and timing.has_beaten else job.last
             iteration = job.life.finish(iteration, error, last, cut=cut)
         if isinstance(error, Skipped):
-            job.record.decided_to_skip(iteration, str(error))
+            job.record.decided_to_skip(iteration, self.tries, str(error))
         else:
-            job.record.ran(iteration, failed=error is not None, error=text)
+            job.record.ran(iteration, self.tries, failed=error is not None, error=text)
         return iteration

@@ -17,6 +17,7 @@ from daemonkit.connections.pool import Pool
 from daemonkit.connections.private_session import PrivateSessions
 from daemonkit.iteration import Iteration
 from daemonkit.jobs.dispatcher import Dispatcher
+from daemonkit.jobs.job import Job
 from daemonkit.jobs.ledger import DatabaseLedger, Ledger, NoLedger
 from daemonkit.jobs.record import Record
 from daemonkit.jobs.scheduled_job import ScheduledJob
@@ -26,6 +27,7 @@ from daemonkit.settings.settings import Settings
 from daemonkit.signals import announce
 
 if TYPE_CHECKING:
+    from daemonkit.jobs.claims import JobClaims
     from daemonkit.jobs.inline import CallingThread
 
 
@@ -68,6 +70,8 @@ class Scheduler:
             if settings.ledger:
                 self.ledger = DatabaseLedger(name, sessions, settings.stop_timeout / 2)
             self.pool: Pool | CallingThread = Pool(settings.threads, name=name)
+        self.claims: JobClaims | None = None
+        self._sessions = sessions
         self._raised: BaseException | None = None
         self._is_open = False
 
@@ -85,12 +89,31 @@ class Scheduler:
         self.dispatcher = Dispatcher(
             self.record, wall_clock, life.pace.since, look_again=life.pulse, nudge=life.nudge
         )
-        self.dispatcher.jobs = [
-            ScheduledJob(job, getattr(life.daemon, job.name), life, self.record, self)
-            for job in life.settings.jobs
-        ]
+        self.dispatcher.jobs = [self._scheduled(job) for job in life.settings.jobs]
         if life.steering is not None:
             life.steering.jobs = self.dispatcher
+
+    def _scheduled(self, job: Job) -> ScheduledJob:
+        life = self.life
+        claim = self._claims(life).of(job.name) if job.exclusive and self._sessions else None
+        work = getattr(life.daemon, job.name)
+        return ScheduledJob(job, work, life, self.record, self, claim)
+
+    def _claims(self, life: Life) -> JobClaims:
+        """The claims of this process's exclusive jobs."""
+        if self.claims is None:
+            from daemonkit.jobs.claims import JobClaims  # not without an exclusive job
+
+            assert self._sessions is not None
+            assert life.settings.terms is not None
+            self.claims = JobClaims(
+                life.daemon.name,
+                self._sessions.claims,
+                life.settings.terms,
+                self.clock,
+                lambda: life.stop,
+            )
+        return self.claims
 
     def open(self) -> None:
         """Find in the ledger which due times passed while the process was down. Called again if a
@@ -101,6 +124,8 @@ class Scheduler:
         conf.store_errors()
         life = self.life
         newest = self.ledger.open(needed=any(job.needs_ledger for job in life.settings.jobs))
+        if self.claims is not None:
+            self.claims.require_table()
         self._is_open = True
         self.dispatcher.start(self.clock.moment(), life.begun, {} if life.once else newest)
 
@@ -159,6 +184,8 @@ class Scheduler:
         while not self.pool.close(cancel=is_over or life.stop.asked, timeout=self._joining_time):
             life.pulsed()
             life.coroutines.serve_tasks()
+        if self.claims is not None:
+            self.claims.close()
         self.ledger.flush()
 
     @property
@@ -188,4 +215,5 @@ class Scheduler:
             run = job.running
             if run is not None and run.started is not None:
                 seconds = now.monotonic - run.started.monotonic
-                self.record.ran(run.iteration(run.started, seconds), failed=True, error=error)
+                iteration = run.iteration(run.started, seconds)
+                self.record.ran(iteration, run.tries, failed=True, error=error)

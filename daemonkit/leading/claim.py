@@ -163,7 +163,9 @@ class Claim:
         if term is not None:
             row = self._row.read() if self._is_uncertain else term.row
             if row is not None and row[:2] == term.row[:2]:
-                self._row.swap(row, row._replace(holder="", renewals=row.renewals + 1))
+                released = row._replace(holder="", renewals=row.renewals + 1)
+                if self._row.swap(row, released):
+                    self.seen, self._seen_at = released, self.clock()
 
 
 def _without_token(holder: str) -> str:

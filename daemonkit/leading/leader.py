@@ -28,7 +28,7 @@ from daemonkit.leading.lease import LOOK_INTERVAL, Candidate
 from daemonkit.leading.requirements import refuse_where_none_can_lead, require_table
 from daemonkit.leading.rows import LeaseRow
 from daemonkit.leading.terms import Terms
-from daemonkit.leading.work import EntitledWork, epoch_of_this_work
+from daemonkit.leading.work import EntitledWork
 from daemonkit.process.identity import this_process
 from daemonkit.process.stopping import Stop
 from daemonkit.signals import announce
@@ -103,7 +103,7 @@ class Leadership:
 
         None while standing by.
         """
-        began_in = epoch_of_this_work()
+        began_in = self._work.epoch
         if began_in is not None:
             return began_in
         term = self._candidate.term

@@ -1,33 +1,47 @@
-"""Units of work that may go on only while this process leads."""
+"""Units of work that may go on only while this process leads, or holds a claim."""
 
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import functools
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
+from typing import Any, Protocol
 
 from daemonkit.connections.cutting import resume_connections, suspend_connections
-from daemonkit.leading.fencing import StaleEpoch
-
-_epoch: contextvars.ContextVar[int | None] = contextvars.ContextVar("epoch", default=None)
+from daemonkit.leading.fencing import StaleEpoch, guarded
 
 
-def epoch_of_this_work() -> int | None:
-    """Return the epoch in which the current unit of work began; None outside of one."""
-    return _epoch.get()
+class Guarded(Protocol):
+    """A claim, under which a run works."""
+
+    def guarded(self) -> AbstractContextManager[None]: ...
+
+
+claim_of_this_work: ContextVar[Guarded | None] = ContextVar("claim", default=None)
+"""The claim under which the current run of an exclusive job works."""
+
+
+def guarded_work(daemon: str) -> AbstractContextManager[None]:
+    """A transaction that commits only while the claim of the current run holds; for other work a
+    plain one."""
+    claim = claim_of_this_work.get()
+    return guarded(daemon, None) if claim is None else claim.guarded()
 
 
 class EntitledWork:
-    """The threads whose work may run only while this process leads.
+    """The threads whose work may run only while this process leads, or holds a claim.
 
-    ``present_epoch`` returns the epoch in which this process leads now; None if it does not lead.
-    """
+    ``present_epoch`` returns the epoch in which it does so now; None if it does not. ``without``
+    says so in an error."""
 
-    def __init__(self, name: str, present_epoch: Callable[[], int | None]) -> None:
-        self._name, self._present_epoch = name, present_epoch
+    def __init__(
+        self, name: str, present_epoch: Callable[[], int | None], without: str = "does not lead"
+    ) -> None:
+        self._name, self._present_epoch, self._without = name, present_epoch, without
+        self._began_in: ContextVar[int | None] = ContextVar("epoch", default=None)
         self._lock = threading.Lock()
         self._threads: set[int] = set()
         self._without_leadership: set[int] = set()
@@ -36,6 +50,11 @@ class EntitledWork:
     @property
     def is_under_way(self) -> bool:
         return bool(self._threads)
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch in which the current unit of work began; None outside of one."""
+        return self._began_in.get()
 
     @property
     def lost_leadership(self) -> bool:
@@ -55,14 +74,14 @@ class EntitledWork:
     @contextlib.contextmanager
     def _working(self) -> Iterator[None]:
         thread = threading.get_ident()
-        token = _epoch.set(self._begin(thread))
+        token = self._began_in.set(self._begin(thread))
         try:
             yield
         except StaleEpoch:
             self._without_leadership.add(thread)
             raise
         finally:
-            _epoch.reset(token)
+            self._began_in.reset(token)
             with self._lock:
                 self._threads.discard(thread)
                 resume_connections(thread)
@@ -72,7 +91,7 @@ class EntitledWork:
             epoch = self._present_epoch()
             if epoch is None:
                 self._without_leadership.add(thread)
-                raise StaleEpoch(f"{self._name} does not lead")
+                raise StaleEpoch(f"{self._name} {self._without}")
             self._without_leadership.discard(thread)
             self._threads.add(thread)
             return epoch

@@ -98,10 +98,11 @@ class Stop:
         return beating[0].name if len(beating) == 1 else ""
 
     def timing(
-        self, timeout: float | None, name: str = "", occasion: tuple[Any, Any] | None = None
+        self, timeout: float | None, name: str = "", occasion: tuple[Any, Any, int] | None = None
     ) -> Tick:
         """A ``with`` block that holds a unit of work on this thread to a time limit in seconds.
-        ``name`` is the name of its job, ``occasion`` its due time and its schedule."""
+        ``name`` is the name of its job, ``occasion`` its due time, its schedule and the
+        number of the try."""
         return Tick(self.ticks, timeout, name, occasion)
 
 
@@ -123,7 +124,7 @@ class Tick:
         running: dict[int, Tick],
         timeout: float | None,
         name: str = "",
-        occasion: tuple[Any, Any] | None = None,
+        occasion: tuple[Any, Any, int] | None = None,
     ) -> None:
         self.thread = threading.get_ident()
         self.timeout, self.name, self.occasion = timeout, name, occasion
@@ -161,8 +162,9 @@ _current: ContextVar[Tick | None] = ContextVar("tick", default=None)
 """The tick that the current thread or coroutine works for."""
 
 
-def occasion_of_this_work() -> tuple[Any, Any] | None:
-    """The due time and the schedule of the tick that this thread or coroutine works for."""
+def occasion_of_this_work() -> tuple[Any, Any, int] | None:
+    """The due time, the schedule and the number of the try that this thread or coroutine works
+    for."""
     tick = _current.get()
     return None if tick is None else tick.occasion
 

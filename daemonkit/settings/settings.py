@@ -51,7 +51,7 @@ class Settings:
         self.expect_success_within = seconds_or_none("expect_success_within", expected)
         self.ledger = bool(daemon.ledger)
         self.leader = leads(daemon, options)
-        self.terms = _terms(daemon, options)
+        self.terms = _terms(daemon, options, self.jobs)
         self.max_memory = size("max_memory", value("max_memory"))
         self.workers = _workers(daemon, options, self.schedule)
         self.supervised = supervised
@@ -114,10 +114,12 @@ def leads(daemon: Daemon, options: Mapping[str, Any]) -> bool:
     return bool(_value(daemon, options, "leader"))
 
 
-def _terms(daemon: Daemon, options: Mapping[str, Any]) -> Terms | None:
-    """The times of the lease; None for a daemon without a leader, unless options set them."""
+def _terms(daemon: Daemon, options: Mapping[str, Any], jobs: Sequence[Job]) -> Terms | None:
+    """The times of the lease and of claims; None without a leader or an exclusive job, unless
+    options set them."""
     names = ("lease", "renew_deadline", "renew_every")
-    if not leads(daemon, options) and all(options.get(name) is None for name in names):
+    is_needed = leads(daemon, options) or any(job.exclusive for job in jobs)
+    if not is_needed and all(options.get(name) is None for name in names):
         return None
     from daemonkit.settings.several import terms_of  # not for a plain loop
 

@@ -8,6 +8,15 @@ from collections.abc import Iterator
 from django.db import connections
 from django.db.models import Model
 
+from daemonkit.models import Claim, Run
+
+
+@contextlib.contextmanager
+def ledger_tables(alias: str) -> Iterator[None]:
+    """Provide the empty tables that exclusive jobs need: the ledger, and claims."""
+    with empty_table(Run, alias), empty_table(Claim, alias):
+        yield
+
 
 @contextlib.contextmanager
 def empty_table(model: type[Model], alias: str) -> Iterator[None]:

@@ -100,11 +100,12 @@ def _require_ledger(name: str, job: str | None) -> None:
 
 def _as_row(run: dict[str, Any]) -> tuple[str, ...]:
     what = run["status"] + (f": {run['reason']}" if run["reason"] else "")
+    what += f", attempt {run['attempt']}" if run["attempt"] > 1 else ""
     times = f"late {duration_text(run['late'])}" if run["late"] >= 0.0005 else ""
     took = "" if run["seconds"] is None else f"took {duration_text(run['seconds'])}"
     where = f"{run['host']} {run['pid']}"
     due = run["due"].astimezone(timezone.get_default_timezone()).isoformat(" ", "seconds")
-    return due, run["daemon"], run["job"], what, times, took, where, run["error"]
+    return due, run["daemon"], run["job"], what, times, took, where, run["error"] or run["result"]
 
 
 def _unread(error: django.db.Error | ImproperlyConfigured) -> CommandError:
