@@ -46,8 +46,15 @@ class BaseDaemonCommand(StartedByDjango):
     max_seconds: float | None = None
     threads: int = 10
     """How many jobs may run at the same time."""
+    serial: bool = False
+    """Whether jobs run one after the other, as with one thread."""
+    jitter: float = 0.0
+    """Seconds by which the due times of a loop are later at most: a fixed number for each host."""
+    catch_up: bool = False
+    """For a loop with ``Cron``: run once at the start if a due time was missed. Its due times then
+    have rows in the ledger, and run on a thread, as those of a job ``tick``."""
     ledger: bool = True
-    """Whether each due time of a job gets a row (``daemonkit.models.Run``). A loop gets none."""
+    """Whether each due time of a job gets a row (``daemonkit.models.Run``)."""
     leader: bool = False
     lease: float = 15.0
     renew_deadline: float | None = None
@@ -146,7 +153,7 @@ class BaseDaemonCommand(StartedByDjango):
         if occasion is None or not occasion[1].has_times:
             return None
         due, schedule, _ = occasion
-        moment: datetime = due.utc.astimezone(schedule.zone)
+        moment: datetime = due.later(-schedule.offset).utc.astimezone(schedule.zone)
         return moment
 
     @property

@@ -29,6 +29,9 @@ class Daemon(Protocol):
     schedule: Any
     missing_schedule: str
     ledger: bool
+    serial: bool
+    jitter: Any
+    catch_up: bool
     per_worker: bool
     wait_for_migrations: bool
     wake_on: str

@@ -395,10 +395,11 @@ def test_a_day_without_anything_has_a_report_too():
     assert str(report) == "2026-03-02: 0 orders, 0.00"
 
 
-def test_yesterday_is_asked_of_the_time_zone(monkeypatch):
-    now = datetime(2026, 3, 2, 19, 0, tzinfo=UTC)  # 03:00 on the third, in Shanghai
-    monkeypatch.setattr(reports.timezone, "now", lambda: now)
-    assert reports.yesterday(SHANGHAI) == date(2026, 3, 2)
+def test_the_day_of_a_report_is_that_before_its_due_time_in_the_shops_zone(monkeypatch):
+    due = datetime(2026, 3, 2, 19, 0, tzinfo=UTC)  # 03:00 on the third, in Shanghai
+    assert reports.day_before(due, SHANGHAI) == date(2026, 3, 2)
+    monkeypatch.setattr(reports.timezone, "now", lambda: due)
+    assert reports.day_before(None, SHANGHAI) == date(2026, 3, 2)
 
 
 # The REST view

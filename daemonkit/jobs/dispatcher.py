@@ -44,20 +44,24 @@ class Dispatcher:
         self._record, self._wall_clock, self._since = record, wall_clock, since
         self._look_again, self._nudge = look_again, nudge
         self._agenda = Agenda[ScheduledJob]()
+        self._begun = since.utc
         self._ended: deque[ScheduledJob] = deque()
         self._ordered: dict[ScheduledJob, None] = {}
 
     def start(self, now: Moment, begun: Moment, newest: Mapping[str, datetime]) -> None:
         """Set the first due time of each job. ``newest`` holds the newest due time in the ledger
         for each job, and ``begun`` is when the process began."""
+        self._begun = begun.utc
         for job in self.jobs:
             job.times.start(now)
             if job.name in newest:
-                self._look_back(job, begun.at_wall(newest[job.name].timestamp()), begun)
+                self._look_back(job, newest[job.name], begun)
             self._agenda.put(job, job.next_due)
 
-    def _look_back(self, job: ScheduledJob, last: Moment, begun: Moment) -> None:
-        """Skip the due times that passed before the process began, or catch up on the last one."""
+    def _look_back(self, job: ScheduledJob, newest: datetime, begun: Moment) -> None:
+        """Skip the due times that passed before the process began, or before it became the leader;
+        or catch up on the last one."""
+        last = begun.at_wall(newest.timestamp()).later(job.schedule.offset)
         if job.schedule.is_interval or not job.is_fixed:
             return  # its due times begin with the process
         passed = job.times.between(last, begun, MAX_PASSED)
@@ -66,13 +70,33 @@ class Dispatcher:
         for due in passed:
             self._record.skipped(job.name, due, SkipReason.DOWN)
 
-    def runs(self, now: Moment, reason_to_wait: str, since: Moment, limit: int | None) -> list[Run]:
+    @property
+    def catches_up(self) -> bool:
+        """Whether a job catches up on a due time that was missed."""
+        return any(job.job.catch_up for job in self.jobs)
+
+    def restarts(self, since: Moment, reason_to_wait: str) -> bool:
+        """Whether ``runs()`` will restart the schedules: this process has become the leader."""
+        return since is not self._since and not reason_to_wait
+
+    def restart(self, since: Moment, now: Moment, newest: Mapping[str, datetime]) -> None:
+        """Restart the schedules of a new leader. It does not run what came due while another
+        process led, but for the newest due time of a job that catches up and that nobody has run.
+        ``newest`` holds the newest due time in the ledger for each job."""
+        self._since = since
+        for job in self.jobs:
+            job.restart(since, now)
+            if job.job.catch_up:
+                self._look_back(job, newest.get(job.name, self._begun), since)
+            self._agenda.put(job, job.next_due)
+
+    def runs(self, now: Moment, reason_to_wait: str, limit: int | None) -> list[Run]:
         """The runs that begin now; no more than ``limit`` in the whole life.
 
-        ``reason_to_wait`` says why none may begin. Read it before ``since``: when the reason ends,
-        the schedules may restart.
+        ``reason_to_wait`` says why none may begin.
         """
-        self._ask_schedules_again(now, reason_to_wait, since)
+        if self._wall_clock.was_set(now):
+            self._ask_schedules_again(now)
         ready = self._runs_ordered(now)
         for job, passed in self._due(now):
             if limit and self.begun >= limit:
@@ -106,19 +130,9 @@ class Dispatcher:
         for job in self._agenda.pop(now):
             yield job, job.take(now, MAX_PASSED)
 
-    def _ask_schedules_again(self, now: Moment, reason_to_wait: str, since: Moment) -> None:
-        """Ask the schedules again if the wall clock was set or this process has become the leader.
-
-        A new leader does not run what came due while another process led.
-        """
-        was_set = self._wall_clock.was_set(now)
-        restarts = since is not self._since and not reason_to_wait
-        if restarts:
-            self._since = since
-        elif not was_set:
-            return
+    def _ask_schedules_again(self, now: Moment) -> None:
         for job in self.jobs:
-            job.restart(since, now) if restarts else job.times.ask_again(now)
+            job.times.ask_again(now)
             self._agenda.put(job, job.next_due)
 
     def _skip_older(

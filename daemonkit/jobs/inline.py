@@ -52,6 +52,9 @@ class CallersLedger:
         self._has_table = not is_table_missing(conf.database(), Run._meta.db_table)
         return self._rows.newest() if self._has_table else {}
 
+    def newest(self) -> dict[str, datetime]:
+        return self._rows.newest() if self._has_table else {}
+
     def claim(self, entry: Entry) -> bool:
         return self._rows.claim(entry, [])
 

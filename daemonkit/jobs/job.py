@@ -17,6 +17,10 @@ DAEMON_DEFAULT = -1.0
 """The value of a job's ``tick_timeout`` that stands for the daemon's own."""
 
 
+TICK = "tick"
+"""The job of a loop with ``catch_up``."""
+
+
 class Job(NamedTuple):
     """A method under ``@job``, and how it is run. Times are in seconds.
 
@@ -28,6 +32,9 @@ class Job(NamedTuple):
         Whether the last due time that passed while the process was down is run at the start.
     ``exclusive``
         Whether, of all processes on all hosts, only one runs it at a time, and each due time once.
+    ``jitter``
+        By how many seconds its due times are later at most: a fixed number for each host; for an
+        exclusive job the same everywhere.
     ``retries``
         How often a failed run is tried again before the next due time.
     ``dont_retry``
@@ -42,6 +49,7 @@ class Job(NamedTuple):
     exclusive: bool = False
     retries: int = 0
     dont_retry: tuple[type[BaseException], ...] = ()
+    jitter: float = 0.0
 
     @property
     def needs_ledger(self) -> bool:
@@ -60,6 +68,7 @@ def job(
     exclusive: bool = False,
     retries: int = 0,
     dont_retry: Any = (),
+    jitter: float | str | None = None,
 ) -> Callable[[Method], Method]:
     """Make a method of a ``BaseDaemonCommand`` one of its jobs, run on a pool of threads.
 
@@ -87,6 +96,7 @@ def job(
                 exclusive=exclusive,
                 retries=_retries(retries, schedule),
                 dont_retry=_errors(dont_retry),
+                jitter=_seconds("jitter", jitter or None) or 0.0,
             )
         except ValueError as error:
             raise ValueError(f"job {name}(): {error}") from None

@@ -53,6 +53,9 @@ class Ledger(Protocol):
     def open(self, *, needed: bool) -> dict[str, datetime]:
         """The newest due time of each job that has a row."""
 
+    def newest(self) -> dict[str, datetime]:
+        """The newest due time of each job that has a row. Raises the errors of the database."""
+
     def claim(self, entry: Entry) -> bool:
         """Claim a due time for this process. False if another one has it."""
 
@@ -79,6 +82,9 @@ class NoLedger:
     claim_seconds = CLAIM_SECONDS
 
     def open(self, *, needed: bool) -> dict[str, datetime]:
+        return {}
+
+    def newest(self) -> dict[str, datetime]:
         return {}
 
     def claim(self, entry: Entry) -> bool:
@@ -139,6 +145,9 @@ class DatabaseLedger:
             f"{self.daemon} has jobs that need the ledger (exclusive=True or catch_up=True), and "
             f"it has no table in the database {alias!r}: {how_to_migrate(alias)}"
         )
+
+    def newest(self) -> dict[str, datetime]:
+        return self._ask(self.rows.newest)
 
     def claim(self, entry: Entry) -> bool:
         """Claim a due time for this process. False if another one has it.

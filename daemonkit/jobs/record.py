@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import TypeAlias
 
 from daemonkit import conf, signals
@@ -27,6 +28,7 @@ class Record:
 
     def __init__(self, life: Life, ledger: Ledger, wall_clock: WallClock) -> None:
         self._life, self._ledger, self._wall_clock = life, ledger, wall_clock
+        self._offsets = {job.name: job.schedule.offset for job in life.settings.jobs}
         self._catching_up = {job.name for job in life.settings.jobs if job.catch_up}
 
     def claim(
@@ -41,7 +43,7 @@ class Record:
         """
         entry = Entry(
             job=job,
-            due=self._wall_clock.label(due),
+            due=self._label(job, due),
             status=Run.Status.RUNNING,
             late=max(0.0, now.monotonic - due.monotonic),
             started=now.wall,
@@ -57,6 +59,10 @@ class Record:
         if not is_ours and self._life.once:
             self._life.give_up(Exit.TICK_FAILED, f"did not run {job}: another process has")
         return 0.0 if is_ours else None
+
+    def _label(self, job: str, due: Moment) -> datetime:
+        """The due time for the ledger: before jitter."""
+        return self._wall_clock.label(due.later(-self._offsets[job]))
 
     def ran(
         self, iteration: Iteration, tries: tuple[str, ...] = (), *, failed: bool, error: str
@@ -78,7 +84,7 @@ class Record:
             return
         entry = Entry(
             job=iteration.job,
-            due=self._wall_clock.label(iteration.due),
+            due=self._label(iteration.job, iteration.due),
             status=status,
             reason=reason,
             late=iteration.late,
@@ -97,7 +103,7 @@ class Record:
         announce(signals.run_skipped, life.daemon, job=job, due=due, reason=reason)
         if life.stop.asked and reason is SkipReason.DOWN and job in self._catching_up:
             return  # it gets no row, so that the next start catches up on it
-        label = self._wall_clock.label(due)
+        label = self._label(job, due)
         self._ledger.note(Entry(job, label, Run.Status.SKIPPED, reason.value))
         if life.once and not life.stop.asked:
             life.give_up(Exit.TICK_FAILED, f"did not run {job}: {reason}")

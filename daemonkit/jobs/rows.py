@@ -71,8 +71,10 @@ class Rows:
         return bool(self._new_rows)
 
     def newest(self) -> dict[str, datetime]:
-        """The newest due time of each job that has a row."""
-        found = self._all().values("job").annotate(newest=Max("due")).order_by()
+        """The newest due time of each job that has a row. A row that only says that a process was
+        not the leader does not count: it may be that nobody was."""
+        rows = self._all().exclude(status=Run.Status.SKIPPED, reason=SkipReason.NOT_LEADER)
+        found = rows.values("job").annotate(newest=Max("due")).order_by()
         return {row["job"]: from_database(row["newest"]) for row in found}
 
     # Claims of exclusive runs

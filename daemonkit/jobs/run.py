@@ -23,7 +23,7 @@ class Owner(Protocol):
     name: str
     schedule: Schedule
     claim: JobClaim | None
-    is_exclusive: bool
+    is_claimed: bool
     life: Life
     record: Record
     tick_timeout: float | None
@@ -62,7 +62,7 @@ class Run:
         if reason := job.begin(self, now):
             job.record.skipped(job.name, self.due, reason)
             return None
-        if job.is_exclusive:
+        if job.is_claimed:
             if not self._is_claimed(now):
                 return None
             now = life.clock.moment()
@@ -81,8 +81,8 @@ class Run:
                 job.work_ended(now, self.seconds)
 
     def _is_claimed(self, now: Moment) -> bool:
-        """Whether this process may do an exclusive job's work now. If another process runs it, this
-        run is postponed; in a life that counts its runs, its thread waits instead."""
+        """Whether this process may do the work now. If another process runs the job, this run is
+        postponed; in a life that counts its runs, its thread waits instead."""
         job, life, claim = self.job, self.job.life, self.job.claim
         take = None if claim is None else claim.take
         is_new = not self.tries

@@ -11,7 +11,7 @@ from daemonkit.clock import NEVER, Moment
 from daemonkit.iteration import Iteration
 from daemonkit.jobs.claims import JobClaim
 from daemonkit.jobs.due_times import DueTimes
-from daemonkit.jobs.job import DAEMON_DEFAULT, Job
+from daemonkit.jobs.job import DAEMON_DEFAULT, TICK, Job
 from daemonkit.jobs.record import Record, stored_text
 from daemonkit.jobs.run import Run
 from daemonkit.jobs.skip_reason import SkipReason
@@ -79,7 +79,11 @@ class ScheduledJob:
         claim: JobClaim | None = None,
     ) -> None:
         self.job, self.name = job, job.name
-        self.schedule, self.is_exclusive = job.schedule, job.exclusive
+        self.schedule = job.schedule
+        self.is_claimed = job.exclusive or (
+            job.catch_up and (life.leadership is not None or job.name == TICK)
+        )
+        """Whether the row of a due time is inserted before its run, which runs at most once."""
         self.is_fixed = job.schedule.is_fixed
         """Whether its due times do not depend on its runs."""
         self.life, self.record, self._loop = life, record, loop
@@ -185,8 +189,8 @@ class ScheduledJob:
                 self.times.go_on_at(due)
             else:
                 self._not_before = due.monotonic
-                # The due time of an exclusive job is claimed, and must not run twice.
-                if iteration.problem is not None and not self.job.exclusive:
+                # A due time that is claimed must not run twice.
+                if iteration.problem is not None and not self.is_claimed:
                     self.times.add(due)
         return [] if deferred is None else [deferred]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from daemonkit import conf, signals
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 SERVING_INTERVAL = 0.02
 """Seconds between two checks for sync work of tasks on the event loop, while the main thread waits
 for the last jobs."""
+
+
+RETRY_INTERVAL = 1.0
+"""Seconds after which a new leader asks the ledger again."""
 
 
 def live(life: Life, scheduler: Scheduler) -> Iteration | None:
@@ -153,10 +158,26 @@ class Scheduler:
     def _run_what_is_due(self) -> None:
         pace, now = self.life.pace, self.clock.moment()
         reason_to_wait = pace.reason_to_wait(now)  # before ``since``
-        limit = self.life.settings.max_ticks
+        since, limit = pace.since, self.life.settings.max_ticks
+        if self.dispatcher.restarts(since, reason_to_wait):
+            if (newest := self._newest()) is None:
+                return self.life.wait(RETRY_INTERVAL)
+            self.dispatcher.restart(since, now, newest)
         # All at once: threads that wake up earlier would only compete with this one.
-        if runs := self.dispatcher.runs(now, reason_to_wait, pace.since, limit):
+        if runs := self.dispatcher.runs(now, reason_to_wait, limit):
             self.pool.fulfil((run, run.execute) for run in runs)
+        return None
+
+    def _newest(self) -> dict[str, datetime] | None:
+        """The newest due time of each job in the ledger, if one catches up. None if the database
+        does not answer: then nothing may run yet, or a due time could be lost."""
+        if not self.dispatcher.catches_up:
+            return {}
+        try:
+            return self.ledger.newest()
+        except Exception as error:
+            self.ledger.complain(error)
+            return None
 
     def _wait(self) -> None:
         """Wait until something is due, unless it already is."""

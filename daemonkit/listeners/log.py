@@ -161,7 +161,7 @@ class Log(Listener):
         self._skips.log(job, due, reason)
 
     def _subject(self, job: str) -> str:
-        return f"{self.name} {job}" if job else self.name
+        return f"{self.name} {job}" if job not in ("", "tick") else self.name
 
     def standing_by(self, leader: str, **_: Any) -> None:
         logger.info("%s stands by: %s leads", self.name, leader)

@@ -25,6 +25,9 @@ class Schedule(ABC):
     has_times: ClassVar[bool] = True
     """Whether a due time says something about its work, such as the day of a report."""
 
+    offset: float = 0.0
+    """Seconds by which each due time is later than the schedule says: its jitter."""
+
     jobs: tuple[Any, ...] = ()
     """The jobs that have these due times; empty for the schedule of a ``tick()``."""
 

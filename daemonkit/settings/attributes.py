@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 _NUMBERS = (
     *("pulse", "stop_timeout", "tick_timeout", "max_failures", "max_ticks", "max_seconds"),
     *("threads", "lease", "renew_deadline", "renew_every", "max_memory", "workers"),
-    "expect_success_within",
+    *("expect_success_within", "jitter"),
 )
-_BOOLEANS = ("ledger", "leader", "per_worker", "wait_for_migrations")
+_BOOLEANS = ("ledger", "leader", "per_worker", "wait_for_migrations", "serial", "catch_up")
 _TEXTS = ("wake_on",)
 _VALUES = ("schedule", "backoff")
 

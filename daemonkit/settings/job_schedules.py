@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from daemonkit.jobs.job import DAEMON_DEFAULT, Job
+from django.apps import apps
+
+from daemonkit.jobs.job import DAEMON_DEFAULT, TICK, Job
 from daemonkit.jobs.schedule import Jobs, jobs_of, one_of
+from daemonkit.process.identity import host_name
+from daemonkit.schedules.base import Schedule
+from daemonkit.schedules.jittered import jittered
 from daemonkit.schedules.once import Once
-from daemonkit.settings.parsing import that_fires, usage
+from daemonkit.settings.parsing import seconds_or_none, that_fires, usage
 
 if TYPE_CHECKING:
     from daemonkit.daemon import Daemon
@@ -40,7 +45,42 @@ def schedule_of_jobs(daemon: Daemon, options: Mapping[str, Any], *, once: bool) 
         except ValueError as error:
             raise usage(f"{daemon.name}: {error}") from None
     if once:
-        return Jobs(tuple(job._replace(schedule=Once()) for job in jobs))
+        return Jobs(tuple(job._replace(schedule=Once(job.schedule)) for job in jobs))
     for job in jobs:
         that_fires(f"{daemon.name}, job {job.name}", job.schedule, options)
-    return Jobs(jobs)
+    return Jobs(tuple(_jittered(daemon, job) for job in jobs))
+
+
+def _jittered(daemon: Daemon, job: Job) -> Job:
+    if not job.jitter:
+        return job
+    names = (daemon.name, job.name) if job.exclusive else (daemon.name, job.name, host_name())
+    try:
+        return job._replace(schedule=jittered(job.schedule, job.jitter, *names))
+    except ValueError as error:
+        raise usage(f"{daemon.name}, job {job.name}: {error}") from None
+
+
+def with_fixed_times(daemon: Daemon, schedule: Schedule) -> Schedule:
+    """The schedule of a loop with ``jitter`` or ``catch_up``; with the latter its tick is a job.
+    Raises ``CommandError`` where they make no sense."""
+    if longest := seconds_or_none("jitter", daemon.jitter or None):
+        try:
+            schedule = jittered(schedule, longest, daemon.name, host_name())
+        except ValueError as error:
+            raise usage(f"{daemon.name}: {error}") from None
+    return _schedule_with_rows(daemon, schedule) if daemon.catch_up else schedule
+
+
+def _schedule_with_rows(daemon: Daemon, schedule: Schedule) -> Jobs:
+    if not schedule.is_fixed or schedule.is_interval:
+        why = f"which makes no sense with {schedule}: it has no times to miss"
+    elif not daemon.ledger:
+        why = "which goes by the rows of the ledger: remove ledger = False"
+    elif daemon.wake_on:
+        why = "and wake_on, which does not wake it: write tick() with Poll()"
+    elif not apps.is_installed("daemonkit"):
+        why = "which needs its tables: put 'daemonkit' into INSTALLED_APPS"
+    else:
+        return Jobs((Job(TICK, schedule, catch_up=True),))
+    raise usage(f"{daemon.name} has catch_up = True, {why}")

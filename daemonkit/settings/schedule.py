@@ -20,13 +20,23 @@ def schedule_of(daemon: Daemon, options: Mapping[str, Any], *, once: bool = Fals
         from daemonkit.settings.server import schedule_of_server  # not for a plain loop
 
         return schedule_of_server(daemon, options)
-    every, cron = options.get("every"), options.get("cron")
+    every = options.get("every")
     if has_jobs(type(daemon)):
         from daemonkit.settings.job_schedules import schedule_of_jobs  # not for a plain loop
 
         return schedule_of_jobs(daemon, options, once=once)
     if options.get("job"):
         raise usage(f"{daemon.name} has no jobs: --job is for a daemon that has")
+    schedule = _schedule_of_tick(daemon, options, once=once)
+    if every is None and not once and (daemon.catch_up or daemon.jitter):
+        from daemonkit.settings.job_schedules import with_fixed_times  # not for a plain loop
+
+        return with_fixed_times(daemon, schedule)
+    return schedule
+
+
+def _schedule_of_tick(daemon: Daemon, options: Mapping[str, Any], *, once: bool) -> Schedule:
+    every, cron = options.get("every"), options.get("cron")
     if every is not None and cron is not None:
         raise usage("say --every or --cron, not both")
     if every is not None:

@@ -46,7 +46,7 @@ class Settings:
         self.max_seconds = seconds_or_none("max_seconds", value("max_seconds"))
         self.until_empty = bool(options.get("until_empty"))
         self.max_work = count("max_work", options.get("max_work"))
-        self.threads = at_least_one("threads", value("threads"))
+        self.threads = 1 if daemon.serial else at_least_one("threads", value("threads"))
         expected = daemon.expect_success_within
         self.expect_success_within = seconds_or_none("expect_success_within", expected)
         self.ledger = bool(daemon.ledger)

@@ -12,8 +12,9 @@ from shop.models import Basket, BasketLine, DailyReport, PriceChange
 CENT = Decimal("0.01")
 
 
-def yesterday(zone: ZoneInfo) -> date:
-    return timezone.now().astimezone(zone).date() - timedelta(days=1)
+def day_before(due: datetime | None, zone: ZoneInfo) -> date:
+    """The day before this moment, or before now."""
+    return (due or timezone.now()).astimezone(zone).date() - timedelta(days=1)
 
 
 def write_report(day: date, zone: ZoneInfo) -> DailyReport:

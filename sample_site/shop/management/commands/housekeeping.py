@@ -5,7 +5,7 @@ from daemonkit import BaseDaemonCommand, Cron, Every, job
 from shop import prices
 from shop.baskets import expire
 from shop.notices import send_report
-from shop.reports import write_report, yesterday
+from shop.reports import day_before, write_report
 
 ZONE = "Asia/Shanghai"
 
@@ -21,9 +21,9 @@ class Command(BaseDaemonCommand):
     def average_prices(self) -> object:
         return prices.refresh()
 
-    @job(Cron("0 3 * * *", timezone=ZONE), catch_up=True, exclusive=True)
+    @job(Cron("0 3 * * *", timezone=ZONE), catch_up=True, exclusive=True, retries=3)
     def report(self) -> str:
         zone = ZoneInfo(ZONE)
-        report = write_report(yesterday(zone), zone)
+        report = write_report(day_before(self.due, zone), zone)
         send_report(report.day)
         return str(report)
