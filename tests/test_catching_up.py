@@ -1,4 +1,4 @@
-"""What was due while nobody could run it is run once: after a crash, a deploy, a change of leader."""
+"""What was due while nobody could run it is run once: after a crash or a change of leader."""
 
 from __future__ import annotations
 
