@@ -21,6 +21,10 @@ TICK = "tick"
 """The job of a loop with ``catch_up``."""
 
 
+ATOMIC = "atomic"
+"""The value of ``exclusive`` with which the claim and the work commit together."""
+
+
 class Job(NamedTuple):
     """A method under ``@job``, and how it is run. Times are in seconds.
 
@@ -32,6 +36,7 @@ class Job(NamedTuple):
         Whether the last due time that passed while the process was down is run at the start.
     ``exclusive``
         Whether, of all processes on all hosts, only one runs it at a time, and each due time once.
+        With "atomic" the claim and the work commit in one transaction on DAEMONKIT["database"].
     ``jitter``
         By how many seconds its due times are later at most: a fixed number for each host; for an
         exclusive job the same everywhere.
@@ -46,14 +51,19 @@ class Job(NamedTuple):
     grace: float | None = None
     tick_timeout: float | None = DAEMON_DEFAULT
     catch_up: bool = False
-    exclusive: bool = False
+    exclusive: bool | str = False
     retries: int = 0
     dont_retry: tuple[type[BaseException], ...] = ()
     jitter: float = 0.0
 
     @property
     def needs_ledger(self) -> bool:
-        return self.exclusive or self.catch_up
+        return bool(self.exclusive) or self.catch_up
+
+    @property
+    def is_atomic(self) -> bool:
+        """Whether the claim and the work commit together."""
+        return self.exclusive == ATOMIC
 
     def __str__(self) -> str:
         return f"{self.name} {self.schedule}"
@@ -65,7 +75,7 @@ def job(
     grace: float | str | None = None,
     tick_timeout: float | str | None = DAEMON_DEFAULT,
     catch_up: bool = False,
-    exclusive: bool = False,
+    exclusive: bool | str = False,
     retries: int = 0,
     dont_retry: Any = (),
     jitter: float | str | None = None,
@@ -122,8 +132,10 @@ def _name_of(method: Any) -> str:
     return name
 
 
-def _schedule(value: Any, *, catch_up: bool, exclusive: bool) -> Schedule:
+def _schedule(value: Any, *, catch_up: bool, exclusive: bool | str) -> Schedule:
     when = as_schedule(value)
+    if exclusive not in (True, False, ATOMIC):
+        raise ValueError(f'exclusive is True, False or "atomic", not {exclusive!r}')
     if catch_up and not when.is_fixed:
         raise ValueError(f"catch_up=True makes no sense with {when}, which has no times to miss")
     return when.same_everywhere() if exclusive else when

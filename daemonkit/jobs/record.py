@@ -29,6 +29,7 @@ class Record:
     def __init__(self, life: Life, ledger: Ledger, wall_clock: WallClock) -> None:
         self._life, self._ledger, self._wall_clock = life, ledger, wall_clock
         self._offsets = {job.name: job.schedule.offset for job in life.settings.jobs}
+        self._atomic = {job.name for job in life.settings.jobs if job.is_atomic}
         self._catching_up = {job.name for job in life.settings.jobs if job.catch_up}
 
     def claim(
@@ -41,13 +42,7 @@ class Record:
         returns the seconds until the next try. A due time that is tried again is not ``is_new``:
         it is this process's already.
         """
-        entry = Entry(
-            job=job,
-            due=self._label(job, due),
-            status=Run.Status.RUNNING,
-            late=max(0.0, now.monotonic - due.monotonic),
-            started=now.wall,
-        )
+        entry = self.claimed(job, due, now)
         try:
             if take is not None and (pause := take(self._ledger.claim_seconds / 2)):
                 return pause
@@ -56,9 +51,24 @@ class Record:
             self._ledger.complain(error)
             self.skipped(job, due, SkipReason.LEDGER)
             return None
-        if not is_ours and self._life.once:
-            self._life.give_up(Exit.TICK_FAILED, f"did not run {job}: another process has")
+        if not is_ours:
+            self.is_over(job)
         return 0.0 if is_ours else None
+
+    def claimed(self, job: str, due: Moment, now: Moment) -> Entry:
+        """The row of a due time whose run begins now."""
+        return Entry(
+            job=job,
+            due=self._label(job, due),
+            status=Run.Status.RUNNING,
+            late=max(0.0, now.monotonic - due.monotonic),
+            started=now.wall,
+        )
+
+    def is_over(self, job: str) -> None:
+        """Note that another process has run a due time."""
+        if self._life.once:
+            self._life.give_up(Exit.TICK_FAILED, f"did not run {job}: another process has")
 
     def _label(self, job: str, due: Moment) -> datetime:
         """The due time for the ledger: before jitter."""
@@ -73,6 +83,10 @@ class Record:
         reason = "forced" if failed and self._life.stop.forced else ""
         self._note(iteration, tries, status, reason, error)
 
+    def outcome(self, iteration: Iteration, tries: tuple[str, ...]) -> Entry:
+        """The row of a run that has succeeded."""
+        return self._entry(iteration, tries, Run.Status.RAN, "", "")
+
     def decided_to_skip(self, iteration: Iteration, tries: tuple[str, ...], why: str) -> None:
         """Record that a run has ended by ``self.skip()``."""
         self._note(iteration, tries, Run.Status.SKIPPED, SkipReason.DECIDED.value, why)
@@ -80,9 +94,13 @@ class Record:
     def _note(
         self, iteration: Iteration, tries: tuple[str, ...], status: str, reason: str, error: str
     ) -> None:
-        if not self._ledger.is_kept:
-            return
-        entry = Entry(
+        if self._ledger.is_kept:
+            self._ledger.note(self._entry(iteration, tries, status, reason, error))
+
+    def _entry(
+        self, iteration: Iteration, tries: tuple[str, ...], status: str, reason: str, error: str
+    ) -> Entry:
+        return Entry(
             job=iteration.job,
             due=self._label(iteration.job, iteration.due),
             status=status,
@@ -94,8 +112,8 @@ class Record:
             attempt=len(tries) + 1,
             tries=tries,
             result=iteration.result_text,
+            is_tentative=iteration.job in self._atomic,
         )
-        self._ledger.note(entry)
 
     def skipped(self, job: str, due: Moment, reason: SkipReason) -> None:
         """Record that a due time has passed without a run."""

@@ -50,6 +50,8 @@ class Entry(NamedTuple):
     tries: tuple[str, ...] = ()
     """The errors of the failed tries before this one."""
     result: str = ""
+    is_tentative: bool = False
+    """Whether it must not overwrite the row of a run that has succeeded."""
 
     @property
     def is_skip(self) -> bool:
@@ -108,6 +110,20 @@ class Rows:
     def _claims(self) -> QuerySet[Run]:
         return self._all().filter(host=self.host, pid=self.pid, status=Run.Status.RUNNING)
 
+    # Runs whose claim and work commit together
+
+    def is_to_run(self, entry: Entry, *, is_retry: bool) -> bool:
+        """Whether nobody has run a due time. A retry finds the failure of its earlier try."""
+        row = self._all().filter(job=entry.job, due=for_database(entry.due)).first()
+        if row is None or (row.status == Run.Status.SKIPPED and row.reason != SkipReason.DECIDED):
+            return True
+        return is_retry and row.status == Run.Status.FAILED
+
+    def write_in_transaction(self, entry: Entry) -> None:
+        """Write the outcome of a run, in the transaction of its work."""
+        self._upsert([entry])
+        self._new_rows[entry.job] += 1
+
     # Results and skips
 
     def write(self, entries: list[Entry]) -> None:
@@ -120,7 +136,9 @@ class Rows:
         skips = {(each.job, each.due): each for each in entries if each.is_skip}
         with transaction.atomic(using=conf.database()):
             self._insert_skips([skips[key] for key in sorted(skips.keys() - results.keys())])
-            self._upsert([results[key] for key in sorted(results)])
+            found = [results[key] for key in sorted(results)]
+            self._upsert([each for each in found if not each.is_tentative])
+            self._write_tentative([each for each in found if each.is_tentative])
         self._new_rows.update(job for job, _ in results.keys() | skips.keys())
 
     def _upsert(self, entries: Iterable[Entry]) -> None:
@@ -132,6 +150,14 @@ class Rows:
             update_fields=_RESULTS,
             unique_fields=_KEY if features.supports_update_conflicts_with_target else None,
         )
+
+    def _write_tentative(self, entries: list[Entry]) -> None:
+        """Write failures of runs whose COMMIT may have succeeded without an answer."""
+        rows = [self._row(each) for each in entries]
+        Run.objects.using(conf.database()).bulk_create(rows, ignore_conflicts=True)
+        for row in rows:
+            found = self._all().filter(job=row.job, due=row.due).exclude(status=Run.Status.RAN)
+            found.update(**{name: getattr(row, name) for name in _RESULTS})
 
     def _insert_skips(self, entries: list[Entry]) -> None:
         rows = [self._row(each) for each in entries]

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from daemonkit.clock import Moment
 from daemonkit.exits import Exit
 from daemonkit.iteration import Iteration, ends_process, release_frames
+from daemonkit.jobs.atomic import Answer, AtomicClaim
 from daemonkit.jobs.claims import JobClaim
 from daemonkit.jobs.record import Record, stored_text
 from daemonkit.jobs.skip_reason import SkipReason
@@ -23,6 +24,7 @@ class Owner(Protocol):
     name: str
     schedule: Schedule
     claim: JobClaim | None
+    atomic: AtomicClaim | None
     is_claimed: bool
     life: Life
     record: Record
@@ -66,6 +68,10 @@ class Run:
             if not self._is_claimed(now):
                 return None
             now = life.clock.moment()
+        return self._work(now) if job.atomic is None else self._work_atomically(job.atomic, now)
+
+    def _work(self, now: Moment) -> Any:
+        job, life = self.job, self.job.life
         job.runs += 1
         self.number, self.started = job.runs, now
         life.begin(self.number, self.due, job.name)
@@ -79,6 +85,22 @@ class Run:
             finally:
                 self.seconds = life.clock.moment().monotonic - now.monotonic
                 job.work_ended(now, self.seconds)
+
+    def _work_atomically(self, claim: AtomicClaim, now: Moment) -> Any:
+        """Do the work in the transaction that claims the due time."""
+        record, name = self.job.record, self.job.name
+        entry = record.claimed(name, self.due, now)
+        with claim.transaction(entry, is_retry=bool(self.tries)) as answer:
+            if answer is Answer.OURS:
+                result = self._work(now)
+                outcome = self.iteration(now, self.seconds, result)
+                claim.commit_with(record.outcome(outcome, self.tries))
+                return result
+        if answer is Answer.BUSY:
+            record.skipped(name, self.due, SkipReason.OVERLAP)
+        else:
+            record.is_over(name)
+        return None
 
     def _is_claimed(self, now: Moment) -> bool:
         """Whether this process may do the work now. If another process runs the job, this run is
@@ -159,6 +181,8 @@ class Run:
             cut = cut or (job.claim is not None and job.claim.was_lost)
             last = None if timing is not None and timing.has_beaten else job.last
             iteration = job.life.finish(iteration, error, last, cut=cut)
+        if job.atomic is not None and error is None:
+            return iteration  # its row was committed with its work
         if isinstance(error, Skipped):
             job.record.decided_to_skip(iteration, self.tries, str(error))
         else:

@@ -50,7 +50,7 @@ class Jobs(Value, Schedule):
 
     @property
     def is_shareable(self) -> bool:
-        return all(job.exclusive for job in self.jobs)
+        return all(bool(job.exclusive) for job in self.jobs)
 
     def __str__(self) -> str:
         first = "; ".join(map(str, self.jobs[:MAX_NAMES]))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from daemonkit.clock import NEVER, Moment
 from daemonkit.iteration import Iteration
+from daemonkit.jobs.atomic import AtomicClaim
 from daemonkit.jobs.claims import JobClaim
 from daemonkit.jobs.due_times import DueTimes
 from daemonkit.jobs.job import DAEMON_DEFAULT, TICK, Job
@@ -76,22 +77,26 @@ class ScheduledJob:
         life: Life,
         record: Record,
         loop: Loop,
-        claim: JobClaim | None = None,
+        claim: JobClaim | AtomicClaim | None = None,
     ) -> None:
         self.job, self.name = job, job.name
         self.schedule = job.schedule
-        self.is_claimed = job.exclusive or (
-            job.catch_up and (life.leadership is not None or job.name == TICK)
-        )
+        self.atomic = claim if isinstance(claim, AtomicClaim) else None
+        self.claim = claim if isinstance(claim, JobClaim) else None
+        self.is_claimed = (
+            bool(job.exclusive)
+            or (job.catch_up and (life.leadership is not None or job.name == TICK))
+        ) and self.atomic is None
         """Whether the row of a due time is inserted before its run, which runs at most once."""
         self.is_fixed = job.schedule.is_fixed
         """Whether its due times do not depend on its runs."""
         self.life, self.record, self._loop = life, record, loop
-        self.claim = claim
         self.work = life.entitled(work)
         if claim is not None:
             inner = self.work
-            self.work = claim.entitled(lambda: life.coroutines.awaited(inner()))
+            self.work = lambda: life.coroutines.awaited(inner())
+        if self.claim is not None:
+            self.work = self.claim.entitled(self.work)
         daemons = life.settings.tick_timeout
         self.tick_timeout = daemons if job.tick_timeout == DAEMON_DEFAULT else job.tick_timeout
         self.times = DueTimes(job.schedule, life.pace.since)
@@ -190,7 +195,7 @@ class ScheduledJob:
             else:
                 self._not_before = due.monotonic
                 # A due time that is claimed must not run twice.
-                if iteration.problem is not None and not self.is_claimed:
+                if iteration.problem is not None and not self.job.exclusive and not self.is_claimed:
                     self.times.add(due)
         return [] if deferred is None else [deferred]
 

@@ -17,6 +17,8 @@ from daemonkit.connections.holding import close_idle
 from daemonkit.connections.pool import Pool
 from daemonkit.connections.private_session import PrivateSessions
 from daemonkit.iteration import Iteration
+from daemonkit.jobs.atomic import AtomicClaim, refuse_where_it_cannot_be_atomic
+from daemonkit.jobs.claims import JobClaim, JobClaims
 from daemonkit.jobs.dispatcher import Dispatcher
 from daemonkit.jobs.job import Job
 from daemonkit.jobs.ledger import DatabaseLedger, Ledger, NoLedger
@@ -28,7 +30,6 @@ from daemonkit.settings.settings import Settings
 from daemonkit.signals import announce
 
 if TYPE_CHECKING:
-    from daemonkit.jobs.claims import JobClaims
     from daemonkit.jobs.inline import CallingThread
 
 
@@ -76,6 +77,7 @@ class Scheduler:
                 self.ledger = DatabaseLedger(name, sessions, settings.stop_timeout / 2)
             self.pool: Pool | CallingThread = Pool(settings.threads, name=name)
         self.claims: JobClaims | None = None
+        self._atomic: list[AtomicClaim] = []
         self._sessions = sessions
         self._raised: BaseException | None = None
         self._is_open = False
@@ -100,15 +102,19 @@ class Scheduler:
 
     def _scheduled(self, job: Job) -> ScheduledJob:
         life = self.life
-        claim = self._claims(life).of(job.name) if job.exclusive and self._sessions else None
+        claim: JobClaim | AtomicClaim | None = None
+        if job.is_atomic and self._sessions:
+            refuse_where_it_cannot_be_atomic(life.daemon.name, life.daemon.module, job.name)
+            claim = AtomicClaim(life.daemon.name, job.name)
+            self._atomic.append(claim)
+        elif job.exclusive and self._sessions:
+            claim = self._claims(life).of(job.name)
         work = getattr(life.daemon, job.name)
         return ScheduledJob(job, work, life, self.record, self, claim)
 
     def _claims(self, life: Life) -> JobClaims:
         """The claims of this process's exclusive jobs."""
         if self.claims is None:
-            from daemonkit.jobs.claims import JobClaims  # not without an exclusive job
-
             assert self._sessions is not None
             assert life.settings.terms is not None
             self.claims = JobClaims(
@@ -131,6 +137,9 @@ class Scheduler:
         newest = self.ledger.open(needed=any(job.needs_ledger for job in life.settings.jobs))
         if self.claims is not None:
             self.claims.require_table()
+        for claim in self._atomic:
+            assert self._sessions is not None
+            claim.create_row(self._sessions.claims)
         self._is_open = True
         self.dispatcher.start(self.clock.moment(), life.begun, {} if life.once else newest)
 
