@@ -49,8 +49,10 @@ class AtomicClaim:
         session.run(self._create_row, REQUEST_SECONDS)
 
     def _create_row(self) -> None:
-        row = Claim(name=self.name, seconds=0.0, touched=Now())
-        Claim.objects.using(conf.database()).bulk_create([row], ignore_conflicts=True)
+        claims = Claim.objects.using(conf.database())
+        if not claims.filter(name=self.name).exists():  # an INSERT would wait for its lock
+            row = Claim(name=self.name, seconds=0.0, touched=Now())
+            claims.bulk_create([row], ignore_conflicts=True)
 
     @contextlib.contextmanager
     def transaction(self, entry: Entry, *, is_retry: bool) -> Iterator[Answer]:
