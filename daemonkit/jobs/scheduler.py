@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from daemonkit import conf, signals
@@ -26,6 +28,7 @@ from daemonkit.settings.settings import Settings
 from daemonkit.signals import announce
 
 if TYPE_CHECKING:
+    from daemonkit.jobs.added_run import Submission
     from daemonkit.jobs.inline import CallingThread
 
 
@@ -82,9 +85,14 @@ class Scheduler:
         """Prepare to run the jobs of this life."""
         wall_clock = WallClock(life.begun)
         self.life, self.record = life, Record(life, self.ledger, wall_clock)
-        self.dispatcher = Dispatcher(
-            self.record, wall_clock, life.pace.since, look_again=life.pulse, nudge=life.nudge
+        make: Callable[..., Dispatcher] = partial(
+            Dispatcher, self.record, wall_clock, life.pace.since
         )
+        if hasattr(life.daemon, "add_jobs"):
+            from daemonkit.jobs.added_dispatcher import with_added_jobs  # it loads APScheduler
+
+            make = with_added_jobs(self, wall_clock)
+        self.dispatcher = make(look_again=life.pulse, nudge=life.nudge)
         self.dispatcher.jobs = [
             ScheduledJob(job, getattr(life.daemon, job.name), life, self.record, self)
             for job in life.settings.jobs
@@ -159,6 +167,7 @@ class Scheduler:
         while not self.pool.close(cancel=is_over or life.stop.asked, timeout=self._joining_time):
             life.pulsed()
             life.coroutines.serve_tasks()
+        self.dispatcher.close()
         self.ledger.flush()
 
     @property
@@ -174,7 +183,7 @@ class Scheduler:
     def is_ordered(self, job: ScheduledJob) -> bool:
         return self.dispatcher.is_ordered(job)
 
-    def end_process(self, job: ScheduledJob, error: BaseException) -> None:
+    def end_process(self, job: ScheduledJob | Submission, error: BaseException) -> None:
         """End the process, because a run has raised ``error``. The life raises it when it ends."""
         self._raised = error
         self.life.ask_to_stop(f"{type(error).__name__} in job {job.name}")
@@ -184,8 +193,7 @@ class Scheduler:
         record them later. A run that still ends in time overwrites its row."""
         self.ledger.hurry()
         error, now = f"forced to end: {self.life.stop.forced}", self.clock.moment()
-        for job in self.dispatcher.jobs:
-            run = job.running
-            if run is not None and run.started is not None:
+        for run in self.dispatcher.running():
+            if run.started is not None:
                 seconds = now.monotonic - run.started.monotonic
-                self.record.ran(run.iteration(run.started, seconds), failed=True, error=error)
+                run.job.record.ran(run.iteration(run.started, seconds), failed=True, error=error)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from daemonkit.jobs.job import DAEMON_DEFAULT, Job
-from daemonkit.jobs.schedule import Jobs, jobs_of, one_of
+from daemonkit.jobs.schedule import AddedToo, Jobs, jobs_of, one_of
 from daemonkit.schedules.once import Once
 from daemonkit.settings.parsing import that_fires, usage
 
@@ -39,8 +39,9 @@ def schedule_of_jobs(daemon: Daemon, options: Mapping[str, Any], *, once: bool) 
             jobs = one_of(jobs, [names] if isinstance(names, str) else list(names))
         except ValueError as error:
             raise usage(f"{daemon.name}: {error}") from None
+    combined = AddedToo if hasattr(daemon, "add_jobs") else Jobs
     if once:
-        return Jobs(tuple(job._replace(schedule=Once()) for job in jobs))
+        return combined(tuple(job._replace(schedule=Once()) for job in jobs))
     for job in jobs:
         that_fires(f"{daemon.name}, job {job.name}", job.schedule, options)
-    return Jobs(jobs)
+    return combined(jobs)

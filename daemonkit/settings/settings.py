@@ -35,7 +35,7 @@ class Settings:
         self.once = bool(options.get("once"))
         self.schedule = schedule_of(daemon, options, once=self.once)
         self.jobs = self.schedule.jobs
-        self.has_jobs = bool(self.jobs)
+        self.has_jobs = bool(self.jobs) or hasattr(daemon, "add_jobs")
         self.pulse = seconds("pulse", value("pulse"))
         self.stop_timeout = seconds("stop_timeout", value("stop_timeout"))
         self.tick_timeout = seconds_or_none("tick_timeout", value("tick_timeout"))
@@ -67,9 +67,7 @@ class Settings:
             and not settings.DEBUG
         )
         self.uses_our_tables = (
-            self.leader
-            or bool(daemon.wake_on)
-            or any(self.ledger or job.exclusive for job in self.jobs)
+            self.leader or bool(daemon.wake_on) or (self.ledger and self.has_jobs)
         )
         """Whether this run uses tables of daemonkit's."""
         self.verbosity = int(options.get("verbosity", 1))
