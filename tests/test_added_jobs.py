@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from apscheduler import events
-from apscheduler.executors.base import run_job
 from apscheduler.executors.debug import DebugExecutor
 from apscheduler.jobstores.base import ConflictingIdError, JobLookupError
 from apscheduler.schedulers import base as their_base
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
+from django.db import OperationalError
 
-from daemonkit import BaseDaemonCommand, Every, job
+from daemonkit import BaseDaemonCommand, Cron, Every, Poll, job
 from daemonkit.jobs.added_jobs import AddedJobs
 from daemonkit.testing import FakeClock
 
@@ -212,4 +213,122 @@ def test_the_same_calls_have_the_same_events(play: Play, monkeypatch: pytest.Mon
 
 def test_it_is_a_scheduler_of_apschedulers() -> None:
     assert issubclass(AddedJobs, their_base.BaseScheduler)
-    assert run_job is not None
+
+
+def opened(add: Callable[[Any], Any], **options: Any) -> None:
+    class Command(BaseDaemonCommand):
+        ledger = False
+
+        def add_jobs(self, scheduler: Any) -> None:
+            add(scheduler)
+
+        @job(Cron("0 3 * * *"))
+        def report(self) -> None: ...
+
+    call_command(Command(), clock=FakeClock(BEGUN), max_seconds=30, **options)
+
+
+def twice(scheduler: Any) -> None:
+    scheduler.add_job(work, "interval", seconds=9, id="a")
+    scheduler.add_job(work, "interval", seconds=9, id="a")
+
+
+@pytest.mark.parametrize(
+    ("add", "sentence"),
+    [
+        (twice, "there is a job 'a' already: .* or say replace_existing=True"),
+        (lambda it: it.add_job(print, "cron", args=["a"], kwargs={"nothing": 1}), "nothing"),
+        (lambda it: it.add_job(work, "hourly"), "no trigger 'hourly'; there are .*cron, date"),
+        (lambda it: it.add_job(work, jobstore="sql"), "no job store 'sql'.*exclusive=True.*leader"),
+        (lambda it: it.add_jobstore("sqlalchemy"), "no job store 'sqlalchemy'.*exclusive=True"),
+        (lambda it: it.add_job(work, executor="processpool"), "no executor .* set threads"),
+        (lambda it: it.reschedule_job("report", trigger="cron"), "report is a method under @job"),
+        (lambda it: it.add_job(work, Poll()), "takes no .*@job"),
+        (lambda it: it.add_job(work, Cron("0 3 * * *"), exclusive=True), "needs an id"),
+        (lambda it: it.add_job(work, id="a", exclusive=True), "needs the ledger"),
+        (lambda it: it.start(), "starts its scheduler itself: remove"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(add: Any, sentence: str) -> None:
+    with pytest.raises(CommandError, match=rf"add_jobs\(\): .*{sentence}") as raised:
+        opened(add)
+    assert raised.value.returncode == 2
+
+
+def test_once_runs_each_added_job_once() -> None:
+    ran: list[int] = []
+    opened(lambda it: [it.add_job(ran.append, "interval", hours=1, args=[n]) for n in (1, 2)],
+           once=True)  # fmt: skip
+    assert sorted(ran) == [1, 2]
+
+
+def test_a_clock_that_is_set_back_silences_no_added_job() -> None:
+    clock, ran = FakeClock(BEGUN), []
+
+    def add(scheduler: Any) -> None:
+        scheduler.add_job(lambda: ran.append(clock.moment().monotonic), "interval", seconds=5)
+        scheduler.add_job(clock.step, "date", run_date=BEGUN + timedelta(seconds=11), args=[-3600])
+
+    class Command(BaseDaemonCommand):
+        ledger = False
+
+        def add_jobs(self, scheduler: Any) -> None:
+            add(scheduler)
+
+    call_command(Command(), clock=clock, max_seconds=40)
+    assert [round(each) for each in ran] == [5, 10, 15, 20, 25, 30, 35]
+
+
+def test_a_job_is_tried_again_after_a_lost_connection_and_waits_after_other_failures() -> None:
+    ran: list[float] = []
+
+    def lose() -> None:
+        ran.append(len(ran))
+        if len(ran) == 1:
+            raise OperationalError(2006, "MySQL server has gone away")
+
+    opened(lambda it: it.add_job(lose), raise_errors=False)
+    assert len(ran) == 2
+
+
+def test_a_thousand_jobs_are_changed_from_eight_threads_while_they_run() -> None:
+    ran, wrong = Counter[str](), []
+
+    def change(scheduler: Any, part: int) -> None:
+        try:
+            for number in range(part, 1000, 8):
+                name = f"job-{number}"
+                made = scheduler.add_job(ran.update, "interval", seconds=0.05, args=[[name]],
+                                         id=name, next_run_time=None)  # fmt: skip
+                assert made.next_run_time is None
+                assert scheduler.resume_job(name).next_run_time is not None
+                due = datetime.now(UTC) + timedelta(hours=1)
+                assert scheduler.modify_job(name, next_run_time=due).next_run_time == due
+                scheduler.reschedule_job(name, trigger="interval", seconds=0.02)
+                if number % 2:
+                    scheduler.remove_job(name)
+        except BaseException as error:
+            wrong.append(error)
+
+    class Command(BaseDaemonCommand):
+        ledger = False
+
+        def add_jobs(self, scheduler: Any) -> None:
+            parts = [threading.Thread(target=change, args=(scheduler, n)) for n in range(8)]
+            watch = threading.Thread(target=self.watch, args=(scheduler, parts))
+            for thread in (*parts, watch):
+                thread.start()
+
+        def watch(self, scheduler: Any, parts: list[threading.Thread]) -> None:
+            for thread in parts:
+                thread.join()
+            while len([name for name in list(ran) if not int(name[4:]) % 2]) < 500:
+                if self.stopping:
+                    return
+            self.left = {each.id for each in scheduler.get_jobs()}
+            self.finish("changed")
+
+    command = Command()
+    call_command(command, max_seconds=30)
+    assert not wrong
+    assert command.left == {f"job-{number}" for number in range(0, 1000, 2)}

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from daemonkit.clock import Moment
 from daemonkit.jobs.added_jobs import AddedJobs
 from daemonkit.jobs.dispatcher import Dispatcher
 from daemonkit.jobs.run import Run
 from daemonkit.jobs.wall_clock import WallClock
-
-if TYPE_CHECKING:
-    from daemonkit.jobs.scheduler import Scheduler
 
 
 class AddedDispatcher(Dispatcher):
@@ -51,7 +48,7 @@ class AddedDispatcher(Dispatcher):
         self.added.close()
 
 
-def with_added_jobs(scheduler: Scheduler, wall_clock: WallClock) -> Callable[..., AddedDispatcher]:
+def with_added_jobs(scheduler: Any, wall_clock: WallClock) -> Callable[..., AddedDispatcher]:
     """What makes the dispatcher of this scheduler."""
 
     def make(**details: Any) -> AddedDispatcher:

@@ -11,7 +11,7 @@ import inspect
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from apscheduler.events import (
     EVENT_JOB_ERROR,
@@ -46,9 +46,6 @@ from daemonkit.life import Life
 from daemonkit.listeners.log import logger
 from daemonkit.schedules.base import Schedule
 from daemonkit.schedules.triggers import Trigger
-
-if TYPE_CHECKING:
-    from daemonkit.jobs.scheduler import Scheduler
 
 ROUNDING = 0.00001
 """Seconds by which a due time may be ahead of the clock that woke for it."""
@@ -94,7 +91,7 @@ class _DaemonsPool(BaseExecutor):  # type: ignore[misc]
 class AddedJobs(BaseScheduler):  # type: ignore[misc]
     """The jobs of ``add_jobs()``. Every public method may be called from any thread."""
 
-    def __init__(self, scheduler: Scheduler, record: Record, wall_clock: WallClock) -> None:
+    def __init__(self, scheduler: Any, record: Record, wall_clock: WallClock) -> None:
         self.life: Life = scheduler.life
         self._loop, self._record = scheduler, record
         self._unrecorded = Record(self.life, NoLedger(), wall_clock)
@@ -485,12 +482,14 @@ class AddedJobs(BaseScheduler):  # type: ignore[misc]
         """When the next added job is due; ``NEVER`` if none is."""
         if self.state == STATE_PAUSED or self.life.once:
             return NEVER
+        now = self.life.clock.moment()
         with self._jobstores_lock:
+            self._follow_the_clock(now)
             due = self._store.get_next_run_time()
             first = min((due for due, _ in self._retries.values()), default=NEVER)
         if due is None:
             return first
-        return min(first, self.life.clock.moment().at_wall(due.timestamp()))
+        return min(first, now.at_wall(due.timestamp()))
 
     @property
     def is_at_rest(self) -> bool:

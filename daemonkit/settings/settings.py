@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,6 @@ from daemonkit.settings.schedule import schedule_of
 
 if TYPE_CHECKING:
     from daemonkit.daemon import Daemon
-    from daemonkit.jobs.job import Job
     from daemonkit.leading.terms import Terms
 
 
@@ -39,7 +38,11 @@ class Settings:
         self.pulse = seconds("pulse", value("pulse"))
         self.stop_timeout = seconds("stop_timeout", value("stop_timeout"))
         self.tick_timeout = seconds_or_none("tick_timeout", value("tick_timeout"))
-        self.shortest_tick_timeout = _shortest(self.tick_timeout, self.jobs)
+        self.shortest_tick_timeout = self.tick_timeout
+        if self.jobs:
+            from daemonkit.settings.job_schedules import shortest_tick_timeout  # not for a loop
+
+            self.shortest_tick_timeout = shortest_tick_timeout(self.tick_timeout, self.jobs)
         self.max_failures = count("max_failures", value("max_failures"))
         once_each = max(1, len(self.jobs))
         self.max_ticks = once_each if self.once else count("max_ticks", value("max_ticks"))
@@ -80,15 +83,6 @@ class Settings:
         value = options.get("raise_errors")
         is_alone = self.workers == 1 and not self.supervised
         return bool(value) if value is not None else is_alone and not daemon.is_started_by_shell
-
-
-def _shortest(daemons: float | None, jobs: Sequence[Job]) -> float | None:
-    """The shortest ``tick_timeout`` of a daemon or its jobs, which the watcher needs."""
-    if not jobs:
-        return daemons
-    from daemonkit.settings.job_schedules import shortest_tick_timeout  # not for a plain loop
-
-    return shortest_tick_timeout(daemons, jobs)
 
 
 def _value(daemon: Daemon, options: Mapping[str, Any], name: str) -> Any:
