@@ -113,6 +113,13 @@ class BaseDaemonCommand(StartedByDjango):
         return ""
 
     @property
+    def scheduler(self) -> Any:
+        """APScheduler's API to the jobs of ``add_jobs(self, scheduler)``. From any thread."""
+        from daemonkit.jobs.added_dispatcher import scheduler_of  # it loads APScheduler
+
+        return scheduler_of(self)
+
+    @property
     def has_tick(self) -> bool:
         """Whether the class has a ``tick()`` of its own."""
         return type(self).tick is not BaseDaemonCommand.tick

@@ -45,7 +45,7 @@ def parts_of(daemon: Daemon, settings: Settings) -> Parts:
             from daemonkit.waking.waker import Waker
 
             waker = Waker(daemon, daemon.wake_on, settings.pulse, settings.clock)
-    if settings.jobs:
+    if settings.has_jobs:
         from daemonkit.jobs.scheduler import Scheduler
 
         scheduler = Scheduler(daemon.name, settings, sessions)

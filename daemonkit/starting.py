@@ -139,7 +139,7 @@ class StartedByDjango(_Command):
         """Create the life, and what its settings need. Optional parts are imported only here."""
         parts: dict[str, Any] = {}
         is_steered = self.is_started_by_shell and not settings.once
-        if settings.leader or settings.jobs or self.wake_on or is_steered:
+        if settings.leader or settings.has_jobs or self.wake_on or is_steered:
             from daemonkit.parts import parts_of
 
             parts = parts_of(self, settings)._asdict()

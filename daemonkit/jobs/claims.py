@@ -61,9 +61,11 @@ class JobClaims:
 
     def of(self, job: str) -> JobClaim:
         """The claim of this job."""
-        claim = JobClaim(self, job)
-        self._claims.append(claim)
-        return claim
+        for claim in self._claims:
+            if claim.job == job:
+                return claim
+        self._claims.append(JobClaim(self, job))
+        return self._claims[-1]
 
     def require_table(self) -> None:
         """Raise ``ImproperlyConfigured`` if the table of claims is missing."""

@@ -169,6 +169,13 @@ class Dispatcher:
         is_idle = self.is_at_rest and not self._ended and not self._ordered
         return is_idle and self.next_due() == NEVER
 
+    def running(self) -> list[Run]:
+        """The runs whose work is in progress."""
+        return [run for job in self.jobs if (run := job.running) is not None]
+
+    def close(self) -> None:
+        """Nothing will be asked any more."""
+
     def order(self, name: str) -> None:
         """Run a job now, or all of them (""). The schedules go on as if nothing had been. From any
         thread."""

@@ -72,7 +72,7 @@ class Record:
 
     def _label(self, job: str, due: Moment) -> datetime:
         """The due time for the ledger: before jitter."""
-        return self._wall_clock.label(due.later(-self._offsets[job]))
+        return self._wall_clock.label(due.later(-self._offsets.get(job, 0.0)))
 
     def ran(
         self, iteration: Iteration, tries: tuple[str, ...] = (), *, failed: bool, error: str

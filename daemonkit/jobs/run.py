@@ -26,6 +26,7 @@ class Owner(Protocol):
     claim: JobClaim | None
     atomic: AtomicClaim | None
     is_claimed: bool
+    waits_in_thread: bool
     life: Life
     record: Record
     tick_timeout: float | None
@@ -109,7 +110,7 @@ class Run:
         take = None if claim is None else claim.take
         is_new = not self.tries
         while pause := job.record.claim(job.name, self.due, now, take, is_new=is_new):
-            if not life.settings.max_ticks:
+            if not job.waits_in_thread:
                 job.postpone(self, pause)
                 return False
             waited = life.clock.moment().monotonic - now.monotonic

@@ -77,6 +77,18 @@ class Jobs(Value, Schedule):
                 heads.append((following, index))
 
 
+class AddedToo(Jobs):
+    """The combined schedule of a daemon with ``add_jobs()``. Its times are known only when it
+    runs, and each process adds them."""
+
+    @property
+    def is_shareable(self) -> bool:
+        return False
+
+    def __str__(self) -> str:
+        return "; ".join(filter(None, (super().__str__(), "and what add_jobs() adds")))
+
+
 def one_of(jobs: tuple[Job, ...], names: list[str]) -> tuple[Job, ...]:
     """The jobs of these names. Raises ``ValueError``, which lists all jobs, for an unknown name."""
     known = {job.name: job for job in jobs}

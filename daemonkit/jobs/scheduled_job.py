@@ -100,6 +100,8 @@ class ScheduledJob:
         daemons = life.settings.tick_timeout
         self.tick_timeout = daemons if job.tick_timeout == DAEMON_DEFAULT else job.tick_timeout
         self.times = DueTimes(job.schedule, life.pace.since)
+        self.waits_in_thread = bool(life.settings.max_ticks)
+        """Whether a run waits on its thread for a claim: it counts already."""
         self.runs = 0
         self.last: Iteration | None = None
         """The iteration of the last run, without its error; None if the run succeeded."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from daemonkit import conf, signals
@@ -30,6 +32,7 @@ from daemonkit.settings.settings import Settings
 from daemonkit.signals import announce
 
 if TYPE_CHECKING:
+    from daemonkit.jobs.added_run import Submission
     from daemonkit.jobs.inline import CallingThread
 
 
@@ -93,9 +96,14 @@ class Scheduler:
         """Prepare to run the jobs of this life."""
         wall_clock = WallClock(life.begun)
         self.life, self.record = life, Record(life, self.ledger, wall_clock)
-        self.dispatcher = Dispatcher(
-            self.record, wall_clock, life.pace.since, look_again=life.pulse, nudge=life.nudge
+        make: Callable[..., Dispatcher] = partial(
+            Dispatcher, self.record, wall_clock, life.pace.since
         )
+        if hasattr(life.daemon, "add_jobs"):
+            from daemonkit.jobs.added_dispatcher import with_added_jobs  # it loads APScheduler
+
+            make = with_added_jobs(self, wall_clock)
+        self.dispatcher = make(look_again=life.pulse, nudge=life.nudge)
         self.dispatcher.jobs = [self._scheduled(job) for job in life.settings.jobs]
         if life.steering is not None:
             life.steering.jobs = self.dispatcher
@@ -107,15 +115,17 @@ class Scheduler:
             refuse_where_it_cannot_be_atomic(life.daemon.name, life.daemon.module, job.name)
             claim = AtomicClaim(life.daemon.name, job.name)
             self._atomic.append(claim)
-        elif job.exclusive and self._sessions:
-            claim = self._claims(life).of(job.name)
+        elif job.exclusive:
+            claim = self.claim_of(job.name)
         work = getattr(life.daemon, job.name)
         return ScheduledJob(job, work, life, self.record, self, claim)
 
-    def _claims(self, life: Life) -> JobClaims:
-        """The claims of this process's exclusive jobs."""
+    def claim_of(self, name: str) -> JobClaim | None:
+        """The claim of an exclusive job; None in a transaction of the caller."""
+        if self._sessions is None:
+            return None
         if self.claims is None:
-            assert self._sessions is not None
+            life = self.life
             assert life.settings.terms is not None
             self.claims = JobClaims(
                 life.daemon.name,
@@ -124,7 +134,7 @@ class Scheduler:
                 self.clock,
                 lambda: life.stop,
             )
-        return self.claims
+        return self.claims.of(name)
 
     def open(self) -> None:
         """Find in the ledger which due times passed while the process was down. Called again if a
@@ -214,6 +224,7 @@ class Scheduler:
         while not self.pool.close(cancel=is_over or life.stop.asked, timeout=self._joining_time):
             life.pulsed()
             life.coroutines.serve_tasks()
+        self.dispatcher.close()
         if self.claims is not None:
             self.claims.close()
         self.ledger.flush()
@@ -231,7 +242,7 @@ class Scheduler:
     def is_ordered(self, job: ScheduledJob) -> bool:
         return self.dispatcher.is_ordered(job)
 
-    def end_process(self, job: ScheduledJob, error: BaseException) -> None:
+    def end_process(self, job: ScheduledJob | Submission, error: BaseException) -> None:
         """End the process, because a run has raised ``error``. The life raises it when it ends."""
         self._raised = error
         self.life.ask_to_stop(f"{type(error).__name__} in job {job.name}")
@@ -241,9 +252,8 @@ class Scheduler:
         record them later. A run that still ends in time overwrites its row."""
         self.ledger.hurry()
         error, now = f"forced to end: {self.life.stop.forced}", self.clock.moment()
-        for job in self.dispatcher.jobs:
-            run = job.running
-            if run is not None and run.started is not None:
+        for run in self.dispatcher.running():
+            if run.started is not None:
                 seconds = now.monotonic - run.started.monotonic
                 iteration = run.iteration(run.started, seconds)
-                self.record.ran(iteration, run.tries, failed=True, error=error)
+                run.job.record.ran(iteration, run.tries, failed=True, error=error)

@@ -83,10 +83,10 @@ def tick_of(daemon: _Written) -> Callable[[], Any]:
 
 
 def has_jobs(daemon: type[Any]) -> bool:
-    """Whether a class has methods under ``@job``. If so, its module has imported ``job``, so the
-    check imports nothing for a plain loop."""
-    if "daemonkit.jobs.job" not in sys.modules:
-        return False
+    """Whether a class has ``add_jobs()`` or methods under ``@job``. If it has those, its module has
+    imported ``job``, so the check imports nothing for a plain loop."""
+    if hasattr(daemon, "add_jobs") or "daemonkit.jobs.job" not in sys.modules:
+        return hasattr(daemon, "add_jobs")
     from daemonkit.jobs.schedule import jobs_of
 
     return bool(jobs_of(daemon))

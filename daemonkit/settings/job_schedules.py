@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django.apps import apps
 
 from daemonkit.jobs.job import DAEMON_DEFAULT, TICK, Job
-from daemonkit.jobs.schedule import Jobs, jobs_of, one_of
+from daemonkit.jobs.schedule import AddedToo, Jobs, jobs_of, one_of
 from daemonkit.process.identity import host_name
 from daemonkit.schedules.base import Schedule
 from daemonkit.schedules.jittered import jittered
@@ -44,11 +44,12 @@ def schedule_of_jobs(daemon: Daemon, options: Mapping[str, Any], *, once: bool) 
             jobs = one_of(jobs, [names] if isinstance(names, str) else list(names))
         except ValueError as error:
             raise usage(f"{daemon.name}: {error}") from None
+    combined = AddedToo if hasattr(daemon, "add_jobs") else Jobs
     if once:
-        return Jobs(tuple(job._replace(schedule=Once(job.schedule)) for job in jobs))
+        return combined(tuple(job._replace(schedule=Once(job.schedule)) for job in jobs))
     for job in jobs:
         that_fires(f"{daemon.name}, job {job.name}", job.schedule, options)
-    return Jobs(tuple(_jittered(daemon, job) for job in jobs))
+    return combined(tuple(_jittered(daemon, job) for job in jobs))
 
 
 def _jittered(daemon: Daemon, job: Job) -> Job:

@@ -35,11 +35,15 @@ class Settings:
         self.once = bool(options.get("once"))
         self.schedule = schedule_of(daemon, options, once=self.once)
         self.jobs = self.schedule.jobs
-        self.has_jobs = bool(self.jobs)
+        self.has_jobs = bool(self.jobs) or hasattr(daemon, "add_jobs")
         self.pulse = seconds("pulse", value("pulse"))
         self.stop_timeout = seconds("stop_timeout", value("stop_timeout"))
         self.tick_timeout = seconds_or_none("tick_timeout", value("tick_timeout"))
-        self.shortest_tick_timeout = _shortest(self.tick_timeout, self.jobs)
+        self.shortest_tick_timeout = self.tick_timeout
+        if self.jobs:
+            from daemonkit.settings.job_schedules import shortest_tick_timeout  # not for a loop
+
+            self.shortest_tick_timeout = shortest_tick_timeout(self.tick_timeout, self.jobs)
         self.max_failures = count("max_failures", value("max_failures"))
         once_each = max(1, len(self.jobs))
         self.max_ticks = once_each if self.once else count("max_ticks", value("max_ticks"))
@@ -67,9 +71,7 @@ class Settings:
             and not settings.DEBUG
         )
         self.uses_our_tables = (
-            self.leader
-            or bool(daemon.wake_on)
-            or any(self.ledger or job.exclusive for job in self.jobs)
+            self.leader or bool(daemon.wake_on) or (self.ledger and self.has_jobs)
         )
         """Whether this run uses tables of daemonkit's."""
         self.verbosity = int(options.get("verbosity", 1))
@@ -82,15 +84,6 @@ class Settings:
         value = options.get("raise_errors")
         is_alone = self.workers == 1 and not self.supervised
         return bool(value) if value is not None else is_alone and not daemon.is_started_by_shell
-
-
-def _shortest(daemons: float | None, jobs: Sequence[Job]) -> float | None:
-    """The shortest ``tick_timeout`` of a daemon or its jobs, which the watcher needs."""
-    if not jobs:
-        return daemons
-    from daemonkit.settings.job_schedules import shortest_tick_timeout  # not for a plain loop
-
-    return shortest_tick_timeout(daemons, jobs)
 
 
 def _value(daemon: Daemon, options: Mapping[str, Any], name: str) -> Any:
@@ -115,10 +108,11 @@ def leads(daemon: Daemon, options: Mapping[str, Any]) -> bool:
 
 
 def _terms(daemon: Daemon, options: Mapping[str, Any], jobs: Sequence[Job]) -> Terms | None:
-    """The times of the lease and of claims; None without a leader or an exclusive job, unless
-    options set them."""
+    """The times of the lease and of claims; None without a leader, an exclusive job or added jobs,
+    unless options set them."""
     names = ("lease", "renew_deadline", "renew_every")
-    is_needed = leads(daemon, options) or any(job.exclusive for job in jobs)
+    claims = any(job.exclusive for job in jobs) or hasattr(daemon, "add_jobs")
+    is_needed = leads(daemon, options) or claims
     if not is_needed and all(options.get(name) is None for name in names):
         return None
     from daemonkit.settings.several import terms_of  # not for a plain loop
