@@ -518,6 +518,19 @@ def test_stop_reaches_only_the_named_host(host: Host) -> None:
     assert daemon.wait(30) == 0
 
 
+def test_a_reload_everywhere_reaches_all_processes_without_systemd(host: Host) -> None:
+    daemons = [host.start("governed"), host.start("governed", "--workers", "2")]
+    eventually(lambda: len(host.rows()) == 3 and all(r["ticks"] for r in host.rows()), within=30)
+    said = host.daemons("reload", "governed", "--everywhere")
+    assert said.startswith("governed: 3 processes will reload. Read within 500ms by ")
+    for daemon in daemons:
+        daemon.wait_for(re.compile(r"governed is to reload, ordered by \S+@\S+"), within=20)
+    alone, supervised = daemons
+    eventually(lambda: alone.so_far.count("governed started") == 2, within=30)
+    eventually(lambda: supervised.so_far.count("supervisor of governed") == 2, within=30)
+    assert [daemon.stop(within=30) for daemon in daemons] == [0, 0]
+
+
 # Jobs
 
 
@@ -607,6 +620,10 @@ def test_a_stop_of_one_daemon_leaves_the_others_of_its_supervisor(host: Host) ->
         (("resume", "governed"), 1, "governed is not paused"),
         (("run", "governed"), 1, "no process of governed takes orders"),
         (("stop", "governed"), 1, "no process of governed takes orders"),
+        (("stop", "governd"), 2, "there is no daemon 'governd'"),
+        (("reload", "governed", "--everywhere"), 1, "no process of governed takes orders"),
+        (("reload", "governd", "--everywhere"), 2, "there is no daemon 'governd'"),
+        (("resume", "governed_jobs", "--job", "nope"), 2, "has no job 'nope'"),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(
