@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from daemonkit.jobs.job import job
     from daemonkit.leading.fencing import StaleEpoch, guarded
     from daemonkit.pollers.poller import ModelPoller
+    from daemonkit.resources import resource
     from daemonkit.schedules.cron import Cron
     from daemonkit.schedules.poll import Poll
     from daemonkit.waking.sender import wake
@@ -43,6 +44,7 @@ __all__ = [
     "guarded",
     "job",
     "release_connections",
+    "resource",
     "wake",
 ]
 __version__ = "0.1.0"
@@ -55,6 +57,7 @@ _LAZY = {
     "StaleEpoch": "daemonkit.leading.fencing",
     "guarded": "daemonkit.leading.fencing",
     "job": "daemonkit.jobs.job",
+    "resource": "daemonkit.resources",
     "wake": "daemonkit.waking.sender",
 }
 

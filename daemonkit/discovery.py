@@ -13,8 +13,8 @@ import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from django.core.management import call_command, get_commands, load_command_class
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management import get_commands, load_command_class
+from django.core.management.base import BaseCommand
 from django.utils.module_loading import import_string
 
 from daemonkit.command import BaseDaemonCommand
@@ -63,55 +63,23 @@ def find_daemon(name: str, arguments: Sequence[str] = ()) -> BaseDaemonCommand:
     except (Exception, SystemExit) as error:
         raise usage(f"{name} of {app} cannot be imported: {one_line(error)}") from error
     if not isinstance(command, BaseDaemonCommand):
+        from daemonkit.foreign import CommandDaemon  # not for a daemon of its own
+
         return CommandDaemon(name, command, arguments)
     if arguments:
         raise usage(f"{name} is a daemon: write its options after its name, without --")
     return command
 
 
-class _Wrapper(BaseDaemonCommand):
-    """A daemon that runs a plain command or a callable."""
-
-    missing_schedule = "is not a daemon: say how often, with --every 1h or --cron '0 3 * * *'"
-
-    def __init__(self, name: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._name = name
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-
-class CommandDaemon(_Wrapper):
-    """Any management command, as a daemon. Raises ``CommandError`` for invalid arguments."""
-
-    def __init__(self, name: str, command: BaseCommand, arguments: Sequence[str]) -> None:
-        super().__init__(name)
-        self.help = command.help
-        self._command, self._arguments = command, arguments
-        try:  # check the arguments now, not in each tick
-            command.create_parser("manage.py", name).parse_args(list(arguments))
-        except CommandError as error:
-            raise usage(f"{name} does not accept the arguments after --: {error}") from error
-
-    @property
-    def module(self) -> str:
-        return type(self._command).__module__
-
-    def tick(self) -> Any:
-        try:
-            return call_command(self._command, *self._arguments) or None
-        except SystemExit as end:  # the command failed; the daemon must not end
-            if end.code not in (None, 0):
-                raise CommandError(f"{self.name} exited with {end.code}") from end
-
-
-class CallableDaemon(_Wrapper):
+class CallableDaemon(BaseDaemonCommand):
     """Any callable without arguments, as a daemon."""
 
+    name = ""
+    missing_schedule = "is not a daemon: say how often, with --every 1h or --cron '0 3 * * *'"
+
     def __init__(self, path: str, work: Any) -> None:
-        super().__init__(path)
+        super().__init__()
+        self.name = path
         self.help = (work.__doc__ or "").strip().partition("\n")[0]
         self._work = work
 

@@ -64,6 +64,10 @@ class Life:
     ) -> None:
         self.daemon, self.settings = daemon, settings
         self.leadership, self.steering, self.waker = leadership, steering, waker
+        self.home: int | None = None
+        """The id (``threading.get_ident()``) of the thread that runs this life, while it is
+        open."""
+        self.resources: Any = getattr(daemon, "resources_of", lambda life: None)(self)
         self.tick = self.entitled(tick)
         self.clock, self.schedule, self.once = settings.clock, settings.schedule, settings.once
         self.log = Log(daemon, verbosity=settings.verbosity)
@@ -88,9 +92,6 @@ class Life:
         self.pulse, self.stop_timeout = settings.pulse, settings.stop_timeout
         self.tick_timeout = settings.shortest_tick_timeout
         self._restoration = Restoration(daemon.name, self.begun.monotonic)
-        self.home: int | None = None
-        """The id (``threading.get_ident()``) of the thread that runs this life, while it is
-        open."""
         self.coroutines = Coroutines(self, self.watched_life)
         self._outcomes = Outcomes(
             daemon, settings, self.verdict, leadership, self.coroutines.awaited
@@ -135,6 +136,8 @@ class Life:
             self.home = threading.get_ident()
             stack.callback(self._leave_home)
             if open_when_available(self, stack, first):
+                if self.resources:
+                    stack.callback(self.resources.close)
                 announce(signals.daemon_ready, self.daemon)
                 if self.steering:
                     self.steering.await_orders()
@@ -248,6 +251,8 @@ class Life:
 
     def entitled(self, work: Callable[[], Any]) -> Callable[[], Any]:
         """The unit of work; with a leader, one that is cut when this process no longer leads."""
+        if self.resources:
+            work = self.resources.around(work)
         if self.leadership is None:
             return work
         return self.leadership.entitled(lambda: self.coroutines.awaited(work()))

@@ -37,6 +37,7 @@ LAYERS = """
     listeners
     pace  verdict  watched
     skipping
+    resources
     opening  outcomes  replacement
     work_limits
     status
@@ -47,7 +48,7 @@ LAYERS = """
     development  parts
     starting
     command
-    pollers
+    pollers  foreign
     discovery
     checks  deploying  testing  workers.several
 """

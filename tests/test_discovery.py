@@ -14,7 +14,8 @@ from shop.management.commands import expire_baskets
 from shop.models import Supplier
 
 from daemonkit import BaseDaemonCommand, Every, Exit, Iteration
-from daemonkit.discovery import CallableDaemon, CommandDaemon, Found, find_daemon, find_daemons
+from daemonkit.discovery import CallableDaemon, Found, find_daemon, find_daemons
+from daemonkit.foreign import CommandDaemon
 from daemonkit.signals import iteration_finished
 
 done: list[str] = []

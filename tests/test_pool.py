@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, wait
 from textwrap import dedent
@@ -14,7 +15,7 @@ from textwrap import dedent
 import pytest
 from django.db import OperationalError, connections, transaction
 
-from daemonkit import Pool
+from daemonkit import BaseDaemonCommand, Every, Iteration, Pool
 from lab.processes import ROOT, child_environment, run_python
 from lab.servers import Server
 from lab.waiting import eventually
@@ -296,3 +297,58 @@ def test_a_child_that_work_forks_ends_with_the_work_as_python_ends(
     assert ran.returncode == 0, ran.stderr
     assert says in ran.stderr
     assert ran.stdout == "atexit of the child\n"
+
+
+# The tasks of a tick
+
+
+class Submitting(BaseDaemonCommand):
+    """Its tick submits a task that fails after a gate."""
+
+    schedule = Every(1)
+    detached = False
+    asks = False
+
+    def tick(self) -> None:
+        self.future = self.pool.submit(self.work)
+        if self.asks:
+            self.future.exception()
+
+    def work(self) -> None:
+        time.sleep(0.1)
+        self.has_ended = True
+        raise ValueError("lost")
+
+
+def iterate(**attributes: bool) -> tuple[Submitting, Iteration]:
+    command = Submitting()
+    command.has_ended = False  # type: ignore[attr-defined]
+    vars(command).update(attributes)
+    with Pool(1, detached=command.detached) as pool:
+        command.pool = pool  # type: ignore[attr-defined]
+        iteration = command.iterate()
+        command.ended_in_tick = command.has_ended  # type: ignore[attr-defined]
+    return command, iteration
+
+
+def test_a_failed_task_that_nobody_asks_is_logged_and_fails_its_tick(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    command, iteration = iterate()
+    assert command.ended_in_tick  # type: ignore[attr-defined]
+    assert isinstance(iteration.error, ValueError)
+    assert "the work of a Pool failed: ValueError: lost" in caplog.text
+
+
+def test_a_task_that_was_asked_fails_no_tick(caplog: pytest.LogCaptureFixture) -> None:
+    assert iterate(asks=True)[1].error is None
+    assert not caplog.text
+
+
+def test_a_detached_task_outlives_its_tick_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    command, iteration = iterate(detached=True)
+    assert iteration.error is None
+    assert not command.ended_in_tick  # type: ignore[attr-defined]
+    del command.future
+    gc.collect()
+    assert "the work of a Pool failed: ValueError: lost" in caplog.text

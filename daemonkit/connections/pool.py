@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
+from daemonkit.connections.futures import Awaited, PoolFuture
 from daemonkit.connections.holding import close_all, close_idle, until_next_close
 from daemonkit.connections.units import fresh_connections
 from daemonkit.process import forked_child
@@ -29,14 +30,18 @@ class Pool:
     and a thread that ends closes all of its connections. Threads are started when they are needed,
     at most ``threads`` of them. In a forked child the pool is empty and starts its own threads.
 
+    A tick, or a run of a job, waits at its end for the tasks that it has submitted. If one has
+    failed and nobody has asked its future, that is logged, and the tick fails. With ``detached``
+    the tasks may outlive the tick, and a failure is only logged.
+
     Call ``close()``, or use the pool in a ``with`` block. Otherwise it is closed when it is garbage
     collected, or when the interpreter ends. Raises ``ValueError`` for fewer threads than one.
     """
 
-    def __init__(self, threads: int = 10, *, name: str = "pool") -> None:
+    def __init__(self, threads: int = 10, *, name: str = "pool", detached: bool = False) -> None:
         if not isinstance(threads, int) or threads < 1:
             raise ValueError(f"Pool() needs a whole number of threads above zero, not {threads!r}")
-        self._shared = _Shared(threads, name)
+        self._shared, self._is_detached = _Shared(threads, name), detached
         self._end = weakref.finalize(self, self._shared.end)
 
     def submit(
@@ -51,9 +56,19 @@ class Pool:
         The future gets the result or the error (also ``SystemExit``) after the unit of work has
         ended, so its callbacks run outside of it. Raises ``RuntimeError`` if the pool is closed.
         """
-        future: Future[Result] = Future()
+        future: PoolFuture[Result] = PoolFuture()
         in_context = contextvars.copy_context().run  # so that beat() finds the tick it belongs to
-        self._shared.put([(future, in_context, (work, *args), kwargs)])
+        awaited = None if self._is_detached else Awaited.of_this_tick()
+        if awaited is None:
+            self._shared.put([(future, in_context, (work, *args), kwargs)])
+            return future
+        awaited.add(future)
+        Future.add_done_callback(future, awaited.forget)
+        try:
+            self._shared.put([(future, in_context, (awaited.helping, work, *args), kwargs)])
+        except RuntimeError:
+            future.cancel()
+            raise
         return future
 
     def fulfil(self, promises: Iterable[tuple[Promise, Callable[..., Any]]]) -> None:

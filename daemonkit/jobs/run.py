@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from daemonkit.clock import Moment
@@ -79,9 +81,10 @@ class Run:
         occasion = self.due, job.schedule, len(self.tries) + 1
         with life.stop.timing(job.tick_timeout, job.name, occasion) as self.timing:
             try:
-                result = job.work()
-                if result is not None:
-                    result, self._kept = life.judge(result, job.schedule)
+                with _to_the_end(self.timing):
+                    result = job.work()
+                    if result is not None:
+                        result, self._kept = life.judge(result, job.schedule)
                 return result
             finally:
                 self.seconds = life.clock.moment().monotonic - now.monotonic
@@ -189,3 +192,22 @@ class Run:
         else:
             job.record.ran(iteration, self.tries, failed=error is not None, error=text)
         return iteration
+
+
+@contextlib.contextmanager
+def _to_the_end(timing: Tick) -> Iterator[None]:
+    """What is done at the end of the work, such as waiting for a ``Pool``, belongs to the run."""
+    error: BaseException | None = None
+    try:
+        yield
+    except BaseException as raised:
+        if ends_process(raised):
+            raise
+        error = raised
+    try:
+        for each in reversed(timing.at_end):
+            error = each(error)
+        if error is not None:
+            raise error
+    finally:
+        del error  # breaks a cycle: its traceback refers to this frame

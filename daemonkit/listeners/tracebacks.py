@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from daemonkit.exits import Exit
 from daemonkit.iteration import Iteration
 
 INTERVAL = 60.0
@@ -24,6 +25,8 @@ class Tracebacks:
         A traceback is logged for the first failure of a kind, and then once a minute. Two failures
         of a job are of one kind if the same line raised the same class.
         """
+        if getattr(iteration.error, "returncode", None) == Exit.USAGE:
+            return 0  # its sentence says how to mend it
         kind, now = _kind(iteration), iteration.started.monotonic + iteration.seconds
         self._failures[kind] = failures = self._failures.get(kind, 0) + 1
         if now - self._shown_at.get(kind, float("-inf")) < INTERVAL:

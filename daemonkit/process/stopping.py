@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 import weakref
+from collections.abc import Callable, Collection
 from contextvars import ContextVar, Token
 from typing import Any
 
@@ -90,7 +91,7 @@ class Stop:
 
         Returns the name of the job whose progress it is, or ""."""
         self.touched = time.monotonic()
-        tick = _current.get()
+        tick = current_tick.get()
         is_known = tick is not None and self.ticks.get(tick.thread) is tick
         beating = [tick] if tick is not None and is_known else list(self.ticks.values())
         for each in beating:
@@ -116,6 +117,10 @@ class Tick:
     """When to cut its connections, once it is overdue."""
     is_cut = False
     has_beaten = False
+    at_end: tuple[Callable[[BaseException | None], BaseException | None], ...] = ()
+    """Called at its end, the last one first, with its error. Each returns the error of the tick."""
+    awaited: Any = None  # the tasks of a Pool, and the threads that do them
+    helpers: Collection[int] = ()
 
     _token: Token[Tick | None]
 
@@ -130,7 +135,7 @@ class Tick:
         self.timeout, self.name, self.occasion = timeout, name, occasion
         self.began = self.touched = time.monotonic()
         """When it began, and when it last reported progress."""
-        self._running = running
+        self.running = running
         self._outer = running.get(self.thread)
 
     def next_step(self, pulse: float) -> float:
@@ -146,26 +151,26 @@ class Tick:
         return step if self.is_prolonged else min(self.began + pulse, step)
 
     def __enter__(self) -> Tick:
-        self._running[self.thread] = self
-        self._token = _current.set(self)
+        self.running[self.thread] = self
+        self._token = current_tick.set(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        _current.reset(self._token)
+        current_tick.reset(self._token)
         if self._outer is None:
-            del self._running[self.thread]
+            del self.running[self.thread]
         else:
-            self._running[self.thread] = self._outer
+            self.running[self.thread] = self._outer
 
 
-_current: ContextVar[Tick | None] = ContextVar("tick", default=None)
+current_tick: ContextVar[Tick | None] = ContextVar("tick", default=None)
 """The tick that the current thread or coroutine works for."""
 
 
 def occasion_of_this_work() -> tuple[Any, Any, int] | None:
     """The due time, the schedule and the number of the try that this thread or coroutine works
     for."""
-    tick = _current.get()
+    tick = current_tick.get()
     return None if tick is None else tick.occasion
 
 

@@ -44,5 +44,5 @@ class TickLimits:
                 which = f"job {tick.name}" if tick.name else "a tick"
                 return f"{which} past its tick_timeout did not return when it was cut"
             tick.is_cut = True
-            watched.cut({tick.thread}, for_good=False)
+            watched.cut({tick.thread, *tuple(tick.helpers)}, for_good=False)
         return ""
