@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError, connections, transaction
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, Manager, OuterRef, QuerySet
 from django.utils import timezone
 
 from daemonkit import ModelPoller, Poll, signals
 from daemonkit.models import PollerRow
 from daemonkit.pollers.batch import Batch
+from daemonkit.pollers.queue import Queue
 from tests.kit.aliases import MakeAlias
 from tests.kit.queues import SENT, let_pauses_end, poller, queue_tables, queues, rows, tick
 from tests.queues.models import Effect, Express, Letter, Line, Parcel, Tagged
@@ -409,7 +410,85 @@ def fill(alias: str, *, done: int, due: int, dead: int) -> None:
     )
 
 
+# Candidates that are read ahead
+
+
+def test_while_batches_are_quick_one_select_finds_candidates_for_several(queues: str) -> None:
+    letters(queues, *["a"] * 20)
+    post = Post(queues)
+    command = poller(unsent(queues), post, done=SENT, batch_size=2)
+    selects: list[int] = []
+    candidates = Queue.candidates
+
+    def counted(self: Queue, count: int, **options: Any) -> Any:
+        selects.append(count)
+        return candidates(self, count, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Queue, "candidates", counted)
+        patch.setattr("daemonkit.pollers.ahead.KEPT_SECONDS", 60.0)
+        assert tick(command, 10) == ["2 rows"] * 10
+    assert selects == [2, 8, 8, 8]
+    assert sent(queues) == ["a"] * 20
+    assert len(post.effects) == 20
+
+
+def test_rows_that_fail_or_leave_after_they_were_read_ahead_are_left_alone(queues: str) -> None:
+    made = letters(queues, *"abcdefgh")
+    command = poller(unsent(queues), Post(queues), done=SENT, batch_size=2)
+    seen: list[str] = []
+
+    def process(self: ModelPoller, letter: Letter) -> None:
+        seen.append(letter.kind)
+        if letter.kind == "d":  # e to h have been read
+            self.attempts.note_failure(str(made[4].pk), 9, "elsewhere", None)  # type: ignore[attr-defined]
+            Letter.objects.using(queues).filter(kind="f").update(sent=2)
+
+    type(command).process = process  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("daemonkit.pollers.ahead.KEPT_SECONDS", 60.0)
+        assert tick(command, 4) == ["2 rows", "2 rows", "2 rows", "0 rows"]
+    assert seen == list("abcdgh")
+
+
 # Kinds of tables
+
+
+def test_a_custom_manager_may_hide_the_rows_that_are_done(queues: str) -> None:
+    """``done`` and the locks do not depend on the default manager of the model."""
+    letters(queues, "a", "b")
+    Letter.objects.using(queues).create(kind="hidden", sent=7)
+
+    class Unsent(Manager[Letter]):
+        def get_queryset(self) -> QuerySet[Letter]:
+            return super().get_queryset().filter(sent=None)
+
+    manager = Unsent()
+    manager.model = Letter
+    for claim in ("transaction", "lease"):
+        command = poller(
+            manager.using(queues).order_by("pk"), Post(queues), done=SENT, claim=claim, batch_size=1
+        )
+        assert tick(command) == ["1 row"]
+    assert tick(command) == ["0 rows"]
+    assert sent(queues) == ["a", "b", "hidden"]
+
+
+def test_a_second_alias_is_chosen_by_the_router_for_writing(queues: str, settings: Any) -> None:
+    """The queryset names no database: rows, failures and locks are where the router writes."""
+
+    class Router:
+        def db_for_read(self, model: Any, **hints: Any) -> str:
+            raise AssertionError("a replica may lag")
+
+        def db_for_write(self, model: Any, **hints: Any) -> str:
+            return queues
+
+    _, bad = letters(queues, "a", "bad")
+    settings.DATABASE_ROUTERS = [Router()]
+    queryset = Letter.objects.filter(sent=None).order_by("pk")
+    assert tick(poller(queryset, Post(queues), done=SENT)) == ["1 row, 1 failed"]
+    assert rows(queues) == {str(bad.pk): (1, False)}
 
 
 @CLAIMS

@@ -44,6 +44,9 @@ class Attempts:
 
     def __init__(self, poller: str, alias: str) -> None:
         self.poller, self.alias = poller, alias
+        self.seem_empty = False
+        """Whether there was none when ``known()`` looked last. Another process may have noted some
+        since."""
         self._pruned_to = ""
 
     @property
@@ -56,12 +59,22 @@ class Attempts:
 
     def known(self, texts: Collection[str]) -> dict[str, Known]:
         """What is known of these keys, as committed now."""
-        if len(texts) > 1 and not self.rows.order_by().values_list("pk")[:1]:
-            return {}  # in most queues nothing has failed
+        if len(texts) > 1:
+            self.seem_empty = self._are_none()
+            if self.seem_empty:
+                return {}  # in most queues nothing has failed
         blocked = ExpressionWrapper(_BLOCKED, output_field=BooleanField())
         found = self.rows.filter(key__in=texts).annotate(is_blocked=blocked)
         values = found.values_list("key", "attempts", "is_blocked")
         return {key: Known(attempts, bool(is_blocked)) for key, attempts, is_blocked in values}
+
+    def _are_none(self) -> bool:
+        """Whether there is no row at all. Asked in each batch, so it is written by hand."""
+        connection = connections[self.alias]
+        table = connection.ops.quote_name(PollerRow._meta.db_table)
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT 1 FROM {table} WHERE poller = %s LIMIT 1", [self.poller])
+            return cursor.fetchone() is None
 
     def note_failure(self, text: str, attempts: int, error: str, pause: float | None) -> None:
         """Note a failed attempt. The row waits for ``pause`` seconds; None: it is dead."""

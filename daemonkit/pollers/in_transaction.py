@@ -18,6 +18,7 @@ from django.db import Error, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from daemonkit.errors import Problem, classify, one_line
+from daemonkit.pollers.ahead import Ahead
 from daemonkit.pollers.attempts import Known
 from daemonkit.pollers.batch import Batch
 from daemonkit.pollers.queue import Candidate, Queue
@@ -35,14 +36,16 @@ _UNKNOWN = Known(0, False)
 
 
 class InTransaction:
-    """One tick at a time on a queue, in transactions."""
+    """One tick at a time on a queue, in transactions. ``ahead`` has the candidates that earlier
+    ticks have left."""
 
-    def __init__(self, work: Work) -> None:
-        self._work, self._poller = work, work.poller
+    def __init__(self, work: Work, ahead: Ahead) -> None:
+        self._work, self._poller, self._ahead = work, work.poller, ahead
 
     def tick(self, queue: Queue) -> Batch:
         """Take a batch, and process it."""
-        candidates = queue.candidates(self._poller.batch_size)
+        seem_unblocked = self._work.attempts.seem_empty
+        candidates = self._ahead.next(queue, self._poller.batch_size, seem_unblocked=seem_unblocked)
         if not candidates:
             return Batch()
         attempted = list(candidates)
@@ -89,6 +92,8 @@ class InTransaction:
         size = self._poller.batch_size
         for look in range(1, looks + 1):
             locked = queue.lock(candidates)
+            if look == 1 and looks > 1:
+                self._ahead.note(len(locked), len(candidates))
             texts |= {each.pk: each.text for each in candidates}
             # Between the first SELECT and the lock another worker may have failed at these rows,
             # and only the table of failures shows that.
@@ -96,9 +101,9 @@ class InTransaction:
             rows += [row for row in locked if not known.get(texts[row.pk], _UNKNOWN).is_blocked]
             if 2 * len(rows) >= size or len(candidates) < size or look == looks:
                 break
-            seen = set(texts)
-            later = queue.candidates(size, after=look * size)
-            candidates = [each for each in later if each.pk not in seen][: size - len(rows)]
+            # From the head of the queue: the first candidates may have been read ahead, or blocked.
+            later = queue.candidates(size + len(texts))
+            candidates = [each for each in later if each.pk not in texts][: size - len(rows)]
             if not candidates:
                 break
         return rows, texts, known

@@ -157,7 +157,7 @@ class ModelPoller(BaseDaemonCommand):
         if self.claim == "transaction":
             from daemonkit.pollers.in_transaction import InTransaction
 
-            return InTransaction(work).tick(queue)
+            return InTransaction(work, self._ahead(queue.alias)).tick(queue)
         from daemonkit.pollers.holding import Held
         from daemonkit.pollers.leased import Leased
 
@@ -166,6 +166,13 @@ class ModelPoller(BaseDaemonCommand):
         threads = self.life.settings.threads
         pool = self._pool(threads) if threads > 1 else None
         return Leased(work, pool, threads).tick(queue, held)
+
+    @functools.cached_property
+    def _ahead(self) -> Any:
+        """Of each database, the candidates that are left for the next tick."""
+        from daemonkit.pollers.ahead import Ahead
+
+        return functools.cache(lambda alias: Ahead())
 
     def _may_renew(self) -> bool:
         running = list(self.life.stop.ticks.values())
@@ -204,5 +211,5 @@ class ModelPoller(BaseDaemonCommand):
         finally:
             for each in self._to_close:
                 each.close()
-            for name in ("_to_close", "_session", "_pool"):
+            for name in ("_to_close", "_session", "_pool", "_ahead"):
                 vars(self).pop(name, None)

@@ -40,19 +40,23 @@ class Queue:
         self._rows = queryset.using(self.alias)
         self._attempts = attempts
 
-    def candidates(self, count: int, after: int = 0) -> list[Candidate]:
-        """The keys of the next ``count`` rows that may be taken, without the first ``after``."""
+    def candidates(self, count: int, *, blocked: bool = False) -> list[Candidate]:
+        """The keys of the next ``count`` rows that may be taken. With ``blocked`` also those that
+        must wait or are leased, which is faster."""
+        rows = self._plain() if blocked else self._may_be_taken()
         if has_number(self.model):
-            numbers = self._may_be_taken().values_list("pk", flat=True)[after : after + count]
+            numbers = rows.values_list("pk", flat=True)[:count]
             return [Candidate(pk, str(pk)) for pk in numbers]
-        found = self._may_be_taken().annotate(daemonkit_key=key_text(self.model))
-        keys = found.values_list("pk", "daemonkit_key")[after : after + count]
+        found = rows.annotate(daemonkit_key=key_text(self.model))
+        keys = found.values_list("pk", "daemonkit_key")[:count]
         return [Candidate(pk, text) for pk, text in keys]
 
     def _may_be_taken(self) -> QuerySet[Any]:
         blocked = self._attempts.blocking(key_text(self.model, outer=True))
-        plain = self._rows.select_related(None).prefetch_related(None)
-        return plain.filter(~Exists(blocked))
+        return self._plain().filter(~Exists(blocked))
+
+    def _plain(self) -> QuerySet[Any]:
+        return self._rows.select_related(None).prefetch_related(None)
 
     def lock(self, candidates: Sequence[Candidate]) -> list[Any]:
         """Lock the rows that still match and that no other session has locked, and return them in
@@ -77,8 +81,7 @@ class Queue:
 
     def still_waiting(self, keys: Sequence[Any]) -> set[Any]:
         """Those keys whose rows still match the queryset."""
-        plain = self._rows.select_related(None).prefetch_related(None)
-        left = plain.filter(key_in(self.model, keys)).order_by()
+        left = self._plain().filter(key_in(self.model, keys)).order_by()
         return set(left.values_list("pk", flat=True))
 
     def finish(self, keys: Sequence[Any], done: str | Mapping[str, Any] | None) -> None:
