@@ -332,3 +332,48 @@ def test_a_thousand_jobs_are_changed_from_eight_threads_while_they_run() -> None
     call_command(command, max_seconds=30)
     assert not wrong
     assert command.left == {f"job-{number}" for number in range(0, 1000, 2)}
+
+
+@pytest.mark.parametrize("instances", [1, 2])
+def test_no_more_runs_of_a_job_overlap_than_its_max_instances(instances: int) -> None:
+    reached, end = threading.Event(), threading.Event()
+    together, most, lock = 0, [0], threading.Lock()
+
+    def run() -> None:
+        nonlocal together
+        with lock:
+            together += 1
+            most.append(together)
+        end.wait(20)
+        with lock:
+            together -= 1
+
+    class Command(BaseDaemonCommand):
+        ledger = False
+
+        def add_jobs(self, scheduler: Any) -> None:
+            scheduler.add_listener(self.note, events.EVENT_JOB_MAX_INSTANCES)
+            scheduler.add_job(run, "interval", seconds=0.02, max_instances=instances)
+
+        def note(self, event: Any) -> None:
+            reached.set()
+            end.set()
+            self.finish("seen")
+
+    call_command(Command(), max_seconds=20)
+    assert reached.is_set()
+    assert max(most) == instances
+
+
+def test_a_job_that_skips_itself_has_ended_without_an_error() -> None:
+    told = Told()
+
+    class Command(BaseDaemonCommand):
+        ledger = False
+
+        def add_jobs(self, scheduler: Any) -> None:
+            scheduler.add_listener(told)
+            scheduler.add_job(self.skip, args=["closed"], id="a")
+
+    call_command(Command(), clock=FakeClock(BEGUN), max_ticks=1)
+    assert told.of("EVENT_JOB_EXECUTED") == [("EVENT_JOB_EXECUTED", "a", [0.0], None, "NoneType")]
