@@ -10,7 +10,7 @@ import pytest
 from django.conf import settings
 from django.core.management import call_command
 
-from daemonkit import BaseDaemonCommand, Cron, StaleEpoch, job
+from daemonkit import BaseDaemonCommand, Cron, Every, StaleEpoch, job
 from daemonkit.connections.holding import close_all
 from daemonkit.models import Claim, Run
 from daemonkit.testing import FakeClock
@@ -108,3 +108,22 @@ def test_a_claim_that_another_has_taken_cuts_the_work(database: str) -> None:
     assert len(ends) == 1
     assert Run.objects.using(database).get().status == "failed"
     assert Claim.objects.using(database).get(name=NAME).holder == "other:1:x"
+
+
+def test_an_added_job_that_is_exclusive_holds_its_claim_too(database: str) -> None:
+    seen: list[Any] = []
+
+    class Command(BaseDaemonCommand):
+        def add_jobs(self, scheduler: Any) -> None:
+            scheduler.add_job(self.fetch, Every(seconds=60), id="feed-1", exclusive=True)
+
+        def fetch(self) -> None:
+            claim = Claim.objects.using(database).get(name="test_exclusive.feed-1")
+            seen.append(claim.holder)
+
+    for _ in range(2):  # the second life finds the due time taken
+        live(Command(), max_seconds=70)
+    assert len(seen) == 1
+    assert seen[0]
+    assert Claim.objects.using(database).get(name="test_exclusive.feed-1").holder == ""
+    assert [row.status for row in Run.objects.using(database).all()] == ["ran"]

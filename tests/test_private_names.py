@@ -20,6 +20,8 @@ from typing import Any
 
 import pymysql
 import pytest
+from apscheduler import events
+from apscheduler.schedulers.background import BackgroundScheduler
 from asgiref import sync
 from django.core.management import BaseCommand, CommandError
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
@@ -299,3 +301,17 @@ def test_finalizers_and_children_are_in_their_registries() -> None:
     child.start()
     assert child in multiprocessing.process._children  # type: ignore[attr-defined]
     child.join()
+
+
+def test_the_private_names_of_apscheduler_mean_what_added_jobs_need() -> None:
+    scheduler = BackgroundScheduler()
+    heard: list[Any] = []
+    scheduler.add_listener(heard.append, events.EVENT_JOB_ADDED)
+    assert [callback for callback, _ in scheduler._listeners] == [heard.append]
+    scheduler._dispatch_event(events.JobEvent(events.EVENT_JOB_ADDED, "job", "default"))
+    assert [event.job_id for event in heard] == ["job"]
+    trigger = scheduler._create_trigger("interval", {"seconds": 5})
+    assert trigger.interval_length == 5
+    assert {"cron", "date", "interval"} <= set(scheduler._trigger_plugins)
+    with scheduler._jobstores_lock, scheduler._jobstores_lock:  # it may be taken again
+        pass
