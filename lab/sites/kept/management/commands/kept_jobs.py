@@ -14,13 +14,13 @@ from lab.sites.work import Runs, say
 class Offset(Every):
     """An interval that begins a little later."""
 
-    def __init__(self, offset: float) -> None:
+    def __init__(self, first: float) -> None:
         super().__init__(seconds=1)
-        object.__setattr__(self, "offset", offset)
+        object.__setattr__(self, "first", first)
 
     def due(self, last: Iteration | None, begun: Moment, now: Moment) -> Moment:
-        offset: float = self.offset  # type: ignore[attr-defined]
-        return begun.later(0.5 + offset) if last is None else super().due(last, begun, now)
+        first: float = self.first  # type: ignore[attr-defined]
+        return begun.later(0.5 + first) if last is None else super().due(last, begun, now)
 
 
 class Command(BaseCommand):
@@ -29,17 +29,21 @@ class Command(BaseCommand):
         parser.add_argument("--seconds", type=float)
         parser.add_argument("--spread", action="store_true")
         parser.add_argument("--ledger", action="store_true")
+        parser.add_argument("--added", action="store_true")
 
     def handle(
-        self, *, jobs: int, seconds: float, spread: bool, ledger: bool, **options: Any
+        self, *, jobs: int, seconds: float, spread: bool, ledger: bool, added: bool, **options: Any
     ) -> None:
         if ledger:
             call_command("migrate", verbosity=0)
         runs = Runs(seconds)
         members: dict[str, Any] = {"ledger": ledger}
-        for number in range(jobs):
-            offset = number / jobs if spread else 0.0
-            members[f"job_{number}"] = made(number, offset, runs)
+        offsets = [number / jobs if spread else 0.0 for number in range(jobs)]
+        if added:
+            members["add_jobs"] = adding(offsets, runs)
+        else:
+            for number, offset in enumerate(offsets):
+                members[f"job_{number}"] = job(Offset(offset))(made(number, offset, runs))
         daemon = type("Command", (BaseDaemonCommand,), members)()
         runs.begin()
         call_command(daemon, max_seconds=seconds + 10.0, skip_checks=True)
@@ -54,4 +58,13 @@ def made(number: int, offset: float, runs: Runs) -> Callable[..., Any]:
             say(runs.result())
 
     run.__name__ = f"job_{number}"
-    return job(Offset(offset))(run)
+    return run
+
+
+def adding(offsets: list[float], runs: Runs) -> Callable[..., Any]:
+    def add_jobs(self: BaseDaemonCommand, scheduler: Any) -> None:
+        for number, offset in enumerate(offsets):
+            work = made(number, offset, runs)
+            scheduler.add_job(work, Offset(offset), args=[self], id=f"job_{number}")
+
+    return add_jobs
