@@ -70,7 +70,8 @@ class ScheduleTrigger(BaseTrigger):  # type: ignore[misc]
     def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime | None:
         moment, last = _moment(now), None
         if previous is not None:
-            last = Iteration(1, _moment(previous), _moment(previous), 0.0)
+            before = _moment(previous)
+            last = Iteration(1, before, before, 0.0)
         due = self.schedule.due(last, moment, moment)
         return None if due == NEVER else datetime.fromtimestamp(due.wall, self.schedule.zone)
 
@@ -79,7 +80,8 @@ class ScheduleTrigger(BaseTrigger):  # type: ignore[misc]
 
 
 def _moment(time: datetime) -> Moment:
-    return Moment(time.timestamp(), time.timestamp())
+    seconds = time.timestamp()  # slow in a zone
+    return Moment(seconds, seconds)
 
 
 class _DaemonsPool(BaseExecutor):  # type: ignore[misc]
@@ -432,8 +434,9 @@ class AddedJobs(BaseScheduler):  # type: ignore[misc]
                            for time in times]  # fmt: skip
             self._forget(job.id)
             return []
-        times = [self._time(due) for due in dues]
-        events.append(_submission_event(EVENT_JOB_SUBMITTED, job.id, times))
+        if self._listeners:
+            times = [self._time(due) for due in dues]
+            events.append(_submission_event(EVENT_JOB_SUBMITTED, job.id, times))
         return [self._submit(job, dues)]
 
     def _submit(self, job: Any, dues: list[Moment]) -> Run:
@@ -527,8 +530,9 @@ class AddedJobs(BaseScheduler):  # type: ignore[misc]
             for _, iteration, _ in submission.outcomes:
                 self._back_off(submission, iteration)
             self._forget(submission.id)
-        for event in _events_of(submission, self._time):
-            self._dispatch_event(event)
+        if self._listeners:
+            for event in _events_of(submission, self._time):
+                self._dispatch_event(event)
         with self._jobstores_lock:
             self._submissions.discard(submission)
         if self.life.once or submission.id in self._retries:

@@ -55,22 +55,25 @@ class AtomicClaim:
             claims.bulk_create([row], ignore_conflicts=True)
 
     @contextlib.contextmanager
-    def transaction(self, entry: Entry, *, is_retry: bool) -> Iterator[Answer]:
+    def transaction(
+        self, entry: Entry, replaced: tuple[str, ...], *, is_retry: bool
+    ) -> Iterator[Answer]:
         """A transaction that begins with the claim of the due time of ``entry``."""
         with transaction.atomic(using=conf.database(), durable=True):
             token = claim_of_this_work.set(self)
             try:
-                yield self._claim(entry, is_retry=is_retry)
+                yield self._claim(entry, replaced, is_retry=is_retry)
             finally:
                 claim_of_this_work.reset(token)
 
-    def _claim(self, entry: Entry, *, is_retry: bool) -> Answer:
+    def _claim(self, entry: Entry, replaced: tuple[str, ...], *, is_retry: bool) -> Answer:
         claims = Claim.objects.using(conf.database()).filter(name=self.name)
         if not list(claims.select_for_update(skip_locked=True).values_list("pk")):
             if claims.exists():
                 return Answer.BUSY
             self._create_row()  # it was deleted as unused
-        return Answer.OURS if self._rows.is_to_run(entry, is_retry=is_retry) else Answer.OVER
+        is_ours = self._rows.is_to_run(entry, replaced, is_retry=is_retry)
+        return Answer.OURS if is_ours else Answer.OVER
 
     def commit_with(self, entry: Entry) -> None:
         """Write the outcome of the run, inside its transaction."""

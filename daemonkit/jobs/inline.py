@@ -15,7 +15,7 @@ from daemonkit import conf
 from daemonkit.connections.pool import Promise, do
 from daemonkit.connections.tables import is_table_missing
 from daemonkit.errors import one_line
-from daemonkit.jobs.rows import Entry, Rows
+from daemonkit.jobs.rows import SKIPPED, Entry, Rows
 from daemonkit.listeners.log import logger
 from daemonkit.models import Run
 
@@ -55,8 +55,8 @@ class CallersLedger:
     def newest(self) -> dict[str, datetime]:
         return self._rows.newest() if self._has_table else {}
 
-    def claim(self, entry: Entry) -> bool:
-        return self._rows.claim(entry, [])
+    def claim(self, entry: Entry, replaced: tuple[str, ...] = SKIPPED) -> bool:
+        return self._rows.claim(entry, [], replaced)
 
     def note(self, entry: Entry) -> None:
         if not self._has_table:

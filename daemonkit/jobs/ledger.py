@@ -21,7 +21,7 @@ from daemonkit.connections.private_session import PrivateSessions
 from daemonkit.connections.tables import how_to_migrate, is_table_missing
 from daemonkit.connections.write_behind import WriteBehind
 from daemonkit.errors import Problem, classify, one_line
-from daemonkit.jobs.rows import Entry, Rows
+from daemonkit.jobs.rows import SKIPPED, Entry, Rows
 from daemonkit.models import Run
 from daemonkit.schedules.backoff import Backoff
 
@@ -56,8 +56,9 @@ class Ledger(Protocol):
     def newest(self) -> dict[str, datetime]:
         """The newest due time of each job that has a row. Raises the errors of the database."""
 
-    def claim(self, entry: Entry) -> bool:
-        """Claim a due time for this process. False if another one has it."""
+    def claim(self, entry: Entry, replaced: tuple[str, ...] = ...) -> bool:
+        """Claim a due time for this process. False if another one has it. A row in one of the
+        states ``replaced`` does not count."""
 
     def note(self, entry: Entry) -> None:
         """Write a row soon. From any thread; returns at once."""
@@ -87,7 +88,7 @@ class NoLedger:
     def newest(self) -> dict[str, datetime]:
         return {}
 
-    def claim(self, entry: Entry) -> bool:
+    def claim(self, entry: Entry, replaced: tuple[str, ...] = SKIPPED) -> bool:
         raise NotImplementedError("an exclusive job needs the ledger")
 
     def note(self, entry: Entry) -> None: ...
@@ -149,7 +150,7 @@ class DatabaseLedger:
     def newest(self) -> dict[str, datetime]:
         return self._ask(self.rows.newest)
 
-    def claim(self, entry: Entry) -> bool:
+    def claim(self, entry: Entry, replaced: tuple[str, ...] = SKIPPED) -> bool:
         """Claim a due time for this process. False if another one has it.
 
         Raises the errors of the database, after ``claim_seconds`` at the latest. The due time must
@@ -160,7 +161,7 @@ class DatabaseLedger:
         tries = 0
         while True:
             left = max(0.0, deadline - time.monotonic())
-            claim = partial(self.rows.claim, entry, skips, retried=tries > 0)
+            claim = partial(self.rows.claim, entry, skips, replaced, retried=tries > 0)
             try:
                 claimed = self._sessions.claims.run(claim, left)
             except Exception as error:

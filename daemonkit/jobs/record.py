@@ -17,6 +17,8 @@ from daemonkit.jobs.skip_reason import SkipReason
 from daemonkit.jobs.wall_clock import WallClock
 from daemonkit.life import Life
 from daemonkit.models import Run
+from daemonkit.schedules.backfill import Backfill
+from daemonkit.settings.settings import Settings
 from daemonkit.signals import announce
 
 Take: TypeAlias = Callable[[float], float]
@@ -28,6 +30,8 @@ class Record:
 
     def __init__(self, life: Life, ledger: Ledger, wall_clock: WallClock) -> None:
         self._life, self._ledger, self._wall_clock = life, ledger, wall_clock
+        self.replaced = replaced_by(life.settings)
+        """The states of earlier rows that a claim replaces."""
         self._offsets = {job.name: job.schedule.offset for job in life.settings.jobs}
         self._atomic = {job.name for job in life.settings.jobs if job.is_atomic}
         self._catching_up = {job.name for job in life.settings.jobs if job.catch_up}
@@ -46,7 +50,7 @@ class Record:
         try:
             if take is not None and (pause := take(self._ledger.claim_seconds / 2)):
                 return pause
-            is_ours = not is_new or self._ledger.claim(entry)
+            is_ours = not is_new or self._ledger.claim(entry, self.replaced)
         except Exception as error:
             self._ledger.complain(error)
             self.skipped(job, due, SkipReason.LEDGER)
@@ -68,7 +72,8 @@ class Record:
     def is_over(self, job: str) -> None:
         """Note that another process has run a due time."""
         if self._life.once:
-            self._life.give_up(Exit.TICK_FAILED, f"did not run {job}: another process has")
+            again = "; --again runs it again" if len(self.replaced) > 1 else ""
+            self._life.give_up(Exit.TICK_FAILED, f"did not run {job}: another process has{again}")
 
     def _label(self, job: str, due: Moment) -> datetime:
         """The due time for the ledger: before jitter."""
@@ -125,6 +130,15 @@ class Record:
         self._ledger.note(Entry(job, label, Run.Status.SKIPPED, reason.value))
         if life.once and not life.stop.asked:
             life.give_up(Exit.TICK_FAILED, f"did not run {job}: {reason}")
+
+
+def replaced_by(settings: Settings) -> tuple[str, ...]:
+    """The states of rows whose due times this life may run though they have a row."""
+    if settings.again:
+        return tuple(Run.Status.values)
+    if any(isinstance(job.schedule, Backfill) for job in settings.jobs):
+        return (Run.Status.SKIPPED, Run.Status.FAILED)
+    return (Run.Status.SKIPPED,)
 
 
 def stored_text(error: BaseException) -> str:

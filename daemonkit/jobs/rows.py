@@ -35,6 +35,10 @@ PRUNE_SIZE = 2000
 """The largest number of rows that one pruning deletes."""
 
 
+SKIPPED: tuple[str, ...] = (Run.Status.SKIPPED,)
+"""The states of rows whose due times may still be run."""
+
+
 class Entry(NamedTuple):
     """The data for the row of one due time of a job."""
 
@@ -81,12 +85,20 @@ class Rows:
 
     # Claims of exclusive runs
 
-    def claim(self, entry: Entry, skips: list[Entry], *, retried: bool = False) -> bool:
+    def claim(
+        self,
+        entry: Entry,
+        skips: list[Entry],
+        replaced: tuple[str, ...] = SKIPPED,
+        *,
+        retried: bool = False,
+    ) -> bool:
         """Insert the row of a run that is about to begin. False if another process has it.
 
         ``skips`` are this job's earlier due times that are still to be written. They are written
         first: if this process is killed now, the next one looks no further back than this claim.
-        ``retried`` says that an earlier try got no answer; it may have taken effect.
+        ``replaced`` are the states of rows that it replaces. ``retried`` says that an earlier try
+        got no answer; it may have taken effect.
         """
         if skips:
             self._insert_skips(skips)
@@ -95,16 +107,17 @@ class Rows:
             with _savepoint():
                 row.save(using=conf.database(), force_insert=True)  # one statement, in autocommit
         except IntegrityError:
-            return (retried and self._is_ours(row)) or self._take_over(row)
+            return (retried and self._is_ours(row)) or self._take_over(row, replaced)
         return True
 
     def _is_ours(self, row: Run) -> bool:
         return self._claims().filter(job=row.job, due=row.due, started=row.started).exists()
 
-    def _take_over(self, row: Run) -> bool:
+    def _take_over(self, row: Run, replaced: tuple[str, ...]) -> bool:
         """Claim a due time that another process could not run. If several try, one succeeds."""
-        skipped = self._all().filter(job=row.job, due=row.due, status=Run.Status.SKIPPED)
-        skipped = skipped.exclude(reason=SkipReason.DECIDED)
+        skipped = self._all().filter(job=row.job, due=row.due, status__in=replaced)
+        if replaced == SKIPPED:
+            skipped = skipped.exclude(reason=SkipReason.DECIDED)
         return bool(skipped.update(**{name: getattr(row, name) for name in _RESULTS}))
 
     def _claims(self) -> QuerySet[Run]:
@@ -112,11 +125,13 @@ class Rows:
 
     # Runs whose claim and work commit together
 
-    def is_to_run(self, entry: Entry, *, is_retry: bool) -> bool:
+    def is_to_run(self, entry: Entry, replaced: tuple[str, ...], *, is_retry: bool) -> bool:
         """Whether nobody has run a due time. A retry finds the failure of its earlier try."""
         row = self._all().filter(job=entry.job, due=for_database(entry.due)).first()
         if row is None or (row.status == Run.Status.SKIPPED and row.reason != SkipReason.DECIDED):
             return True
+        if replaced != SKIPPED:
+            return row.status in replaced
         return is_retry and row.status == Run.Status.FAILED
 
     def write_in_transaction(self, entry: Entry) -> None:

@@ -94,7 +94,7 @@ class Run:
         """Do the work in the transaction that claims the due time."""
         record, name = self.job.record, self.job.name
         entry = record.claimed(name, self.due, now)
-        with claim.transaction(entry, is_retry=bool(self.tries)) as answer:
+        with claim.transaction(entry, record.replaced, is_retry=bool(self.tries)) as answer:
             if answer is Answer.OURS:
                 result = self._work(now)
                 outcome = self.iteration(now, self.seconds, result)

@@ -49,6 +49,10 @@ class Jobs(Value, Schedule):
         super().__init__(jobs=jobs)
 
     @property
+    def runs_once(self) -> int:  # type: ignore[override]
+        return max(1, sum(job.schedule.runs_once for job in self.jobs))
+
+    @property
     def is_shareable(self) -> bool:
         return all(bool(job.exclusive) for job in self.jobs)
 

@@ -17,6 +17,7 @@ from daemonkit.jobs.record import Record, stored_text
 from daemonkit.jobs.run import Run
 from daemonkit.jobs.skip_reason import SkipReason
 from daemonkit.life import Life
+from daemonkit.schedules.backfill import Backfill
 from daemonkit.schedules.backoff import next_due
 
 ROUNDING = 0.001
@@ -86,6 +87,7 @@ class ScheduledJob:
         self.is_claimed = (
             bool(job.exclusive)
             or (job.catch_up and (life.leadership is not None or job.name == TICK))
+            or isinstance(job.schedule, Backfill)
         ) and self.atomic is None
         """Whether the row of a due time is inserted before its run, which runs at most once."""
         self.is_fixed = job.schedule.is_fixed
@@ -190,7 +192,9 @@ class ScheduledJob:
         with self._lock:
             deferred, self._deferred = self._deferred, None
             iteration, self._undecided = self._undecided, None
-        if iteration is not None and not self.life.once:
+        if iteration is not None and self.life.once:
+            self.times.go_on_at(self.schedule.due(iteration, self.times.since, now))
+        elif iteration is not None:
             due = next_due(self.schedule, iteration, self.times.since, now)
             if not self.is_fixed:
                 self.times.go_on_at(due)

@@ -28,6 +28,9 @@ class Schedule(ABC):
     offset: float = 0.0
     """Seconds by which each due time is later than the schedule says: its jitter."""
 
+    runs_once: int = 1
+    """How many ticks or runs ``--once`` has."""
+
     jobs: tuple[Any, ...] = ()
     """The jobs that have these due times; empty for the schedule of a ``tick()``."""
 

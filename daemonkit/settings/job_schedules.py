@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 
+from daemonkit.clock import Clock
 from daemonkit.jobs.job import DAEMON_DEFAULT, TICK, Job
 from daemonkit.jobs.schedule import AddedToo, Jobs, jobs_of, one_of
 from daemonkit.process.identity import host_name
+from daemonkit.schedules.backfill import backfill
 from daemonkit.schedules.base import Schedule
 from daemonkit.schedules.jittered import jittered
 from daemonkit.schedules.once import Once
+from daemonkit.schedules.triggers import as_schedule
 from daemonkit.settings.parsing import seconds_or_none, that_fires, usage
 
 if TYPE_CHECKING:
@@ -45,11 +48,40 @@ def schedule_of_jobs(daemon: Daemon, options: Mapping[str, Any], *, once: bool) 
         except ValueError as error:
             raise usage(f"{daemon.name}: {error}") from None
     combined = AddedToo if hasattr(daemon, "add_jobs") else Jobs
+    if options.get("due"):
+        return Jobs((_backfilled(daemon, options, jobs, once=once),))
     if once:
         return combined(tuple(job._replace(schedule=Once(job.schedule)) for job in jobs))
     for job in jobs:
         that_fires(f"{daemon.name}, job {job.name}", job.schedule, options)
     return combined(tuple(_jittered(daemon, job) for job in jobs))
+
+
+def schedule_of_past_ticks(daemon: Daemon, options: Mapping[str, Any], *, once: bool) -> Jobs:
+    """The due times of the past that ``--due`` names, for a loop with ``catch_up``."""
+    if not daemon.catch_up or daemon.schedule is None:
+        raise usage(
+            f"--due is for jobs, and for loops with catch_up = True: {daemon.name} has none"
+        )
+    job = Job(TICK, as_schedule(daemon.schedule), catch_up=True)
+    return Jobs((_backfilled(daemon, options, (job,), once=once),))
+
+
+def _backfilled(
+    daemon: Daemon, options: Mapping[str, Any], jobs: tuple[Job, ...], *, once: bool
+) -> Job:
+    if not once:
+        raise usage("--due runs due times of the past, and ends: say --once, too")
+    if len(jobs) != 1:
+        raise usage(f"--due is for one job: say --job NAME; {daemon.name} has {len(jobs)} jobs")
+    if not daemon.ledger:
+        raise usage(f"{daemon.name} has ledger = False: --due goes by the rows of the ledger")
+    clock = options.get("clock") or Clock()
+    try:
+        past = backfill(jobs[0].schedule, str(options["due"]), clock.moment().wall)
+    except ValueError as error:
+        raise usage(f"{daemon.name}, job {jobs[0].name}: {error}") from None
+    return jobs[0]._replace(schedule=past)
 
 
 def _jittered(daemon: Daemon, job: Job) -> Job:

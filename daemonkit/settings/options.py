@@ -44,6 +44,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--max-memory": {"metavar": "SIZE", "help": "End after a tick that left more: 300m, 1g."},
     "--max-failures": {"metavar": "N", "help": "End with 75 after N failures in a row."},
     "--job": {"metavar": "NAME", "action": "append", "help": "Of its jobs, run this one alone."},
+    "--due": {"metavar": "TIME", "help": "With --once: run a past due time, or FROM..TO."},
+    "--again": {"action": "store_true", "help": "With --due: also those that have run."},
     "--threads": {"metavar": "N", "help": "How many jobs may run at the same time."},
     "--tick-timeout": {"metavar": "TIME", "help": "Cut a tick that takes longer; none: never."},
     "--stop-timeout": {"metavar": "TIME", "help": "Time for the tick in flight when stopping."},

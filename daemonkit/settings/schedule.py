@@ -27,6 +27,10 @@ def schedule_of(daemon: Daemon, options: Mapping[str, Any], *, once: bool = Fals
         return schedule_of_jobs(daemon, options, once=once)
     if options.get("job"):
         raise usage(f"{daemon.name} has no jobs: --job is for a daemon that has")
+    if options.get("due"):
+        from daemonkit.settings.job_schedules import schedule_of_past_ticks  # not for a plain loop
+
+        return schedule_of_past_ticks(daemon, options, once=once)
     schedule = _schedule_of_tick(daemon, options, once=once)
     if every is None and not once and (daemon.catch_up or daemon.jitter):
         from daemonkit.settings.job_schedules import with_fixed_times  # not for a plain loop

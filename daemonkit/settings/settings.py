@@ -10,7 +10,7 @@ from django.conf import settings
 
 from daemonkit.clock import Clock
 from daemonkit.schedules.base import Schedule
-from daemonkit.settings.parsing import at_least_one, count, seconds, seconds_or_none, size
+from daemonkit.settings.parsing import at_least_one, count, seconds, seconds_or_none, size, usage
 from daemonkit.settings.schedule import schedule_of
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Settings:
 
             self.shortest_tick_timeout = shortest_tick_timeout(self.tick_timeout, self.jobs)
         self.max_failures = count("max_failures", value("max_failures"))
-        once_each = max(1, len(self.jobs))
+        once_each = self.schedule.runs_once
         self.max_ticks = once_each if self.once else count("max_ticks", value("max_ticks"))
         self.max_seconds = seconds_or_none("max_seconds", value("max_seconds"))
         self.until_empty = bool(options.get("until_empty"))
@@ -54,6 +54,9 @@ class Settings:
         expected = daemon.expect_success_within
         self.expect_success_within = seconds_or_none("expect_success_within", expected)
         self.ledger = bool(daemon.ledger)
+        self.again = bool(options.get("again"))
+        if self.again and not options.get("due"):
+            raise usage("--again is for --due, which names the due times")
         self.leader = leads(daemon, options)
         self.terms = _terms(daemon, options, self.jobs)
         self.max_memory = size("max_memory", value("max_memory"))
