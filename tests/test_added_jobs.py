@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -208,7 +209,59 @@ def test_the_same_calls_have_the_same_events(play: Play, monkeypatch: pytest.Mon
     with monkeypatch.context() as patched:
         expected = theirs(play, patched)
     assert sorted(map(repr, told.events)) == sorted(map(repr, expected.events))
+    assert in_order(told) == in_order(expected)
     assert len(expected.events) >= 4
+
+
+def in_order(told: Told) -> dict[str, list[Any]]:
+    """The events of each job, in their order, without those that APScheduler sends when it has
+    submitted a run: the executor of these tests ends the run before that."""
+    found: dict[str, list[Any]] = {}
+    for event in told.events:
+        if event[0] not in ("EVENT_JOB_SUBMITTED", "EVENT_JOB_REMOVED"):
+            found.setdefault(event[1], []).append(event)
+    return found
+
+
+def test_print_jobs_prints_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts: list[str] = []
+
+    def play(scheduler: Any, second: float) -> None:
+        if second == 0:
+            scheduler.add_job(work, "interval", seconds=7, id="a")
+            scheduler.add_job(work, "cron", hour=3, id="b", name="at night")
+            scheduler.add_job(work, "interval", seconds=9, id="c", next_run_time=None)
+        if second == 10:
+            with io.StringIO() as out:
+                scheduler.print_jobs(out=out)
+                texts.append(out.getvalue())
+
+    ours(play)
+    with monkeypatch.context() as patched:
+        theirs(play, patched)
+    first, second = texts
+    assert first == second
+    assert "at night (trigger: cron[hour='3'], next run at: 2026-03-03 03:00:00 UTC)" in first
+    assert "paused" in first
+
+
+def test_a_listener_that_was_removed_hears_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[list[Any]] = []
+
+    def play(scheduler: Any, second: float) -> None:
+        if second == 0:
+            heard.append([])
+            scheduler.add_listener(heard[-1].append, events.EVENT_JOB_EXECUTED)
+            scheduler.add_job(work, "interval", seconds=3, id="a")
+        if second == 11:
+            scheduler.remove_listener(heard[-1].append)
+
+    ours(play)
+    with monkeypatch.context() as patched:
+        theirs(play, patched)
+    first, second = ([event.scheduled_run_time for event in each] for each in heard)
+    assert first == second
+    assert len(first) == 3
 
 
 def test_it_is_a_scheduler_of_apschedulers() -> None:
