@@ -1,7 +1,7 @@
 """``Cron`` against a slow and obvious reading of Debian's rules, in zones that change their clocks.
 
-A fixed time (no ``*`` in its minute and hour) that occurs twice fires once, the first time; one that
-is skipped fires once, right after the gap. Other expressions follow the clock as it shows.
+A fixed time (no ``*`` in its minute and hour) that occurs twice fires once, the first time. One
+that is skipped fires once, right after the gap. Other expressions follow the clock as it shows.
 """
 
 from __future__ import annotations
