@@ -197,7 +197,9 @@ class BaseDaemonCommand(StartedByDjango):
 
     def wake(self) -> None:
         """Make a tick due now, and end a wait of the loop. From any thread. A tick that runs is
-        followed by another one; the back-off after a failure is not shortened."""
+        followed by another one; the back-off after a failure is not shortened. Not for jobs."""
+        if self._scheduler is not None:
+            raise RuntimeError("wake() does not wake jobs: write a tick() with Poll()")
         if self._life is not None:
             self._life.bring_forward(patient=True)
 

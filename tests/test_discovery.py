@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Generator
 from typing import Any
 
@@ -16,7 +17,7 @@ from shop.models import Supplier
 from daemonkit import BaseDaemonCommand, Every, Exit, Iteration
 from daemonkit.discovery import CallableDaemon, Found, find_daemon, find_daemons
 from daemonkit.foreign import CommandDaemon
-from daemonkit.signals import iteration_finished
+from daemonkit.signals import iteration_finished, tick_overdue
 
 done: list[str] = []
 
@@ -187,3 +188,32 @@ def test_a_borrowed_daemon_is_one_like_every_other() -> None:
         assert isinstance(daemon, BaseDaemonCommand)
         options = daemon.create_parser("manage.py", daemon.name).parse_args(["--every", "1h"])
         assert options.every == "1h"
+
+
+def test_the_signal_handlers_that_a_command_leaves_behind_are_put_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Leaving(BaseCommand):
+        def handle(self, *args: Any, **options: Any) -> None:
+            signal.signal(signal.SIGALRM, lambda *_: None)
+            signal.setitimer(signal.ITIMER_REAL, 60)
+
+    before = signal.getsignal(signal.SIGALRM)
+    assert CommandDaemon("leaving", Leaving(), []).iterate().error is None
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    assert "left handlers of SIGALRM behind" in caplog.text
+
+
+def test_a_command_that_is_overdue_in_its_first_tick_is_told_to_leave_its_schedule(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Endless(BaseCommand):
+        def handle(self, *args: Any, **options: Any) -> None:
+            tick_overdue.send(CommandDaemon, seconds=5.0, stack="", job="")
+
+    daemon = CommandDaemon("endless", Endless(), [])
+    daemon.iterate()
+    daemon.iterate()
+    assert caplog.text.count("has not returned from its first tick in 5 s") == 1
+    assert "docs/deploy.md" in caplog.text

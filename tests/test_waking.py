@@ -357,6 +357,18 @@ def test_after_a_wake_up_every_goes_on_as_before() -> None:
     assert command.ticks == [0, 0, 30, 60]
 
 
+def test_wake_is_refused_in_a_daemon_with_jobs() -> None:
+    class Command(BaseDaemonCommand):
+        ledger = False
+
+        @daemonkit.job(Every(1))
+        def work(self) -> None:
+            self.wake()
+
+    with pytest.raises(RuntimeError, match="wake\\(\\) does not wake jobs"):
+        call_command(Command(), clock=FakeClock(), max_ticks=1)
+
+
 # self.wait_for() and Poll(idle=0)
 
 
