@@ -146,8 +146,8 @@ class Log(Listener):
 
     def overdue(self, seconds: float, stack: str, job: str, **_: Any) -> None:
         logger.error(
-            "%s %s is past its tick_timeout of %s; its database connections are cut. Its stack:\n%s",
-            *(self.name, job or "tick"),
+            "%s is past its tick_timeout of %s; its database connections are cut. Its stack:\n%s",
+            f"{self.name} {job or 'tick'}",
             duration_text(seconds),
             stack,
             extra={"job": job or None},
