@@ -299,6 +299,8 @@ def twice(scheduler: Any) -> None:
         (lambda it: it.add_job(work, Poll()), "takes no .*@job"),
         (lambda it: it.add_job(work, Cron("0 3 * * *"), exclusive=True), "needs an id"),
         (lambda it: it.add_job(work, id="a", exclusive=True), "needs the ledger"),
+        (lambda it: it.add_job(work, id="a", exclusive="atomic"), "takes exclusive=True or False"),
+        (lambda it: it.add_job(work, id="a", exclusive=True, max_instances=2), "one run at a time"),
         (lambda it: it.start(), "starts its scheduler itself: remove"),
     ],
 )

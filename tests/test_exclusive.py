@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 
 from daemonkit import BaseDaemonCommand, Cron, Every, StaleEpoch, job
 from daemonkit.connections.holding import close_all
@@ -108,6 +108,21 @@ def test_a_claim_that_another_has_taken_cuts_the_work(database: str) -> None:
     assert len(ends) == 1
     assert Run.objects.using(database).get().status == "failed"
     assert Claim.objects.using(database).get(name=NAME).holder == "other:1:x"
+
+
+def test_an_added_job_that_is_exclusive_needs_the_tables(
+    server: Server, alias: MakeAlias, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "DAEMONKIT", {"database": alias(server)}, raising=False)
+
+    class Command(BaseDaemonCommand):
+        def add_jobs(self, scheduler: Any) -> None:
+            scheduler.add_job(print, Every(seconds=60), id="feed-1", exclusive=True)
+
+    with pytest.raises(CommandError, match=r"run `manage.py migrate daemonkit") as refused:
+        live(Command(), max_seconds=70)
+    assert refused.value.returncode == 78
+    close_all()
 
 
 def test_an_added_job_that_is_exclusive_holds_its_claim_too(database: str) -> None:

@@ -141,6 +141,10 @@ class AddedJobs(BaseScheduler):  # type: ignore[misc]
                 raise
             text = error.args[0] if error.args else error
             raise CommandError(f"{where}: {text}", returncode=Exit.USAGE) from None
+        for id in self._exclusive:
+            self.claim_of(id)
+        if self._exclusive:
+            self._loop.require_tables()
 
     def close(self) -> None:
         if self.state != STATE_STOPPED:
@@ -235,6 +239,8 @@ class AddedJobs(BaseScheduler):  # type: ignore[misc]
                 self._refuse_store(jobstore)
             if executor != "default":
                 self._refuse_executor(executor)
+            if exclusive and max_instances not in (undefined, 1):
+                raise ValueError("exclusive=True allows one run at a time: remove max_instances")
             self._check(func, id, next_run_time, exclusive=exclusive)
             made = self._trigger(trigger, trigger_args, exclusive=exclusive)
             if next_run_time is undefined:
@@ -267,6 +273,8 @@ class AddedJobs(BaseScheduler):  # type: ignore[misc]
         self._check_method(id)
         if isinstance(id, str) and len(id) > 200:
             raise ValueError(f"the id {id[:40]}... is longer than 200 characters")
+        if exclusive not in (True, False):
+            raise ValueError(f"add_job() takes exclusive=True or False, not {exclusive!r}")
         if not exclusive:
             return
         if id is None:

@@ -153,6 +153,12 @@ class Scheduler:
         self._is_open = True
         self.dispatcher.start(self.clock.moment(), life.begun, {} if life.once else newest)
 
+    def require_tables(self) -> None:
+        """Raise ``ImproperlyConfigured`` without the tables that an exclusive job needs."""
+        self.ledger.open(needed=True)
+        if self.claims is not None:
+            self.claims.require_table()
+
     # The loop
 
     def live(self) -> Iteration | None:
