@@ -461,6 +461,21 @@ def test_a_bad_address_is_one_sentence(
     assert "Traceback" not in daemon.stderr
 
 
+@pytest.mark.parametrize(
+    ("address", "code"), [("127.0.0.1:TAKEN", 1), ("192.0.2.1:80", 1), ("9090", 2)]
+)
+def test_a_bad_address_ends_the_supervisor_of_several_workers_in_one_sentence(
+    live: Live, address: str, code: int
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = address.replace("TAKEN", str(taken.getsockname()[1]))
+        daemon = live("serving", address, "--workers", "2", on=SQLITE)
+        assert daemon.wait(20) == code
+    assert len(re.findall("CommandError: .*listen", daemon.stderr)) == 1
+    assert "Traceback" not in daemon.stderr
+    assert "the next one starts" not in daemon.stderr
+
+
 def test_listen_and_on_stop_outside_of_a_server_say_where_they_belong() -> None:
     from daemonkit import BaseDaemonCommand
 

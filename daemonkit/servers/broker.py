@@ -38,26 +38,30 @@ class Broker:
     def descriptor(self) -> int:
         return self._requests.fileno()
 
-    def answer(self) -> None:
-        """Answer one request: with a descriptor, or with the reason and an exit code."""
+    def answer(self) -> CommandError | None:
+        """Answer one request with a descriptor. If there is none for this address, the worker ends
+        without a sentence. Returns the error, which the supervisor ends with."""
         try:
             request, descriptors, _, _ = socket.recv_fds(self._requests, _LONGEST_MESSAGE, 1)
         except OSError:
-            return
+            return None
         for number in descriptors:
             with socket.socket(fileno=number) as client:
                 client.setblocking(False)
-                with contextlib.suppress(OSError):  # the worker has gone
-                    _answer(client, request.decode())
+                return _answer(client, request.decode())
+        return None
 
 
-def _answer(client: socket.socket, address: str) -> None:
+def _answer(client: socket.socket, address: str) -> CommandError | None:
     try:
         descriptor = open_socket(address)
     except CommandError as error:
-        client.send(json.dumps([str(error), error.returncode]).encode())
-    else:
+        with contextlib.suppress(OSError):  # the worker has gone
+            client.send(json.dumps(["", error.returncode]).encode())
+        return error
+    with contextlib.suppress(OSError):
         socket.send_fds(client, [b"[]"], [descriptor])
+    return None
 
 
 def socket_from_supervisor(address: str) -> int:
@@ -77,6 +81,8 @@ def socket_from_supervisor(address: str) -> int:
             answer, descriptors = b"", []
     if not descriptors:
         sentence, code = json.loads(answer or b'["the supervisor does not answer", 1]')
+        if not sentence:
+            raise SystemExit(Exit(code))  # the supervisor says why
         raise CommandError(sentence, returncode=Exit(code))
     os.set_inheritable(descriptors[0], False)
     return descriptors[0]

@@ -146,10 +146,17 @@ class Supervisor(Unattended):
             descriptors.append(self._broker.descriptor)
         ready = watcher.look(self._seconds_to_wait(time.monotonic()), descriptors)
         if self._broker is not None and self._broker.descriptor in ready:
-            self._broker.answer()
+            self._give_socket(self._broker)
         for worker in workers:
             if worker.reports in ready:
                 self.staff.hear(worker)
+
+    def _give_socket(self, broker: Broker) -> None:
+        """Give a worker its listening socket; end if there can be none."""
+        error = broker.answer()
+        if error is not None and not self.stop.asked:
+            self.staff.end = error
+            self.ask(str(error))
 
     def _seconds_to_wait(self, now: float) -> float:
         if self.stop.asked and not self.staff.workers:
