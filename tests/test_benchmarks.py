@@ -24,7 +24,7 @@ TABLES = {
     "Start, and memory when idle": 3,
     "SIGTERM when idle": 4,
     "Processor time": 1,
-    "Jobs of one second, 10 in one process, due at once": 5,
+    "Jobs of one second, 10 in one process, due at once": 6,
     "while idle: MariaDB, KILL": 6,
     "while idle: MariaDB, wait_timeout": 6,
     "while idle: PostgreSQL, pg_terminate_backend": 6,

@@ -398,7 +398,9 @@ def test_a_worker_has_the_exit_code_of_a_daemon_without_a_supervisor(
     alone = project.manage("run_daemon", "polling")
     assert alone.wait(20) == code
     several = project.manage("run_daemon", "polling", "--workers", "2")
-    several.wait_for(f"ended with exit code {code} after", within=20, count=2)
+    for worker in (1, 2):
+        ended = rf"polling\.{worker} .*ended with exit code {code} after"
+        several.wait_for(re.compile(ended), within=20)
     assert several.stop(within=20) == 0
     if "sentence" in tick:
         assert "polling.1 | a sentence" in several.stderr

@@ -18,7 +18,7 @@ from daemonkit.connections.session_thread import private_wrapper
 from daemonkit.connections.wrappers import Wrapper
 
 _SECONDS = 10.0
-_OWN_TABLES = ("django_migrations", "daemonkit_run", "daemonkit_lease")
+_OWN_TABLES = ("django_migrations", "daemonkit_run", "daemonkit_lease", "daemonkit_claim")
 
 Row = tuple[Any, ...]
 
