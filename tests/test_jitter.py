@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -138,21 +138,10 @@ def test_jitter_that_makes_no_sense_is_refused(usual: Any, longest: float, sente
     assert refused.value.returncode == 2
 
 
-def test_a_serial_daemon_runs_its_jobs_one_by_one(database: str) -> None:
-    at_once: list[int] = []
-    lock, running = threading.Lock(), [0]
-
-    def work() -> None:
-        with lock:
-            running[0] += 1
-            at_once.append(running[0])
-        threading.Event().wait(0.02)  # long enough for a second thread to begin
-        with lock:
-            running[0] -= 1
+def daemon_of_two(work: Callable[[], None], *, serial: bool) -> BaseDaemonCommand:
+    """A daemon with two jobs that are due together, which both do this."""
 
     class Command(BaseDaemonCommand):
-        serial = True
-
         @job(Every(seconds=10))
         def first(self) -> None:
             work()
@@ -161,9 +150,20 @@ def test_a_serial_daemon_runs_its_jobs_one_by_one(database: str) -> None:
         def second(self) -> None:
             work()
 
-    call_command(Command(), clock=FakeClock(HALF_PAST), pulse=60, raise_errors=False, max_ticks=6)
-    assert at_once == [1] * 6
-    Command.serial = False
-    at_once.clear()
-    call_command(Command(), clock=FakeClock(HALF_PAST), pulse=60, raise_errors=False, max_ticks=6)
-    assert 2 in at_once
+    Command.serial = serial
+    return Command()
+
+
+def test_a_serial_daemon_runs_its_jobs_on_one_thread(database: str) -> None:
+    threads: list[int] = []
+    daemon = daemon_of_two(lambda: threads.append(threading.get_ident()), serial=True)
+    call_command(daemon, clock=FakeClock(HALF_PAST), pulse=60, raise_errors=False, max_ticks=6)
+    assert len(threads) == 6
+    assert len(set(threads)) == 1
+
+
+def test_other_daemons_run_different_jobs_at_the_same_time(database: str) -> None:
+    meeting = threading.Barrier(2, timeout=30)  # neither passes without the other
+    daemon = daemon_of_two(lambda: meeting.wait() and None, serial=False)
+    call_command(daemon, clock=FakeClock(HALF_PAST), pulse=60, max_ticks=2)
+    assert not meeting.broken

@@ -24,7 +24,7 @@ Start = Callable[..., Daemon]
 
 @pytest.fixture
 def start(manage: Manage, server: Server) -> Start:
-    """``start("--work", "1")``: a process that runs the daemon ``exclusive``."""
+    """``start("--fails", "2")``: a process that runs the daemon ``exclusive``."""
     migrated = manage("migrate", "-v", "0", manage_py=LIVES, env={"DATABASE_URL": server.url})
     assert migrated.wait(60) == 0, migrated.output
 

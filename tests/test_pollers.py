@@ -377,7 +377,7 @@ def handler_reads(alias: str) -> int:
 
 
 def rows_of(plan: Any) -> int:
-    """The rows that a plan of PostgreSQL has read, and those that it has read in vain."""
+    """The rows that a plan of PostgreSQL has returned, and those that its filters have removed."""
     read = plan["Actual Rows"] * plan["Actual Loops"] if "Scan" in plan["Node Type"] else 0
     read += plan.get("Rows Removed by Filter", 0) * plan["Actual Loops"]
     return int(read) + sum(map(rows_of, plan.get("Plans", [])))

@@ -20,11 +20,11 @@ from django.db.models.functions import Now
 from daemonkit import conf
 from daemonkit.connections.private_session import PrivateSession
 from daemonkit.exits import Exit
+from daemonkit.jobs.claims import claim_name
+from daemonkit.jobs.ledger import REQUEST_SECONDS
 from daemonkit.jobs.rows import Entry, Rows
 from daemonkit.leading.work import claim_of_this_work
 from daemonkit.models import Claim
-
-REQUEST_SECONDS = 5.0
 
 
 class Answer(enum.Enum):
@@ -41,7 +41,7 @@ class AtomicClaim:
     """The claim of one job. Its transactions are those of the thread that runs the job."""
 
     def __init__(self, daemon: str, job: str) -> None:
-        self.name = f"{daemon}.{job}"[:200]
+        self.name = claim_name(daemon, job)
         self._rows = Rows(daemon)
 
     def create_row(self, session: PrivateSession) -> None:

@@ -21,7 +21,8 @@ from daemonkit import conf
 from daemonkit.clock import Clock
 from daemonkit.connections.private_session import Answer, PrivateSession
 from daemonkit.connections.tables import how_to_migrate, is_table_missing
-from daemonkit.errors import Problem, classify, one_line
+from daemonkit.errors import classify, one_line
+from daemonkit.jobs.ledger import PASSING, REQUEST_SECONDS
 from daemonkit.leading.claim import Claim, ClaimLost
 from daemonkit.leading.fencing import guarded_by
 from daemonkit.leading.rows import ClaimRow
@@ -34,10 +35,6 @@ logger = logging.getLogger("daemonkit")
 
 LOOK_INTERVAL = 0.5
 """The longest time between two looks at somebody else's claim, in seconds."""
-
-REQUEST_SECONDS = 5.0
-
-_TRIED_AGAIN = (Problem.RETRY, Problem.LOST, Problem.UNREACHABLE)
 
 
 class JobClaims:
@@ -127,12 +124,7 @@ class JobClaims:
     def _overdue(self) -> set[str]:
         """The jobs past their tick_timeout: their claims must end."""
         now = time.monotonic()
-        return {
-            tick.name
-            for tick in list(self._stop().ticks.values())
-            if tick.overdue_since is not None
-            or (tick.timeout is not None and now - tick.touched > tick.timeout)
-        }
+        return {tick.name for tick in list(self._stop().ticks.values()) if tick.is_overdue(now)}
 
 
 class JobClaim:
@@ -141,7 +133,7 @@ class JobClaim:
     def __init__(self, claims: JobClaims, job: str) -> None:
         from daemonkit.models import Claim as Table  # models cannot be loaded before the apps are
 
-        self.job, self.name = job, f"{claims.daemon}.{job}"[:200]
+        self.job, self.name = job, claim_name(claims.daemon, job)
         self._claims, self._lock = claims, threading.RLock()
         row = ClaimRow(Table._meta.db_table, self.name, self._execute, _vendor())
         self._claim = Claim(row, claims.terms, str(this_process()), claims.clock.since_boot)
@@ -204,7 +196,7 @@ class JobClaim:
                 with self._lock:
                     return self._take()
             except Exception as error:
-                if classify(error) not in _TRIED_AGAIN or time.monotonic() + 0.2 >= deadline:
+                if classify(error) not in PASSING or time.monotonic() + 0.2 >= deadline:
                     raise
                 time.sleep(0.2)
 
@@ -278,6 +270,11 @@ class JobClaim:
         if not self._error:
             logger.warning("%s cannot reach its claim: %s", self.name, one_line(error))
         self._error = one_line(error)
+
+
+def claim_name(daemon: str, job: str) -> str:
+    """The name of a job's row in the table of claims."""
+    return f"{daemon}.{job}"[:200]
 
 
 def _vendor() -> str:

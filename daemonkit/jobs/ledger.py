@@ -32,6 +32,9 @@ Result = TypeVar("Result")
 REQUEST_SECONDS = 5.0
 """The time limit of one request to the database."""
 
+PASSING = (Problem.RETRY, Problem.LOST, Problem.UNREACHABLE)
+"""Problems after which a claim is tried again."""
+
 CLAIM_SECONDS = 3.0
 """The time limit of a claim with all its tries."""
 
@@ -167,7 +170,7 @@ class DatabaseLedger:
             except Exception as error:
                 tries += 1
                 pause = 0.0 if tries == 1 else 0.2
-                if classify(error) not in _TRIED_AGAIN or time.monotonic() + pause >= deadline:
+                if classify(error) not in PASSING or time.monotonic() + pause >= deadline:
                     raise
                 time.sleep(pause)
             else:
@@ -226,9 +229,6 @@ class DatabaseLedger:
         if self._is_failing:
             self._is_failing = self._has_no_table = False
             logger.info("the ledger of %s can be written again", self.daemon)
-
-
-_TRIED_AGAIN = (Problem.RETRY, Problem.LOST, Problem.UNREACHABLE)
 
 
 def _is_table_missing() -> bool:

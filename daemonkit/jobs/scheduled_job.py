@@ -84,12 +84,13 @@ class ScheduledJob:
         self.schedule = job.schedule
         self.atomic = claim if isinstance(claim, AtomicClaim) else None
         self.claim = claim if isinstance(claim, JobClaim) else None
-        self.is_claimed = (
+        self.runs_at_most_once = (
             bool(job.exclusive)
             or (job.catch_up and (life.leadership is not None or job.name == TICK))
             or isinstance(job.schedule, Backfill)
-        ) and self.atomic is None
-        """Whether the row of a due time is inserted before its run, which runs at most once."""
+        )
+        self.is_claimed = self.runs_at_most_once and self.atomic is None
+        """Whether the row of a due time is inserted before its run."""
         self.is_fixed = job.schedule.is_fixed
         """Whether its due times do not depend on its runs."""
         self.life, self.record, self._loop = life, record, loop
@@ -200,8 +201,7 @@ class ScheduledJob:
                 self.times.go_on_at(due)
             else:
                 self._not_before = due.monotonic
-                # A due time that is claimed must not run twice.
-                if iteration.problem is not None and not self.job.exclusive and not self.is_claimed:
+                if iteration.problem is not None and not self.runs_at_most_once:
                     self.times.add(due)
         return [] if deferred is None else [deferred]
 

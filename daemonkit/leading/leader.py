@@ -239,11 +239,7 @@ class Leadership:
     def _overdue(self) -> bool:
         """Whether a tick has exceeded its timeout, so that the lease must not be renewed."""
         now = time.monotonic()
-        return any(
-            tick.overdue_since is not None
-            or (tick.timeout is not None and now - tick.touched > tick.timeout)
-            for tick in list(self._life.stop.ticks.values())
-        )
+        return any(tick.is_overdue(now) for tick in list(self._life.stop.ticks.values()))
 
     def _gained(self) -> None:
         self._announced_leader = ""

@@ -138,6 +138,11 @@ class Tick:
         self.running = running
         self._outer = running.get(self.thread)
 
+    def is_overdue(self, now: float) -> bool:
+        """Whether it is past its time limit, whether or not the watcher has noticed."""
+        is_late = self.timeout is not None and now - self.touched > self.timeout
+        return is_late or self.overdue_since is not None
+
     def next_step(self, pulse: float) -> float:
         """When its time limit next requires something: to declare it overdue, to cut its
         connections, or to give it up a pulse after the cut. Infinity without a limit."""

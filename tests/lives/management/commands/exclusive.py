@@ -1,7 +1,6 @@
 """An exclusive job that notes the begin and the end of each run, which a test may hold up."""
 
 import os
-import time
 
 from daemonkit import Backoff, BaseDaemonCommand, Every, StaleEpoch, job
 from daemonkit.testing import gate
@@ -14,7 +13,6 @@ class Command(BaseDaemonCommand):
 
     def add_arguments(self, parser):
         parser.add_argument("--fails", type=int, default=0)
-        parser.add_argument("--work", type=float, default=0)
 
     @job(Every(seconds=0.5), exclusive=True, retries=3)
     def turn(self):
@@ -23,7 +21,6 @@ class Command(BaseDaemonCommand):
         with self.guarded():
             note(f"begin {os.getpid()} {due:.1f}")
         gate("in the run")
-        time.sleep(self.options["work"])
         try:
             with self.guarded():
                 note(f"end {os.getpid()} {due:.1f}")
