@@ -24,6 +24,7 @@ from tests.kit.servers import (
     server,
     used_servers,
 )
+from tests.kit.tables import database
 
 __all__ = [
     "Live",
@@ -32,6 +33,7 @@ __all__ = [
     "Manage",
     "alias",
     "between",
+    "database",
     "live",
     "machine",
     "manage",

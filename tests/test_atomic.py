@@ -5,39 +5,26 @@ from __future__ import annotations
 import random
 import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import connections
 
 from daemonkit import BaseDaemonCommand, Every, job
-from daemonkit.connections.holding import close_all
 from daemonkit.jobs.reading import Choice, read
 from daemonkit.testing import FakeClock, Gates
 from lab.processes import Daemon
 from lab.servers import Server
 from lab.waiting import eventually
-from tests.kit.aliases import MakeAlias
 from tests.kit.processes import LIVES, Manage
 from tests.kit.sessions import notes
 from tests.kit.simulated import wall
-from tests.kit.tables import ledger_tables
 
 NOON = wall("2026-03-02 12:00")
 PATIENT = 30.0
 Start = Callable[..., Daemon]
-
-
-@pytest.fixture
-def database(server: Server, alias: MakeAlias, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    name = alias(server)
-    monkeypatch.setattr(settings, "DAEMONKIT", {"database": name}, raising=False)
-    with ledger_tables(name):
-        yield name
-    close_all()
 
 
 @pytest.fixture

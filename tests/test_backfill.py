@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.conf import settings
 from django.core.management import CommandError, call_command
 
 from daemonkit import BaseDaemonCommand, Cron, Every, Poll, job
-from daemonkit.connections.holding import close_all
 from daemonkit.jobs.reading import Choice, read
 from daemonkit.testing import FakeClock
-from lab.servers import Server
-from tests.kit.aliases import MakeAlias
 from tests.kit.simulated import wall
-from tests.kit.tables import ledger_tables
 
 NOW = wall("2026-03-05 12:00")
 NIGHTLY = Cron("0 3 * * *", timezone="UTC")
@@ -24,15 +18,11 @@ ran: list[str] = []
 failing: set[str] = set()
 
 
-@pytest.fixture
-def database(server: Server, alias: MakeAlias, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    name = alias(server)
-    monkeypatch.setattr(settings, "DAEMONKIT", {"database": name}, raising=False)
+@pytest.fixture(autouse=True)
+def forgotten() -> None:
+    """What earlier tests have run."""
     ran.clear()
     failing.clear()
-    with ledger_tables(name):
-        yield name
-    close_all()
 
 
 def note(daemon: BaseDaemonCommand) -> None:

@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 import pytest
-from django.conf import settings
 from django.core.management import CommandError, call_command
 
 from daemonkit import BaseDaemonCommand, Cron, Every, Poll
-from daemonkit.connections.holding import close_all
 from daemonkit.jobs.reading import Choice, read
 from daemonkit.testing import FakeClock
 from lab.servers import Server
 from lab.waiting import eventually
-from tests.kit.aliases import MakeAlias
 from tests.kit.processes import LIVES, Manage
 from tests.kit.sessions import notes
 from tests.kit.simulated import wall
-from tests.kit.tables import ledger_tables
 
 PATIENT = 30.0
-
-
-@pytest.fixture
-def database(server: Server, alias: MakeAlias, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    name = alias(server)
-    monkeypatch.setattr(settings, "DAEMONKIT", {"database": name}, raising=False)
-    with ledger_tables(name):
-        yield name
-    close_all()
 
 
 def live(command: type[BaseDaemonCommand], begin: str, hours: float, **options: Any) -> None:

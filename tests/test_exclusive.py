@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,20 +16,10 @@ from daemonkit.testing import FakeClock
 from lab.servers import Server
 from tests.kit.aliases import MakeAlias
 from tests.kit.simulated import wall
-from tests.kit.tables import ledger_tables
 
 HOURLY = Cron("0 * * * *")
 NOON = wall("2026-03-02 12:00")
 NAME = "test_exclusive.report"
-
-
-@pytest.fixture
-def database(server: Server, alias: MakeAlias, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    name = alias(server)
-    monkeypatch.setattr(settings, "DAEMONKIT", {"database": name}, raising=False)
-    with ledger_tables(name):
-        yield name
-    close_all()
 
 
 def live(command: BaseDaemonCommand, **options: Any) -> None:

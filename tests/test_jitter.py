@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
 import pytest
-from django.conf import settings
 from django.core.management import CommandError, call_command
 
 from daemonkit import BaseDaemonCommand, Cron, Every, Poll, job
 from daemonkit.clock import Moment
-from daemonkit.connections.holding import close_all
 from daemonkit.jobs.reading import Choice, read
 from daemonkit.schedules.base import Schedule
 from daemonkit.schedules.jittered import jittered, offset_of
 from daemonkit.settings import job_schedules
 from daemonkit.settings.schedule import schedule_of
 from daemonkit.testing import FakeClock
-from lab.servers import Server
-from tests.kit.aliases import MakeAlias
 from tests.kit.simulated import wall
-from tests.kit.tables import ledger_tables
 
 NOON = wall("2026-03-02 12:00")
 HALF_PAST = NOON + 1800
 HOURLY = Cron("0 * * * *", timezone="UTC")
-
-
-@pytest.fixture
-def database(server: Server, alias: MakeAlias, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    name = alias(server)
-    monkeypatch.setattr(settings, "DAEMONKIT", {"database": name}, raising=False)
-    with ledger_tables(name):
-        yield name
-    close_all()
 
 
 def times(schedule: Schedule, count: int = 3) -> list[datetime]:

@@ -24,21 +24,9 @@ from daemonkit.models import Run
 from daemonkit.testing import FakeClock
 from lab.servers import Server
 from lab.waiting import eventually
-from tests.kit.aliases import MakeAlias
 from tests.kit.simulated import SetClock, wall
-from tests.kit.tables import ledger_tables
 
 NOON = wall("2026-03-02 12:00")
-
-
-@pytest.fixture
-def database(server: Server, alias: MakeAlias, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The alias with the ledger's table, which is empty."""
-    name = alias(server)
-    monkeypatch.setattr(settings, "DAEMONKIT", {"database": name}, raising=False)
-    with ledger_tables(name):
-        yield name
-    close_all()
 
 
 @pytest.fixture

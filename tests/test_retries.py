@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.conf import settings
 from django.core.management import call_command
 
 from daemonkit import Backoff, BaseDaemonCommand, Cron, Every, Poll, job
-from daemonkit.connections.holding import close_all
 from daemonkit.iteration import Iteration
 from daemonkit.jobs.reading import Choice, read
 from daemonkit.signals import iteration_finished
 from daemonkit.testing import FakeClock
-from lab.servers import Server
-from tests.kit.aliases import MakeAlias
 from tests.kit.simulated import wall
-from tests.kit.tables import ledger_tables
 
 NIGHT = wall("2026-03-02 02:59:50")
 NIGHTLY = Cron("0 3 * * *", timezone="UTC")
 QUICK = Backoff(first=10, factor=1, cap=10)
 Tries = list[tuple[str, int]]
-
-
-@pytest.fixture
-def database(server: Server, alias: MakeAlias, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The alias with the tables of the ledger, which are empty."""
-    name = alias(server)
-    monkeypatch.setattr(settings, "DAEMONKIT", {"database": name}, raising=False)
-    with ledger_tables(name):
-        yield name
-    close_all()
 
 
 def daemon(work: Callable[[int], Any], tries: Tries, **details: Any) -> type[BaseDaemonCommand]:

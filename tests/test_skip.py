@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.conf import settings
 from django.core.management import call_command
 from django.db import transaction
 
 from daemonkit import BaseDaemonCommand, Cron, Every, job
-from daemonkit.connections.holding import close_all
 from daemonkit.models import Run
 from daemonkit.testing import DaemonUnderTest, FakeClock
-from lab.servers import Server
-from tests.kit.aliases import MakeAlias
 from tests.kit.simulated import wall
-from tests.kit.tables import ledger_tables
 
 HOURLY = Cron("0 * * * *")
 NOON = wall("2026-03-02 12:00")
-
-
-@pytest.fixture
-def database(server: Server, alias: MakeAlias, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The alias with the ledger's table, which is empty."""
-    name = alias(server)
-    monkeypatch.setattr(settings, "DAEMONKIT", {"database": name}, raising=False)
-    with ledger_tables(name):
-        yield name
-    close_all()
 
 
 def live(command: type[BaseDaemonCommand], **options: Any) -> None:
