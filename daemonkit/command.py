@@ -286,8 +286,8 @@ class BaseDaemonCommand(StartedByDjango):
                 if ends_process(raised):
                     raise
                 result, error = None, raised
-            for each in reversed(timing.at_end):
-                error = each(error)
+            if timing.at_end:  # few ticks have anything to do then
+                error = timing.error_at_end(error)
         if os.getpid() != process:
             _end_forked_child(None)
         seconds = life.clock.moment().monotonic - started.monotonic

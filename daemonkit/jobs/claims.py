@@ -162,7 +162,7 @@ class JobClaim:
     @property
     def was_lost(self) -> bool:
         """Whether it was lost during this thread's current or last work."""
-        return self._work.lost_leadership
+        return self._work.was_revoked
 
     @property
     def other_holder(self) -> str:

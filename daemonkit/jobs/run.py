@@ -205,8 +205,7 @@ def _to_the_end(timing: Tick) -> Iterator[None]:
             raise
         error = raised
     try:
-        for each in reversed(timing.at_end):
-            error = each(error)
+        error = timing.error_at_end(error)
         if error is not None:
             raise error
     finally:

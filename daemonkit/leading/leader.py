@@ -119,7 +119,7 @@ class Leadership:
 
         If so, its failure does not count.
         """
-        return self._work.lost_leadership
+        return self._work.was_revoked
 
     def ask_for_the_table(self) -> None:
         """Raise ``CommandError`` (exit code 78) if the table of leases is missing."""

@@ -44,8 +44,8 @@ class EntitledWork:
         self._began_in: ContextVar[int | None] = ContextVar("epoch", default=None)
         self._lock = threading.Lock()
         self._threads: set[int] = set()
-        self._without_leadership: set[int] = set()
-        """The threads whose last work outlived the leadership."""
+        self._revoked: set[int] = set()
+        """The threads whose last work has lost its right to go on."""
 
     @property
     def is_under_way(self) -> bool:
@@ -57,9 +57,9 @@ class EntitledWork:
         return self._began_in.get()
 
     @property
-    def lost_leadership(self) -> bool:
-        """Whether this thread's current or last work ran while the leadership was lost."""
-        return threading.get_ident() in self._without_leadership
+    def was_revoked(self) -> bool:
+        """Whether this thread's current or last work lost its right to go on."""
+        return threading.get_ident() in self._revoked
 
     def entitled(self, work: Callable[[], Any]) -> Callable[[], Any]:
         """Return a unit of work that raises ``StaleEpoch`` if this process does not lead."""
@@ -78,7 +78,7 @@ class EntitledWork:
         try:
             yield
         except StaleEpoch:
-            self._without_leadership.add(thread)
+            self._revoked.add(thread)
             raise
         finally:
             self._began_in.reset(token)
@@ -90,9 +90,9 @@ class EntitledWork:
         with self._lock:
             epoch = self._present_epoch()
             if epoch is None:
-                self._without_leadership.add(thread)
+                self._revoked.add(thread)
                 raise StaleEpoch(f"{self._name} {self._without}")
-            self._without_leadership.discard(thread)
+            self._revoked.discard(thread)
             self._threads.add(thread)
             return epoch
 
@@ -103,5 +103,5 @@ class EntitledWork:
         ``present_epoch`` already returns None.
         """
         with self._lock:
-            self._without_leadership |= self._threads
+            self._revoked |= self._threads
             suspend_connections(set(self._threads), reason)

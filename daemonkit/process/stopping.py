@@ -138,6 +138,12 @@ class Tick:
         self.running = running
         self._outer = running.get(self.thread)
 
+    def error_at_end(self, error: BaseException | None) -> BaseException | None:
+        """Do what is done at its end. Returns its error."""
+        for each in reversed(self.at_end):
+            error = each(error)
+        return error
+
     def is_overdue(self, now: float) -> bool:
         """Whether it is past its time limit, whether or not the watcher has noticed."""
         is_late = self.timeout is not None and now - self.touched > self.timeout
