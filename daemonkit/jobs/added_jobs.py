@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, NoReturn
@@ -37,6 +38,7 @@ from daemonkit.clock import NEVER, Moment
 from daemonkit.exits import Exit
 from daemonkit.iteration import Iteration
 from daemonkit.jobs.added_run import AddedJob, Submission
+from daemonkit.jobs.added_store import MemoryStore
 from daemonkit.jobs.claims import JobClaim
 from daemonkit.jobs.ledger import NoLedger
 from daemonkit.jobs.record import Record
@@ -103,6 +105,8 @@ class AddedJobs(BaseScheduler):  # type: ignore[misc]
         self._anonymous: set[str] = set()
         self._retries: dict[str, tuple[Moment, Any]] = {}
         self._submissions: set[Submission] = set()
+        self._ended: deque[Submission] = deque()
+        """Those whose end the main thread has not noted yet."""
         self._methods = {job.name: job for job in self.life.settings.jobs}
         self._refused: Exception | None = None
         self._each_has_run = False
@@ -208,7 +212,7 @@ class AddedJobs(BaseScheduler):  # type: ignore[misc]
         return _DaemonsPool()
 
     def _create_default_jobstore(self) -> MemoryJobStore:
-        self._store = MemoryJobStore()
+        self._store = MemoryStore()
         return self._store
 
     # APScheduler's calls
@@ -347,6 +351,7 @@ class AddedJobs(BaseScheduler):  # type: ignore[misc]
             self._check_method(job_id)
             super().remove_job(job_id, jobstore)
         with self._jobstores_lock:
+            self._note_ended()
             if self._store.lookup_job(job_id) is None:
                 self._retries.pop(job_id, None)
                 self._forget(job_id)
@@ -354,6 +359,7 @@ class AddedJobs(BaseScheduler):  # type: ignore[misc]
     def remove_all_jobs(self, jobstore: str | None = None) -> None:
         super().remove_all_jobs(jobstore)
         with self._jobstores_lock:
+            self._note_ended()
             self._retries = {id: each for id, each in self._retries.items()
                              if self._store.lookup_job(id)}  # fmt: skip
             for id in {*self._added, *self._exclusive, *self._anonymous}:
@@ -378,6 +384,7 @@ class AddedJobs(BaseScheduler):  # type: ignore[misc]
         removed: list[Any] = []
         events: list[Any] = []
         with self._jobstores_lock:
+            self._note_ended()
             self._follow_the_clock(now)
             if self.life.once:
                 return self._each_once(now)
@@ -500,6 +507,7 @@ class AddedJobs(BaseScheduler):  # type: ignore[misc]
             return NEVER
         now = self.life.clock.moment()
         with self._jobstores_lock:
+            self._note_ended()
             self._follow_the_clock(now)
             due = self._store.get_next_run_time()
             first = min((due for due, _ in self._retries.values()), default=NEVER)
@@ -518,8 +526,8 @@ class AddedJobs(BaseScheduler):  # type: ignore[misc]
 
     def running(self) -> list[Run]:
         """The runs whose work is in progress."""
-        with self._jobstores_lock:
-            return [run for each in self._submissions if (run := each.running) is not None]
+        submissions = list(self._submissions)
+        return [run for each in submissions if (run := each.running) is not None]
 
     # From threads of the pool
 
@@ -533,18 +541,25 @@ class AddedJobs(BaseScheduler):  # type: ignore[misc]
         self._loop.end_process(job, error)
 
     def submission_ended(self, submission: Submission) -> None:
-        with self._jobstores_lock:
-            submission.added.instances -= 1
-            for _, iteration, _ in submission.outcomes:
-                self._back_off(submission, iteration)
-            self._forget(submission.id)
+        """Leave its end to the main thread. Threads of the pool would wait for each other's
+        lock."""
+        self._ended.append(submission)
         if self._listeners:
             for event in _events_of(submission, self._time):
                 self._dispatch_event(event)
-        with self._jobstores_lock:
-            self._submissions.discard(submission)
-        if self.life.once or submission.id in self._retries:
+        self._submissions.discard(submission)
+        if self.life.once or submission.has_failed:
             self.wakeup()
+
+    def _note_ended(self) -> None:
+        """Note the ends of submissions. The caller holds the lock."""
+        while self._ended:
+            submission = self._ended.popleft()
+            submission.added.instances -= 1
+            if submission.has_failed:
+                for _, iteration, _ in submission.outcomes:
+                    self._back_off(submission, iteration)
+            self._forget(submission.id)
 
     def _back_off(self, submission: Submission, iteration: Iteration | None) -> None:
         if iteration is None or iteration.error is None or self.life.once:

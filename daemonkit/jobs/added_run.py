@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -34,11 +34,18 @@ class AddedJob:
         self.name, self.record, self.is_exclusive = name, record, is_exclusive
         self.instances = 0
         """How many of its submissions are not over. Changed under the scheduler's lock."""
-        self.runs = 0
+        self.numbers = itertools.count()
+        """Counts its runs. Taking one needs no lock."""
         self.last: Iteration | None = None
         """The iteration of the last run, without its error; None if the run succeeded."""
         self.not_before = float("-inf")
-        self.lock = threading.Lock()
+        self._times: AddedTimes | None = None
+
+    def times_of(self, trigger: Any) -> AddedTimes:
+        """Its due times. They change if it is rescheduled."""
+        if self._times is None or self._times.trigger is not trigger:
+            self._times = AddedTimes(trigger)
+        return self._times
 
 
 class Home(Protocol):
@@ -71,7 +78,7 @@ class Submission:
         self.claim = home.claim_of(added.name) if added.is_exclusive else None
         self.atomic: AtomicClaim | None = None
         self.waits_in_thread = True
-        self.schedule: Schedule = AddedTimes(job.trigger)
+        self.schedule: Schedule = added.times_of(job.trigger)
         self.work: Callable[[], Any] = self.life.entitled(
             partial(job.func, *job.args, **job.kwargs)
         )
@@ -83,6 +90,7 @@ class Submission:
         self.last = added.last
         self.outcomes: list[tuple[Moment, Iteration | None, SkipReason | None]] = []
         """What became of each due time, in turn."""
+        self.has_failed = False
         self.running: Run | None = None
         """The run whose work is in progress."""
         self._dues = deque(dues)
@@ -101,8 +109,7 @@ class Submission:
             self._reason = SkipReason.GRACE
         else:
             self.last = self.added.last
-            with self.added.lock:
-                self.runs, self.added.runs = self.added.runs, self.added.runs + 1
+            self.runs = next(self.added.numbers)
             self.running = run
         return self._reason
 
@@ -118,8 +125,11 @@ class Submission:
             self.claim.give_back()
         if iteration is not None:
             failed = iteration.error is not None
+            self.has_failed = self.has_failed or failed
             self.added.last = iteration._replace(error=None, result=None) if failed else None
-            self.life.last = iteration._replace(result=None)
+            self.life.last = (
+                iteration if iteration.result is None else iteration._replace(result=None)
+            )
         reason, self._reason = self._reason, None
         self.outcomes.append((self._dues.popleft(), iteration, reason))
         if self._dues:
