@@ -129,3 +129,49 @@ def test_only_the_leader_runs_added_jobs_until_it_is_killed(start: Start, server
     first.wait(PATIENT)
     eventually(lambda: notes(server)[-1].split()[0] == str(second.pid), within=PATIENT)
     assert second.stop(within=PATIENT) == 0
+
+
+# Commands
+
+
+def test_an_added_job_is_paused_by_its_id_and_the_others_go_on(
+    start: Start, server: Server, manage: Manage
+) -> None:
+    def daemons(*arguments: str) -> str:
+        env: dict[str, str | None] = {"DATABASE_URL": server.url}
+        command = manage("daemons", *arguments, manage_py=LIVES, env=env)
+        assert command.wait(PATIENT) == 0, command.output
+        return command.stdout
+
+    daemon = start("counting", "asking")
+    daemon.wait_for("counted", within=PATIENT)
+    daemons("pause", "added", "--job", "counting")
+    eventually(lambda: "skipped" in written(server, "counting"), within=PATIENT)
+    before = daemon.so_far.count("session ")
+    daemon.wait_for("session ", within=PATIENT, count=before + 2)
+    daemons("resume", "added", "--job", "counting")
+    daemon.wait_for("counting is no longer paused", within=PATIENT)
+    before = daemon.so_far.count("counted")
+    daemon.wait_for("counted", within=PATIENT, count=before + 2)
+    assert daemon.stop(within=PATIENT) == 0
+    assert "skipped: paused" in daemons("runs", "added", "--job", "counting")
+    assert set(written(server, "asking")) == {"ran"}
+
+
+def test_commands_that_know_no_added_jobs_say_so(manage: Manage) -> None:
+    assert manage("migrate", "-v", "0", manage_py=LIVES).wait(60) == 0
+    for job in ((), ("--job", "counting")):
+        order = manage("daemons", "run", "added", *job, manage_py=LIVES)
+        assert order.wait(PATIENT) == 2
+        assert "jobs of add_jobs() take no order to run" in order.stderr
+    chosen = manage("run_daemon", "added", "--job", "counting", "--once", manage_py=LIVES)
+    assert chosen.wait(PATIENT) == 2
+    assert "there is no job 'counting'; --job takes no job of add_jobs()" in chosen.stderr
+    coming = manage("daemons", "next", "added", manage_py=LIVES)
+    assert coming.wait(PATIENT) == 0, coming.output
+    assert "known only to the daemon while it runs" in coming.stdout
+    listed = manage("daemons", "list", manage_py=LIVES)
+    assert listed.wait(PATIENT) == 0
+    assert "what add_jobs() adds" in listed.stdout
+    unit = manage("daemons", "unit", "added", manage_py=LIVES)
+    assert unit.wait(PATIENT) == 0, unit.output

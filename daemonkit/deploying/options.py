@@ -90,7 +90,8 @@ def unit_of(deployment: Deployment, name: str, options: Sequence[str] = ()) -> s
         parsed = daemon.create_parser("manage.py", name).parse_args(own[:cut])
     except CommandError as error:
         raise usage(f"{name}: {str(error).removeprefix('Error: ')}") from error
-    if not own and daemon.schedule is None and not jobs_of(type(daemon)) and not daemon.has_serve:
+    has_jobs = hasattr(daemon, "add_jobs") or jobs_of(type(daemon))
+    if not own and daemon.schedule is None and not has_jobs and not daemon.has_serve:
         raise usage(
             f"{name} {daemon.missing_schedule}; put a daemon's options after --, as in "
             f"`daemons install {name} -- --every 1h`"

@@ -438,7 +438,7 @@ class AddedJobs(BaseScheduler):  # type: ignore[misc]
         older, dues = (dues[:-1], dues[-1:]) if job.coalesce else ([], dues)
         for due in older[1 - MAX_PASSED :]:
             added.record.skipped(added.name, due, SkipReason.GRACE)
-        if reason := self._skip_reason(job, added, dues[-1], reason_to_wait):
+        if reason := self._skip_reason(job, added, dues[-1], now, reason_to_wait):
             for due in dues[-MAX_PASSED:]:
                 added.record.skipped(added.name, due, reason)
             times = [self._time(due) for due in dues]
@@ -461,13 +461,17 @@ class AddedJobs(BaseScheduler):  # type: ignore[misc]
         return submission.next_run()
 
     def _skip_reason(
-        self, job: Any, added: AddedJob, due: Moment, reason_to_wait: str
+        self, job: Any, added: AddedJob, due: Moment, now: Moment, reason_to_wait: str
     ) -> SkipReason | None:
         if added.instances >= job.max_instances:
             return SkipReason.OVERLAP
         if due.monotonic < added.not_before - 0.001:
             return SkipReason.BACK_OFF
-        return SkipReason(reason_to_wait) if reason_to_wait else None
+        if reason_to_wait:
+            return SkipReason(reason_to_wait)
+        steering = self.life.steering
+        is_paused = steering is not None and steering.pauses.holds(job.id, now)
+        return SkipReason.PAUSED if is_paused else None
 
     def _added_job(self, job: Any) -> AddedJob:
         if (found := self._added.get(job.id)) is None:

@@ -98,5 +98,6 @@ def one_of(jobs: tuple[Job, ...], names: list[str]) -> tuple[Job, ...]:
     known = {job.name: job for job in jobs}
     for name in names:
         if name not in known:
-            raise ValueError(f"there is no job {name!r}; there are {', '.join(known)}")
+            others = f"; there are {', '.join(known)}" if known else ""
+            raise ValueError(f"there is no job {name!r}{others}")
     return tuple(known[name] for name in dict.fromkeys(names))

@@ -46,7 +46,8 @@ def schedule_of_jobs(daemon: Daemon, options: Mapping[str, Any], *, once: bool) 
         try:
             jobs = one_of(jobs, [names] if isinstance(names, str) else list(names))
         except ValueError as error:
-            raise usage(f"{daemon.name}: {error}") from None
+            added = "; --job takes no job of add_jobs()" * hasattr(daemon, "add_jobs")
+            raise usage(f"{daemon.name}: {error}{added}") from None
     combined = AddedToo if hasattr(daemon, "add_jobs") else Jobs
     if options.get("due"):
         return Jobs((_backfilled(daemon, options, jobs, once=once),))

@@ -90,9 +90,10 @@ def _require_ledger(name: str, job: str | None) -> None:
     """Raise ``CommandError`` (exit code 2) for a daemon without a ledger, or without this job."""
     daemon = find_daemon(name)
     jobs = [each.name for each in jobs_of(type(daemon))]
-    if job is not None and jobs and job not in jobs:
+    adds = hasattr(daemon, "add_jobs")  # then it may have any
+    if job is not None and jobs and job not in jobs and not adds:
         raise usage(f"{name} has no job {job!r}: its jobs are {', '.join(jobs)}")
-    if not jobs:
+    if not jobs and not adds:
         raise usage(f"{name} has no jobs, and a loop has no runs: what its ticks did is in the log")
     if not daemon.ledger:
         raise usage(f"{name} has ledger = False in its class: no rows of its runs are kept")

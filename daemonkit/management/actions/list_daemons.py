@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from daemonkit.discovery import Found, find_daemons
-from daemonkit.jobs.schedule import Jobs, jobs_of
+from daemonkit.jobs.schedule import AddedToo, Jobs, jobs_of
 from daemonkit.management.actions.action import Action, Request
 
 
@@ -54,4 +54,6 @@ def _schedule(found: Found) -> tuple[str, str]:
         return "", str(error)
     if found.daemon.has_serve:
         return "serves", ""
+    if hasattr(found.daemon, "add_jobs"):
+        return str(AddedToo(jobs)), ""
     return str(Jobs(jobs)) if jobs else str(found.daemon.schedule or ""), ""

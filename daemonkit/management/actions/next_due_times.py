@@ -12,7 +12,7 @@ from django.core.management.base import CommandError
 from daemonkit.clock import Clock, Moment
 from daemonkit.discovery import find_daemon
 from daemonkit.exits import Exit
-from daemonkit.jobs.schedule import Jobs
+from daemonkit.jobs.schedule import AddedToo, Jobs
 from daemonkit.management.actions.action import Action, Request
 from daemonkit.schedules.base import Schedule
 from daemonkit.schedules.poll import Poll
@@ -50,6 +50,8 @@ class NextDueTimes(Action):
             request.print(f"Nothing within {hours:g} hours.")
         if len(found) > LONGEST_LIST:
             request.print(f"... and so on: {schedule}")
+        if isinstance(schedule, AddedToo):
+            request.print("Jobs of add_jobs() are known only to the daemon while it runs.")
 
 
 def _due_times(schedule: Schedule, hours: float) -> Iterator[tuple[datetime, str]]:

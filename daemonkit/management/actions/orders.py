@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from daemonkit.management.actions.action import Action, Request
 from daemonkit.management.actions.status_database import (
+    refuse_added,
     refuse_server,
     require_daemon,
     status_database,
@@ -95,6 +96,7 @@ class RunNow(Action):
         with status_database():
             require_daemon(name, job)
             refuse_server(name)
+            refuse_added(name, job)
             if not options["force"]:
                 _refuse_paused(name, job)
             able = _require_receivers(name)

@@ -44,14 +44,29 @@ def status_database() -> Iterator[None]:
 
 
 def require_daemon(name: str, job: str = "") -> None:
-    """Raise ``CommandError`` (exit code 2) for an unknown daemon, or one without this job."""
+    """Raise ``CommandError`` (exit code 2) for an unknown daemon, or one without this job. With
+    ``add_jobs()`` a daemon may have any."""
     if not job and read([name]):
         return  # perhaps of another project's code on the same database
     daemon = find_daemon(name)
     jobs = [each.name for each in jobs_of(type(daemon))]
-    if job and job not in jobs:
+    if job and job not in jobs and not hasattr(daemon, "add_jobs"):
         known = f"its jobs are {', '.join(jobs)}" if jobs else "it has no jobs"
         raise usage(f"{name} has no job {job!r}: {known}")
+
+
+def refuse_added(name: str, job: str) -> None:
+    """Raise ``CommandError`` (exit code 2) for an order to run a job of ``add_jobs()``."""
+    try:
+        daemon = find_daemon(name)
+    except CommandError:
+        return  # perhaps it is of another project's code
+    jobs = [each.name for each in jobs_of(type(daemon))]
+    if hasattr(daemon, "add_jobs") and (job not in jobs if job else not jobs):
+        raise usage(
+            f"{name} has no method {job or 'at all'} under @job, and jobs of add_jobs() take no "
+            f"order to run: call self.scheduler.modify_job(id, next_run_time=...) in the daemon"
+        )
 
 
 def refuse_server(name: str) -> None:
