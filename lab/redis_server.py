@@ -1,4 +1,4 @@
-"""A private Redis, for the benchmarks that compare task queues with daemonkit."""
+"""A private Redis, for benchmarks of task queues and for tests of the documentation's recipes."""
 
 from __future__ import annotations
 
@@ -12,20 +12,34 @@ from lab.waiting import eventually
 
 
 class Redis:
-    """A server without files, on a free port."""
+    """A server on a free port. It has no files, unless it ``is_durable``: then it keeps everything
+    over a SIGKILL."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_durable: bool = False) -> None:
         import redis
 
         self._folder = tempfile.mkdtemp(prefix="dk-")
         port = free_port()
         self.url = f"redis://127.0.0.1:{port}/0"
-        self._process = subprocess.Popen(
-            ["redis-server", "--port", str(port), "--save", "", "--dir", self._folder],
-            stdout=subprocess.DEVNULL,
-        )
+        self._command = ["redis-server", "--port", str(port), "--save", "", "--dir", self._folder]
+        if is_durable:
+            self._command += ["--appendonly", "yes", "--appendfsync", "always"]
         self.client = redis.Redis.from_url(self.url, decode_responses=True)
+        self.start()
+
+    def start(self) -> None:
+        """Start the server, or start it again, and wait until it answers."""
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
         eventually(self._answers, 20, "redis-server answers")
+
+    def kill(self) -> None:
+        """End the server with SIGKILL, as a crash would."""
+        self._process.kill()
+        self._process.wait()
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
 
     @staticmethod
     def why_missing() -> str:
@@ -46,6 +60,5 @@ class Redis:
 
     def remove(self) -> None:
         self.client.close()
-        self._process.kill()
-        self._process.wait()
+        self.kill()
         shutil.rmtree(Path(self._folder), ignore_errors=True)
