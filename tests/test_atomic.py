@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from django.core.management import CommandError, call_command
 from django.db import connections
 
 from daemonkit import BaseDaemonCommand, Every, job
+from daemonkit.jobs.atomic import AtomicClaim
 from daemonkit.jobs.reading import Choice, read
 from daemonkit.testing import FakeClock, Gates
 from lab.processes import Daemon
@@ -119,6 +121,30 @@ def test_another_process_skips_without_waiting_while_a_run_is_in_progress(
 
 
 @pytest.mark.one_python
+def test_a_row_that_another_process_creates_meanwhile_is_locked_too(
+    database: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensure_row, free = AtomicClaim.ensure_row, []
+
+    def in_another_session(claim: AtomicClaim) -> None:
+        ensure_row(claim)
+        connections[database].close()
+
+    def meanwhile(claim: AtomicClaim) -> None:
+        other = threading.Thread(target=in_another_session, args=(claim,))
+        other.start()
+        other.join(PATIENT)
+        ensure_row(claim)
+
+    def work(self: BaseDaemonCommand) -> None:
+        free.append(server.execute("SELECT name FROM daemonkit_claim FOR UPDATE SKIP LOCKED"))
+
+    monkeypatch.setattr(AtomicClaim, "create_row", lambda claim, session: None)
+    monkeypatch.setattr(AtomicClaim, "ensure_row", meanwhile)
+    live(atomic(database, work), max_ticks=1)
+    assert free == [[]]
+
+
 def test_each_due_time_takes_effect_once_although_processes_are_killed(
     start: Start, server: Server
 ) -> None:

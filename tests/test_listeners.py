@@ -71,7 +71,7 @@ def test_two_lives_of_one_daemon_in_a_process_write_each_line_once(
     class Nesting(Quick):
         def tick(self) -> None:
             if self.options["max_ticks"] == 1:
-                call_command(Nesting(), max_ticks=2)
+                call_command(Nesting(), max_ticks=2, every="1ms")
 
     with caplog.at_level(logging.INFO, logger="daemonkit"):
         call_command(Nesting(), max_ticks=1)

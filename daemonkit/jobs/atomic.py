@@ -46,9 +46,10 @@ class AtomicClaim:
 
     def create_row(self, session: PrivateSession) -> None:
         """Create the job's row, if it is not there. Raises the errors of the database."""
-        session.run(self._create_row, REQUEST_SECONDS)
+        session.run(self.ensure_row, REQUEST_SECONDS)
 
-    def _create_row(self) -> None:
+    def ensure_row(self) -> None:
+        """Create the job's row, if it is not there, on this thread's connection."""
         claims = Claim.objects.using(conf.database())
         if not claims.filter(name=self.name).exists():  # an INSERT would wait for its lock
             row = Claim(name=self.name, seconds=0.0, touched=Now())
@@ -68,10 +69,13 @@ class AtomicClaim:
 
     def _claim(self, entry: Entry, replaced: tuple[str, ...], *, is_retry: bool) -> Answer:
         claims = Claim.objects.using(conf.database()).filter(name=self.name)
-        if not list(claims.select_for_update(skip_locked=True).values_list("pk")):
+        locked = claims.select_for_update(skip_locked=True).values_list("pk")
+        if not list(locked):
             if claims.exists():
                 return Answer.BUSY
-            self._create_row()  # it was deleted as unused
+            self.ensure_row()  # it was deleted as unused
+            if not list(locked.all()):  # another process has created it, and runs the job
+                return Answer.BUSY
         is_ours = self._rows.is_to_run(entry, replaced, is_retry=is_retry)
         return Answer.OURS if is_ours else Answer.OVER
 
