@@ -122,7 +122,6 @@ def fired(expression: str, name: str) -> set[datetime]:
 
 
 @pytest.mark.one_python
-@pytest.mark.one_python
 @pytest.mark.parametrize("zone", ZONES)
 def test_every_due_time_of_two_years_is_that_of_the_reference(zone: str) -> None:
     for expression in EXPRESSIONS:
