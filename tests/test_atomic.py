@@ -7,6 +7,7 @@ import re
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from daemonkit.testing import FakeClock, Gates
 from lab.processes import Daemon
 from lab.servers import Server
 from lab.waiting import eventually
-from tests.kit.processes import LIVES, Manage
+from tests.kit.processes import Live, Manage, migrate
 from tests.kit.sessions import notes
 from tests.kit.simulated import wall
 
@@ -30,16 +31,10 @@ Start = Callable[..., Daemon]
 
 
 @pytest.fixture
-def start(manage: Manage, server: Server) -> Start:
+def start(manage: Manage, live: Live, server: Server) -> Start:
     """``start()``: a process that runs the daemon ``committing``."""
-    env = {"DATABASE_URL": server.url}
-    migrated = manage("migrate", "-v", "0", manage_py=LIVES, env=env)
-    assert migrated.wait(60) == 0, migrated.output
-
-    def run() -> Daemon:
-        return manage("run_daemon", "committing", manage_py=LIVES, env=env)
-
-    return run
+    migrate(manage, server)
+    return partial(live, "committing", on=server)
 
 
 def atomic(database: str, work: Callable[[BaseDaemonCommand], Any], **details: Any) -> Any:
@@ -120,7 +115,6 @@ def test_another_process_skips_without_waiting_while_a_run_is_in_progress(
         assert daemon.stop(within=PATIENT) == 0
 
 
-@pytest.mark.one_python
 def test_a_row_that_another_process_creates_meanwhile_is_locked_too(
     database: str, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +139,7 @@ def test_a_row_that_another_process_creates_meanwhile_is_locked_too(
     assert free == [[]]
 
 
+@pytest.mark.one_python
 def test_each_due_time_takes_effect_once_although_processes_are_killed(
     start: Start, server: Server
 ) -> None:

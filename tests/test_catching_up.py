@@ -15,7 +15,7 @@ from daemonkit.jobs.reading import Choice, read
 from daemonkit.testing import FakeClock
 from lab.servers import Server
 from lab.waiting import eventually
-from tests.kit.processes import LIVES, Manage
+from tests.kit.processes import LIVES, Manage, migrate
 from tests.kit.sessions import notes
 from tests.kit.simulated import wall
 
@@ -98,7 +98,7 @@ def test_a_new_leader_runs_the_newest_due_time_that_nobody_has_run(
     manage: Manage, server: Server
 ) -> None:
     env = {"DATABASE_URL": server.url}
-    assert manage("migrate", "-v", "0", manage_py=LIVES, env=env).wait(60) == 0
+    migrate(manage, server)
     first = manage("run_daemon", "succeeding", manage_py=LIVES, env=env)
     first.wait_for("ran", within=PATIENT)
     second = manage("run_daemon", "succeeding", manage_py=LIVES, env=env)

@@ -12,7 +12,7 @@ import pytest
 from lab.processes import Daemon
 from lab.servers import Server
 from lab.waiting import eventually
-from tests.kit.processes import LIVES, Manage
+from tests.kit.processes import LIVES, Live, Manage, migrate
 from tests.kit.sessions import kill, notes
 
 PATIENT = 30.0
@@ -21,15 +21,13 @@ Start = Callable[..., Daemon]
 
 
 @pytest.fixture
-def start(manage: Manage, server: Server) -> Start:
+def start(manage: Manage, live: Live, server: Server) -> Start:
     """``start("slow", "asking", options=[...])``: the daemon ``added`` with these jobs."""
-    migrated = manage("migrate", "-v", "0", manage_py=LIVES, env={"DATABASE_URL": server.url})
-    assert migrated.wait(60) == 0, migrated.output
+    migrate(manage, server)
 
     def run(*jobs: str, options: tuple[str, ...] = (), **env: str) -> Daemon:
         adds = [f"--adds={job}" for job in jobs]
-        environment = {"DATABASE_URL": server.url, **env}
-        return manage("run_daemon", "added", *adds, *options, manage_py=LIVES, env=environment)
+        return live("added", *adds, *options, on=server, **env)
 
     return run
 

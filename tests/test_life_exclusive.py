@@ -7,6 +7,7 @@ import re
 import signal
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -14,7 +15,7 @@ from daemonkit.testing import Gates
 from lab.processes import Daemon
 from lab.servers import Server
 from lab.waiting import eventually
-from tests.kit.processes import LIVES, Manage
+from tests.kit.processes import Live, Manage, migrate
 from tests.kit.sessions import notes
 
 PATIENT = 30.0
@@ -23,16 +24,10 @@ Start = Callable[..., Daemon]
 
 
 @pytest.fixture
-def start(manage: Manage, server: Server) -> Start:
+def start(manage: Manage, live: Live, server: Server) -> Start:
     """``start("--fails", "2")``: a process that runs the daemon ``exclusive``."""
-    migrated = manage("migrate", "-v", "0", manage_py=LIVES, env={"DATABASE_URL": server.url})
-    assert migrated.wait(60) == 0, migrated.output
-
-    def run(*arguments: str, **env: str) -> Daemon:
-        environment = {"DATABASE_URL": server.url, **env}
-        return manage("run_daemon", "exclusive", *arguments, manage_py=LIVES, env=environment)
-
-    return run
+    migrate(manage, server)
+    return partial(live, "exclusive", on=server)
 
 
 def skipped(server: Server) -> int:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from lab.processes import Daemon
 from lab.servers import Server
 from lab.servers.base import free_port
 from lab.waiting import eventually
-from tests.kit.processes import LIVES, Manage
+from tests.kit.processes import LIVES, Live, Manage, migrate
 from tests.kit.servers import MakeProxy
 from tests.kit.sessions import notes
 
@@ -31,17 +32,11 @@ Start = Callable[..., Daemon]
 
 
 @pytest.fixture
-def start(manage: Manage, server: Server) -> Start:
+def start(manage: Manage, live: Live, server: Server) -> Start:
     """``start("several", "--job", "slow")``: a daemon of tests/lives, on a migrated server."""
-    migrated = manage("migrate", "-v", "0", manage_py=LIVES, env={"DATABASE_URL": server.url})
-    assert migrated.wait(60) == 0, migrated.output
+    migrate(manage, server)
     server.execute("DELETE FROM daemonkit_run")
-
-    def run(*arguments: str, **env: str | None) -> Daemon:
-        environment = {"DATABASE_URL": server.url, **env}
-        return manage("run_daemon", *arguments, manage_py=LIVES, env=environment)
-
-    return run
+    return partial(live, on=server)
 
 
 def written(server: Server) -> list[tuple[str, str, str]]:

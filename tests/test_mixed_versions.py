@@ -12,7 +12,7 @@ import pytest
 from lab.processes import ROOT, Daemon
 from lab.servers import Server
 from lab.waiting import eventually
-from tests.kit.processes import LIVES, Manage
+from tests.kit.processes import LIVES, Manage, migrate
 from tests.kit.sessions import notes
 
 LAST_RELEASE = "9362278"
@@ -36,11 +36,7 @@ class Deploy:
     def __init__(self, manage: Manage, server: Server, last_release: Path) -> None:
         self._manage, self._last_release = manage, last_release
         self._env: dict[str, str | None] = {"DATABASE_URL": server.url}
-        self._migrate()
-
-    def _migrate(self) -> None:
-        migrated = self._manage("migrate", "-v", "0", manage_py=LIVES, env=self._env)
-        assert migrated.wait(60) == 0, migrated.output
+        migrate(manage, server)
 
     def start_new(self, *arguments: str) -> Daemon:
         return self._manage("run_daemon", *arguments, manage_py=LIVES, env=self._env)

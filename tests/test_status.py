@@ -25,7 +25,7 @@ from lab.processes import ROOT, Daemon, child_environment, manage_command
 from lab.servers import Server
 from lab.waiting import eventually
 from tests.kit.aliases import MakeAlias
-from tests.kit.processes import LIVES, Manage
+from tests.kit.processes import LIVES, Manage, migrate
 from tests.kit.projects import Project
 from tests.kit.queues import queue_tables
 from tests.queues.models import Letter
@@ -42,8 +42,7 @@ class Host:
     def __init__(self, manage: Manage, server: Server) -> None:
         self._manage, self.server = manage, server
         self.env: dict[str, str | None] = {"DATABASE_URL": server.url}
-        migrated = self.manage("migrate", "-v", "0")
-        assert migrated.wait(60) == 0, migrated.output
+        migrate(manage, server)
         for table in ("process", "order", "run", "lease"):
             server.execute(f"DELETE FROM daemonkit_{table}")
 

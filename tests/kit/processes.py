@@ -44,6 +44,12 @@ def manage(tmp_path: Path) -> Iterator[Manage]:
     assert not orphans, f"processes outlived their parent: {orphans}"
 
 
+def migrate(manage: Manage, server: Server) -> None:
+    """Create the tables of tests/lives on a server, as ``manage.py migrate`` does."""
+    migrated = manage("migrate", "-v", "0", manage_py=LIVES, env={"DATABASE_URL": server.url})
+    assert migrated.wait(60) == 0, migrated.output
+
+
 @pytest.fixture
 def live(manage: Manage) -> Live:
     """Return ``live("slow", "--seconds", "2", on=server)``: a daemon of tests/lives.
