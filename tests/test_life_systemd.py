@@ -67,7 +67,7 @@ def test_it_is_active_only_when_its_lifespan_is_open(shop: Site) -> None:
 
             @contextmanager
             def lifespan(self):
-                time.sleep(1)
+                wait_at_gate("opening")
                 print("open", flush=True)
                 yield
 
@@ -77,6 +77,7 @@ def test_it_is_active_only_when_its_lifespan_is_open(shop: Site) -> None:
     )
     shop.machine.run("systemctl", "start", "--no-block", unit)
     shop.is_state(unit, "activating")
+    shop.open_gate("opening")
     shop.is_state(unit, "active")
     assert "open" in shop.machine.journal(unit)
 
@@ -267,13 +268,16 @@ def test_stop_during_a_tick_lets_it_commit(shop: Site, mariadb: Server) -> None:
                 with transaction.atomic():
                     note("begun")
                     print("in the middle", flush=True)
-                    time.sleep(2)
+                    wait_at_gate("slow")
                     note("done")
         """,
     )
     shop.start(unit)
     shop.machine.wait_for(unit, "in the middle")
-    shop.machine.run("systemctl", "stop", unit)
+    shop.machine.run("systemctl", "stop", "--no-block", unit)
+    shop.is_state(unit, "deactivating")
+    shop.open_gate("slow")
+    shop.is_state(unit, "inactive")
     assert notes(mariadb, DATABASE) == ["begun", "done"]
     assert shop.machine.show(unit, "Result") == "success"
 

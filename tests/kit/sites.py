@@ -38,13 +38,20 @@ class Site:
     def command(self, name: str, source: str) -> str:
         """Write a management command, after the imports that every daemon needs. Return the name of
         its unit."""
-        imports = "import time\nfrom django.db import connection, transaction\n"
+        imports = "import pathlib, time\nfrom django.db import connection, transaction\n"
         imports += "from daemonkit import BaseDaemonCommand, Cron, Every, Poll\n\n\n"
         imports += "def note(text):\n    with connection.cursor() as cursor:\n"
         imports += "        cursor.execute('INSERT INTO entry (note) VALUES (%s)', [text])\n\n\n"
+        imports += "def wait_at_gate(name):\n"
+        imports += f"    while not pathlib.Path('{self.folder}', name + '.gate').exists():\n"
+        imports += "        time.sleep(0.05)\n\n\n"
         path = f"{self.folder}/depot/management/commands/{name}.py"
         self.machine.write(path, imports + dedent(source).strip() + "\n")
         return f"daemonkit@{name}"
+
+    def open_gate(self, name: str) -> None:
+        """Let what waits in ``wait_at_gate(name)`` go on."""
+        self.machine.write(f"{self.folder}/{name}.gate", "")
 
     def environment(self, **variables: str) -> None:
         """Overwrite the environment file."""
