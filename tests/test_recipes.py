@@ -272,9 +272,9 @@ class Recipe:
                        " WHERE state LIKE 'Waiting for table%'")  # fmt: skip
         return bool(self.server.execute(waiting))
 
-    def ends(self, daemon: Daemon, within: float = WITHIN) -> None:
+    def ends(self, daemon: Daemon) -> None:
         """It ends with 0 at SIGTERM, and has left nothing behind."""
-        assert daemon.stop(within=within) == 0, daemon.output
+        assert daemon.stop(within=WITHIN) == 0, daemon.output
         self.all_stored()
         self.source.check_empty()
 
@@ -299,7 +299,15 @@ KINDS = [
 ]
 
 
-@pytest.fixture(params=KINDS, ids=["-".join(each) for each in KINDS])
+WITH_A_SOURCE = [each for each in KINDS if each[0] != "ship_parcels"]
+"""Those that read from somewhere else than the database."""
+
+
+def ids(kinds: list[tuple[str, str]]) -> list[str]:
+    return ["-".join(each) for each in kinds]
+
+
+@pytest.fixture(params=KINDS, ids=ids(KINDS))
 def recipe(request: pytest.FixtureRequest, folder: Path, manage: Manage) -> Iterator[Recipe]:
     name, vendor = request.param
     server: Server = request.getfixturevalue(vendor)
@@ -335,14 +343,54 @@ def test_idle_sessions_that_are_killed_cost_one_failed_tick_at_most(recipe: Reci
     recipe.ends(daemon)
 
 
-def test_servers_that_are_down_between_two_ticks(recipe: Recipe) -> None:
+@pytest.mark.parametrize(
+    "recipe", [("ship_parcels", "postgres")], indirect=True, ids=["ship_parcels"]
+)
+def test_a_listen_session_that_is_killed_costs_one_failed_tick_and_hears_again(
+    recipe: Recipe,
+) -> None:
     daemon = recipe.start()
     recipe.feed()
-    recipe.server.restart()
+    for count in (1, 2):
+        recipe.server.kill_sessions()
+        eventually(lambda count=count: failed_ticks(daemon) == count, WITHIN, "a tick fails")
+        recipe.feed()
+        assert failed_ticks(daemon) == count, daemon.so_far
+    recipe.ends(daemon)
+
+
+def test_a_database_that_is_down_between_two_ticks(recipe: Recipe) -> None:
+    daemon = recipe.start()
+    recipe.feed()
+    recipe.server.stop()
+    if not isinstance(recipe.source, ListenSource):
+        recipe.source.feed(2)
+    eventually(lambda: failed_ticks(daemon) >= 1, WITHIN, "a tick finds no database")
+    recipe.server.start()
+    recipe.all_stored()
+    recipe.feed()
+    recipe.ends(daemon)
+
+
+@pytest.mark.parametrize("recipe", WITH_A_SOURCE, indirect=True, ids=ids(WITH_A_SOURCE))
+def test_a_source_that_is_down_between_two_ticks(recipe: Recipe) -> None:
+    daemon = recipe.start()
     recipe.feed()
     recipe.source.stop()
+    eventually(lambda: failed_ticks(daemon) >= 1, WITHIN, "a tick finds no source")
     recipe.source.start()
     recipe.feed()
+    recipe.ends(daemon)
+
+
+@pytest.mark.parametrize("recipe", WITH_A_SOURCE, indirect=True, ids=ids(WITH_A_SOURCE))
+def test_it_starts_while_its_source_is_away(recipe: Recipe) -> None:
+    recipe.source.feed(5)
+    recipe.source.stop()
+    daemon = recipe.start()
+    eventually(lambda: failed_ticks(daemon) >= 1, WITHIN, "a tick finds no source")
+    recipe.source.start()
+    recipe.all_stored()
     recipe.ends(daemon)
 
 
@@ -394,6 +442,17 @@ def test_it_starts_while_its_servers_are_away(recipe: Recipe) -> None:
     recipe.source.start()
     recipe.all_stored()
     recipe.ends(daemon)
+
+
+def test_what_a_killed_copy_had_taken_is_stored_by_another_one(recipe: Recipe) -> None:
+    killed = recipe.start()
+    recipe.feed()
+    with recipe.in_mid_work():
+        killed.signal(signal.SIGKILL)
+        killed.wait()
+    other = recipe.start()
+    recipe.all_stored()
+    recipe.ends(other)
 
 
 def test_two_copies_store_everything_once_also_when_one_is_killed_in_mid_work(
