@@ -20,7 +20,7 @@ from daemonkit.deploying.project import project_folder, project_name, python_pat
 from daemonkit.deploying.rendering import render_target, render_unit
 from daemonkit.deploying.systemctl import systemd_version
 from daemonkit.discovery import find_daemon
-from daemonkit.jobs.schedule import jobs_of
+from daemonkit.settings.attributes import has_jobs
 from daemonkit.settings.parsing import usage
 from daemonkit.settings.settings import Settings
 
@@ -90,8 +90,8 @@ def unit_of(deployment: Deployment, name: str, options: Sequence[str] = ()) -> s
         parsed = daemon.create_parser("manage.py", name).parse_args(own[:cut])
     except CommandError as error:
         raise usage(f"{name}: {str(error).removeprefix('Error: ')}") from error
-    has_jobs = hasattr(daemon, "add_jobs") or jobs_of(type(daemon))
-    if not own and daemon.schedule is None and not has_jobs and not daemon.has_serve:
+    has_work = daemon.schedule is not None or daemon.has_serve or has_jobs(type(daemon))
+    if not own and not has_work:
         raise usage(
             f"{name} {daemon.missing_schedule}; put a daemon's options after --, as in "
             f"`daemons install {name} -- --every 1h`"

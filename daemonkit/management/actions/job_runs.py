@@ -18,10 +18,11 @@ from daemonkit.discovery import find_daemon
 from daemonkit.errors import Problem, classify, one_line
 from daemonkit.exits import Exit
 from daemonkit.jobs.reading import Choice, read
-from daemonkit.jobs.schedule import jobs_of
 from daemonkit.management.actions.action import Action, Request
+from daemonkit.management.actions.status_database import require_job
 from daemonkit.models import Run
 from daemonkit.schedules.durations import duration_text, parse_duration
+from daemonkit.settings.attributes import has_jobs
 from daemonkit.settings.parsing import at_least_one, usage
 
 
@@ -89,12 +90,10 @@ def _moment(text: str) -> datetime:
 def _require_ledger(name: str, job: str | None) -> None:
     """Raise ``CommandError`` (exit code 2) for a daemon without a ledger, or without this job."""
     daemon = find_daemon(name)
-    jobs = [each.name for each in jobs_of(type(daemon))]
-    adds = hasattr(daemon, "add_jobs")  # then it may have any
-    if job is not None and jobs and job not in jobs and not adds:
-        raise usage(f"{name} has no job {job!r}: its jobs are {', '.join(jobs)}")
-    if not jobs and not adds:
+    if not has_jobs(type(daemon)):
         raise usage(f"{name} has no jobs, and a loop has no runs: what its ticks did is in the log")
+    if job is not None:
+        require_job(daemon, job)
     if not daemon.ledger:
         raise usage(f"{name} has ledger = False in its class: no rows of its runs are kept")
 

@@ -12,6 +12,7 @@ from django.core.management.base import CommandError
 from daemonkit import conf
 from daemonkit.connections.tables import how_to_migrate, is_table_missing
 from daemonkit.connections.units import fresh_connections
+from daemonkit.daemon import Daemon
 from daemonkit.discovery import find_daemon
 from daemonkit.errors import Problem, classify, one_line
 from daemonkit.exits import Exit
@@ -44,15 +45,21 @@ def status_database() -> Iterator[None]:
 
 
 def require_daemon(name: str, job: str = "") -> None:
-    """Raise ``CommandError`` (exit code 2) for an unknown daemon, or one without this job. With
-    ``add_jobs()`` a daemon may have any."""
+    """Raise ``CommandError`` (exit code 2) for an unknown daemon, or one without this job."""
     if not job and read([name]):
         return  # perhaps of another project's code on the same database
     daemon = find_daemon(name)
+    if job:
+        require_job(daemon, job)
+
+
+def require_job(daemon: Daemon, job: str) -> None:
+    """Raise ``CommandError`` (exit code 2) for a daemon without this job. With ``add_jobs()`` it
+    may have any."""
     jobs = [each.name for each in jobs_of(type(daemon))]
-    if job and job not in jobs and not hasattr(daemon, "add_jobs"):
+    if job not in jobs and not hasattr(daemon, "add_jobs"):
         known = f"its jobs are {', '.join(jobs)}" if jobs else "it has no jobs"
-        raise usage(f"{name} has no job {job!r}: {known}")
+        raise usage(f"{daemon.name} has no job {job!r}: {known}")
 
 
 def refuse_added(name: str, job: str) -> None:
