@@ -6,30 +6,22 @@ asks ``runs()`` what is due, and each run is a unit of work on the daemon's pool
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import traceback
 from collections import deque
-from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any
 
 from apscheduler.events import (
-    EVENT_JOB_ERROR,
-    EVENT_JOB_EXECUTED,
     EVENT_JOB_MAX_INSTANCES,
     EVENT_JOB_MISSED,
     EVENT_JOB_REMOVED,
     EVENT_JOB_SUBMITTED,
     JobEvent,
     JobExecutionEvent,
-    JobSubmissionEvent,
 )
-from apscheduler.executors.base import BaseExecutor
 from apscheduler.jobstores.base import ConflictingIdError, JobLookupError
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.base import STATE_PAUSED, STATE_STOPPED, BaseScheduler
-from apscheduler.triggers.base import BaseTrigger
 from apscheduler.util import undefined
 from django.core.management.base import CommandError
 from django.utils import timezone
@@ -37,8 +29,11 @@ from django.utils import timezone
 from daemonkit.clock import NEVER, Moment
 from daemonkit.exits import Exit
 from daemonkit.iteration import Iteration
+from daemonkit.jobs.added_events import events_of, submission_event
+from daemonkit.jobs.added_refusals import Refusals
 from daemonkit.jobs.added_run import AddedJob, Submission
 from daemonkit.jobs.added_store import MemoryStore
+from daemonkit.jobs.added_trigger import ScheduleTrigger
 from daemonkit.jobs.claims import JobClaim
 from daemonkit.jobs.ledger import NoLedger
 from daemonkit.jobs.record import Record
@@ -57,43 +52,7 @@ MAX_PASSED = 10
 """How many due times that passed together are announced as skipped, the newest ones."""
 
 
-class ScheduleTrigger(BaseTrigger):  # type: ignore[misc]
-    """``Every`` or ``Cron`` as a trigger."""
-
-    __slots__ = ("interval_length", "schedule")
-
-    def __init__(self, schedule: Schedule) -> None:
-        if not schedule.is_fixed:
-            raise ValueError(f"add_job() takes no {schedule}: write a method under @job for it")
-        self.schedule = schedule
-        if schedule.is_interval:
-            self.interval_length = schedule.seconds  # type: ignore[attr-defined]
-
-    def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime | None:
-        moment, last = _moment(now), None
-        if previous is not None:
-            before = _moment(previous)
-            last = Iteration(1, before, before, 0.0)
-        due = self.schedule.due(last, moment, moment)
-        return None if due == NEVER else datetime.fromtimestamp(due.wall, self.schedule.zone)
-
-    def __str__(self) -> str:
-        return str(self.schedule)
-
-
-def _moment(time: datetime) -> Moment:
-    seconds = time.timestamp()  # slow in a zone
-    return Moment(seconds, seconds)
-
-
-class _DaemonsPool(BaseExecutor):  # type: ignore[misc]
-    """Stands for the daemon's pool of threads, which ``runs()`` serves."""
-
-    def _do_submit_job(self, job: Any, run_times: list[datetime]) -> NoReturn:
-        raise NotImplementedError("the daemon's own loop gives jobs to its pool")
-
-
-class AddedJobs(BaseScheduler):  # type: ignore[misc]
+class AddedJobs(Refusals):
     """The jobs of ``add_jobs()``. Every public method may be called from any thread."""
 
     def __init__(self, scheduler: Any, record: Record, wall_clock: WallClock) -> None:
@@ -106,9 +65,8 @@ class AddedJobs(BaseScheduler):  # type: ignore[misc]
         self._retries: dict[str, tuple[Moment, Any]] = {}
         self._submissions: set[Submission] = set()
         self._ended: deque[Submission] = deque()
-        """Those whose end the main thread has not noted yet."""
+        """Those whose end is not noted yet."""
         self._methods = {job.name: job for job in self.life.settings.jobs}
-        self._refused: Exception | None = None
         self._each_has_run = False
         now = self.life.begun
         self._offset = now.wall - now.monotonic
@@ -134,12 +92,12 @@ class AddedJobs(BaseScheduler):  # type: ignore[misc]
         except TypeError as error:
             raise CommandError(f"{where} is called with the scheduler besides self: {error}",
                                returncode=Exit.USAGE) from None  # fmt: skip
-        super().start()
+        BaseScheduler.start(self)
         try:
             daemon.add_jobs(self)
         except Exception as error:
             self._listeners.clear()
-            super().shutdown()
+            BaseScheduler.shutdown(self)
             refused, self._refused = self._refused, None
             if error is not refused:
                 raise
@@ -152,64 +110,10 @@ class AddedJobs(BaseScheduler):  # type: ignore[misc]
 
     def close(self) -> None:
         if self.state != STATE_STOPPED:
-            super().shutdown()
-
-    def start(self, paused: bool = False) -> None:
-        self._refuse(RuntimeError("the daemon starts its scheduler itself: remove start()"))
-
-    def shutdown(self, wait: bool = True) -> None:
-        self._refuse(RuntimeError("the daemon ends its scheduler itself: call self.finish(why)"))
+            BaseScheduler.shutdown(self)
 
     def wakeup(self) -> None:
         self.life.nudge()
-
-    # What is refused
-
-    def _refuse(self, error: Exception) -> NoReturn:
-        self._refused = error
-        raise error
-
-    @contextlib.contextmanager
-    def _refusing(self) -> Iterator[None]:
-        """Remember an error of a call, so that ``add_jobs()`` ends with its sentence."""
-        try:
-            yield
-        except (TypeError, ValueError, LookupError, AttributeError) as error:
-            self._refused = error
-            raise
-
-    def _refuse_store(self, store: Any) -> None:
-        raise ValueError(
-            f"there is no job store {store!r}, only the memory of each process: for jobs that run "
-            f"once among several processes say exclusive=True, or leader = True in the class"
-        )
-
-    def _refuse_executor(self, executor: Any) -> None:
-        raise ValueError(
-            f"there is no executor {executor!r}, only the daemon's pool: set threads in its class; "
-            f"for work on other processes say exclusive=True, or leader = True in the class"
-        )
-
-    def add_jobstore(self, jobstore: Any, alias: str = "default", **options: Any) -> None:
-        if self.state != STATE_STOPPED or not isinstance(jobstore, MemoryJobStore):
-            with self._refusing():
-                self._refuse_store(alias if jobstore == "memory" else jobstore)
-        super().add_jobstore(jobstore, alias, **options)
-
-    def add_executor(self, executor: Any, alias: str = "default", **options: Any) -> None:
-        if not isinstance(executor, _DaemonsPool):
-            with self._refusing():
-                self._refuse_executor(executor)
-        super().add_executor(executor, alias, **options)
-
-    def remove_jobstore(self, alias: str, shutdown: bool = True) -> None:
-        self._refuse(ValueError("the job store stays; call remove_all_jobs() to empty it"))
-
-    def remove_executor(self, alias: str, shutdown: bool = True) -> None:
-        self._refuse(ValueError("the executor stays: it is the daemon's pool"))
-
-    def _create_default_executor(self) -> BaseExecutor:
-        return _DaemonsPool()
 
     def _create_default_jobstore(self) -> MemoryJobStore:
         self._store = MemoryStore()
@@ -443,7 +347,7 @@ class AddedJobs(BaseScheduler):  # type: ignore[misc]
                 added.record.skipped(added.name, due, reason)
             times = [self._time(due) for due in dues]
             if reason is SkipReason.OVERLAP:
-                events.append(_submission_event(EVENT_JOB_MAX_INSTANCES, job.id, times))
+                events.append(submission_event(EVENT_JOB_MAX_INSTANCES, job.id, times))
             else:
                 events += [JobExecutionEvent(EVENT_JOB_MISSED, job.id, "default", time)
                            for time in times]  # fmt: skip
@@ -451,7 +355,7 @@ class AddedJobs(BaseScheduler):  # type: ignore[misc]
             return []
         if self._listeners:
             times = [self._time(due) for due in dues]
-            events.append(_submission_event(EVENT_JOB_SUBMITTED, job.id, times))
+            events.append(submission_event(EVENT_JOB_SUBMITTED, job.id, times))
         return [self._submit(job, dues)]
 
     def _submit(self, job: Any, dues: list[Moment]) -> Run:
@@ -467,11 +371,7 @@ class AddedJobs(BaseScheduler):  # type: ignore[misc]
             return SkipReason.OVERLAP
         if due.monotonic < added.not_before - 0.001:
             return SkipReason.BACK_OFF
-        if reason_to_wait:
-            return SkipReason(reason_to_wait)
-        steering = self.life.steering
-        is_paused = steering is not None and steering.pauses.holds(job.id, now)
-        return SkipReason.PAUSED if is_paused else None
+        return added.record.reason_to_wait(job.id, now, reason_to_wait)
 
     def _added_job(self, job: Any) -> AddedJob:
         if (found := self._added.get(job.id)) is None:
@@ -549,7 +449,7 @@ class AddedJobs(BaseScheduler):  # type: ignore[misc]
         lock."""
         self._ended.append(submission)
         if self._listeners:
-            for event in _events_of(submission, self._time):
+            for event in events_of(submission, self._time):
                 self._dispatch_event(event)
         self._submissions.discard(submission)
         if self.life.once or submission.has_failed:
@@ -560,9 +460,8 @@ class AddedJobs(BaseScheduler):  # type: ignore[misc]
         while self._ended:
             submission = self._ended.popleft()
             submission.added.instances -= 1
-            if submission.has_failed:
-                for _, iteration, _ in submission.outcomes:
-                    self._back_off(submission, iteration)
+            for _, iteration, _ in submission.outcomes:
+                self._back_off(submission, iteration)
             self._forget(submission.id)
 
     def _back_off(self, submission: Submission, iteration: Iteration | None) -> None:
@@ -581,22 +480,3 @@ def _times_differ(id: str, what: str) -> str:
         f"{id} is exclusive, so it needs the same times in every process: say no {what}, but give "
         f"it a trigger"
     )
-
-
-def _submission_event(code: int, id: str, times: list[datetime]) -> Any:
-    return JobSubmissionEvent(code, id, "default", times)
-
-
-def _events_of(submission: Submission, time: Callable[[Moment], datetime]) -> Iterator[Any]:
-    for due, iteration, reason in submission.outcomes:
-        what = submission.id, "default", time(due)
-        if iteration is None:
-            if reason is not None:
-                yield JobExecutionEvent(EVENT_JOB_MISSED, *what)
-        elif iteration.error is not None:
-            lines = "".join(traceback.format_tb(iteration.error.__traceback__))
-            yield JobExecutionEvent(
-                EVENT_JOB_ERROR, *what, exception=iteration.error, traceback=lines
-            )
-        else:
-            yield JobExecutionEvent(EVENT_JOB_EXECUTED, *what, retval=iteration.result)

@@ -90,11 +90,15 @@ class Submission:
         self.last = added.last
         self.outcomes: list[tuple[Moment, Iteration | None, SkipReason | None]] = []
         """What became of each due time, in turn."""
-        self.has_failed = False
         self.running: Run | None = None
         """The run whose work is in progress."""
         self._dues = deque(dues)
         self._reason: SkipReason | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether one of its runs so far has failed."""
+        return any(each is not None and each.error is not None for _, each, _ in self.outcomes)
 
     def next_run(self) -> Run:
         return Run(self, self._dues[0])
@@ -125,11 +129,8 @@ class Submission:
             self.claim.give_back()
         if iteration is not None:
             failed = iteration.error is not None
-            self.has_failed = self.has_failed or failed
             self.added.last = iteration._replace(error=None, result=None) if failed else None
-            self.life.last = (
-                iteration if iteration.result is None else iteration._replace(result=None)
-            )
+            self.life.last = iteration._replace(result=None)
         reason, self._reason = self._reason, None
         self.outcomes.append((self._dues.popleft(), iteration, reason))
         if self._dues:

@@ -36,6 +36,14 @@ class Record:
         self._atomic = {job.name for job in life.settings.jobs if job.is_atomic}
         self._catching_up = {job.name for job in life.settings.jobs if job.catch_up}
 
+    def reason_to_wait(self, job: str, now: Moment, common: str) -> SkipReason | None:
+        """Why a job does not run now: the ``common`` reason of all jobs, or a pause of this one."""
+        if common:
+            return SkipReason(common)
+        steering = self._life.steering
+        is_paused = steering is not None and steering.pauses.holds(job, now)
+        return SkipReason.PAUSED if is_paused else None
+
     def claim(
         self, job: str, due: Moment, now: Moment, take: Take | None, *, is_new: bool = True
     ) -> float | None:

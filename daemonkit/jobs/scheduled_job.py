@@ -173,11 +173,8 @@ class ScheduledJob:
             return SkipReason.OVERLAP
         if due.monotonic < self._not_before - ROUNDING and not is_retry:
             return SkipReason.BACK_OFF
-        if reason_to_wait:
-            return SkipReason(reason_to_wait)
-        steering = self.life.steering
-        if steering is not None and steering.pauses.holds(self.name, now):
-            return SkipReason.PAUSED
+        if reason := self.record.reason_to_wait(self.name, now, reason_to_wait):
+            return reason
         return SkipReason.GRACE if self.is_too_late(due, now) and not is_retry else None
 
     def is_too_late(self, due: Moment, now: Moment) -> bool:
